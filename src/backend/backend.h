@@ -1,0 +1,251 @@
+// The one page of op contracts. Every backend (cpu/ beside this file, ../../cuda) does exactly this, and the tests hold
+// each one to it, beside a naive version in double precision.
+//
+// Conventions. Pictures are {N, H, W, C}. "act" is the activation dtype of the precision (f32, f16, bf16); everything
+// about parameters and statistics is f32. Outputs are overwritten unless the text says "added to". Outputs never overlap
+// inputs unless it says "in place". Sums over many elements are accumulated in f32 or wider, in a fixed order: the same
+// call gives the same bits. Every public entry checks its contract, then calls the virtual do_...; in a dry run
+// (Context::dry) it stops there, having taken and returned its workspace.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/types.h"
+
+namespace rn50 {
+
+/// A square convolution without bias. Output side: (side + 2 * pad - kernel) / stride + 1.
+struct ConvDesc {
+    std::string name;  ///< for profiles and messages: "layer1.0.conv1"
+    int64_t batch = 0, height = 0, width = 0, in_channels = 0, out_channels = 0;
+    int64_t kernel = 1, stride = 1, pad = 0;
+    DType src_dtype = DType::f32;  ///< act, or u8 for the picture itself
+    DType dtype = DType::f32;      ///< act: dst and all activation gradients
+    bool training = true;          ///< false: only pack() and infer() will be called
+
+    Shape src_shape() const { return {batch, height, width, in_channels}; }
+    Shape dst_shape() const {
+        return {batch, (height + 2 * pad - kernel) / stride + 1, (width + 2 * pad - kernel) / stride + 1, out_channels};
+    }
+    Shape weights_shape() const { return {out_channels, kernel, kernel, in_channels}; }
+};
+
+/// One convolution, prepared. `weights`: f32 {K, kh, kw, C}. For infer() the batch may be smaller than the description's.
+class Conv {
+  public:
+    explicit Conv(ConvDesc desc) : desc_(std::move(desc)) {}
+    virtual ~Conv() = default;
+    const ConvDesc& desc() const { return desc_; }
+
+    /// dst = conv(src, weights), and its statistics over N, H, W:
+    /// stats {2, K} f32 = mean, M2 = sum((dst - mean)^2), of dst as stored; absent stats are not computed.
+    void forward(Context& ctx, const Activation& src, const Tensor& weights, const Tensor& dst, const Tensor& stats);
+
+    /// With d_raw the norm's backward of diff_dst (see NormGradient):
+    /// diff_weights = or += sum over N and pixels of src * d_raw (f32, the weights' shape);
+    /// diff_src, when given, receives conv^T(d_raw, weights) as its own contract says.
+    void backward(Context& ctx, const Activation& src, const Tensor& weights, const DiffDst& diff_dst,
+                  const DiffSrc* diff_src, const Tensor& diff_weights, Write write_weights);
+
+    /// Bytes of the packed form of the weights, in which a norm is folded: u8 {packed_bytes()}.
+    virtual int64_t packed_bytes() const = 0;
+    /// packed = weights * norm.scale by output channel, with bias norm.shift.
+    void pack(Context& ctx, const Tensor& weights, const Norm& norm, const Tensor& packed);
+    /// dst = conv(src, packed) + bias (+ residual), then max(0, .) if relu. residual: dst's shape, may be absent.
+    void infer(Context& ctx, const Activation& src, const Tensor& packed, const Tensor& residual, bool relu,
+               const Tensor& dst);
+
+    enum class Phase { forward, backward, pack, infer };
+    /// Scratch memory of one phase, taken from the context's arena at each call (u8).
+    virtual int64_t workspace_bytes(Phase phase) const = 0;
+
+  protected:
+    virtual void do_forward(const Activation& src, const Tensor& weights, const Tensor& dst, const Tensor& stats,
+                            const Tensor& workspace) = 0;
+    virtual void do_backward(const Activation& src, const Tensor& weights, const DiffDst& diff_dst,
+                             const DiffSrc* diff_src, const Tensor& diff_weights, Write write_weights,
+                             const Tensor& workspace) = 0;
+    virtual void do_pack(const Tensor& weights, const Norm& norm, const Tensor& packed, const Tensor& workspace) = 0;
+    virtual void do_infer(const Activation& src, const Tensor& packed, const Tensor& residual, bool relu,
+                          const Tensor& dst, const Tensor& workspace) = 0;
+
+  private:
+    ConvDesc desc_;
+};
+
+/// dst = src * weights^T + bias. src {N, C} act, weights {K, C} f32, bias {K} f32, dst {N, K} f32. N may be smaller than
+/// the description's. In 16-bit precisions the weights and diff_dst are rounded to act before the product.
+struct LinearDesc {
+    std::string name;
+    int64_t batch = 0, in_features = 0, out_features = 0;
+    DType dtype = DType::f32;  ///< act
+};
+
+class Linear {
+  public:
+    explicit Linear(LinearDesc desc) : desc_(std::move(desc)) {}
+    virtual ~Linear() = default;
+    const LinearDesc& desc() const { return desc_; }
+
+    void forward(Context& ctx, const Tensor& src, const Tensor& weights, const Tensor& bias, const Tensor& dst);
+    /// diff_src {N, C} act = diff_dst * weights; diff_weights {K, C} = or += diff_dst^T * src;
+    /// diff_bias {K} = or += the sum of diff_dst over N. diff_dst {N, K} f32.
+    void backward(Context& ctx, const Tensor& src, const Tensor& weights, const Tensor& diff_dst,
+                  const Tensor& diff_src, const Tensor& diff_weights, const Tensor& diff_bias, Write write_weights);
+    virtual int64_t workspace_bytes() const = 0;
+
+  protected:
+    virtual void do_forward(const Tensor& src, const Tensor& weights, const Tensor& bias, const Tensor& dst,
+                            const Tensor& workspace) = 0;
+    virtual void do_backward(const Tensor& src, const Tensor& weights, const Tensor& diff_dst, const Tensor& diff_src,
+                             const Tensor& diff_weights, const Tensor& diff_bias, Write write_weights,
+                             const Tensor& workspace) = 0;
+
+  private:
+    LinearDesc desc_;
+};
+
+/// A part [begin, end) of the parameter buffer that is decayed or not.
+struct ParameterRange {
+    int64_t begin, end;
+    bool decay;
+};
+
+/// AdamW: decoupled decay (Loshchilov & Hutter, 2019), in torch.optim.AdamW's order of operations:
+///   p -= lr * weight_decay * p;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
+///   p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+/// SGD: coupled decay, torch.optim.SGD's (dampening 0):
+///   g += weight_decay * p;  buf = momentum * buf + g (buf = g at t = 1);  p -= lr * (nesterov ? g + momentum * buf : buf)
+struct OptimizerDesc {
+    enum class Kind : uint8_t { adamw, sgd } kind = Kind::adamw;
+    float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;  // AdamW
+    float momentum = 0.9f;                            // SGD
+    bool nesterov = true;                             // SGD; without effect at momentum 0
+    float weight_decay = 0;
+    std::vector<ParameterRange> ranges;  ///< ascending, without overlap; elements outside are not touched
+};
+
+/// What a backend is and has.
+struct DeviceInfo {
+    std::string kind;  ///< "cpu", "cuda"
+    std::string name;  ///< the processor's own name
+    std::string library;  ///< "oneDNN 2.6.3", "cuDNN 9.13"
+    int threads = 0;      ///< CPU threads in use; 0 on a GPU
+    int64_t total_memory = 0, free_memory = 0;  ///< bytes
+    bool bf16 = false, fp16 = false, tf32 = false;  ///< precisions with hardware behind them
+};
+
+/// Names one sample's random numbers in dropout: sample i of the batch is first_sample + i of the global batch.
+struct DropoutKey {
+    uint64_t seed = 0;
+    int64_t step = 0;  ///< of the run, from 0
+    int64_t first_sample = 0;
+};
+
+class Backend {
+  public:
+    virtual ~Backend() = default;
+    virtual DeviceInfo info() const = 0;
+    /// Memory for tensors; and host memory from which copy_in is fast (pinned, on a GPU).
+    virtual Memory& memory() = 0;
+    virtual Memory& host_memory() = 0;
+
+    // --- prepared ops; throw Error(Exit::device) for what this device cannot do -------------------------------------
+    virtual std::unique_ptr<Conv> conv(const ConvDesc& desc) = 0;
+    virtual std::unique_ptr<Linear> linear(const LinearDesc& desc) = 0;
+
+    // --- batch norm ---------------------------------------------------------------------------------------------------
+    /// From statistics over `count` elements a channel (at least 2, else Error(Exit::usage): variance of one value):
+    ///   inv_std = 1 / sqrt(M2 / count + eps), scale = gamma * inv_std, shift = beta - mean * scale;
+    /// observed {2, C} f32 = mean and the unbiased variance M2 / (count - 1), for norm_update_running; may be absent.
+    void norm_from_batch(Context& ctx, const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta,
+                         float eps, const Norm& norm, const Tensor& observed);
+    /// The same from constants: running {2, C} f32 = mean, variance.
+    void norm_from_running(Context& ctx, const Tensor& running, const Tensor& gamma, const Tensor& beta, float eps,
+                           const Norm& norm);
+    /// From gathered sums (DiffSrc) over `count` elements: diff_gamma = or += sums[1], diff_beta = or += sums[0], and the
+    /// coefficients of NormGradient (gradient.mean is not written; it is the forward's).
+    void norm_backward(Context& ctx, const Tensor& sums, int64_t count, const Norm& norm, const Tensor& gamma,
+                       const NormGradient& gradient, const Tensor& diff_gamma, const Tensor& diff_beta, Write write);
+    /// running = (1 - momentum) * running + momentum * observed over all norms at once; nothing when state.skip.
+    void norm_update_running(Context& ctx, const Tensor& observed, const Tensor& running, float momentum,
+                             const Tensor& state);
+
+    // --- between convolutions ---------------------------------------------------------------------------------------
+    /// dst = max(value(a) + value(b), 0): the end of a residual block. a and b are pending, without ReLU of their own.
+    /// Its backward needs no op: both sides take the same dz.
+    void join(Context& ctx, const Activation& a, const Activation& b, const Tensor& dst);
+    /// 3x3 maximum, stride 2, padding 1 (never the maximum), of the pending src. dst {N, (H+1)/2, (W+1)/2, C} act.
+    void max_pool(Context& ctx, const Activation& src, const Tensor& dst);
+    /// The gradient goes to the first maximum of each window, rows first.
+    void max_pool_backward(Context& ctx, const Activation& src, const Tensor& diff_dst, const DiffSrc& diff_src);
+    /// dst {N, C} act = the mean over H and W of src {N, H, W, C} act.
+    void avg_pool(Context& ctx, const Tensor& src, const Tensor& dst);
+    /// g = diff_dst / (H * W) at every pixel, left as DiffSrc says.
+    void avg_pool_backward(Context& ctx, const Tensor& diff_dst, const DiffSrc& diff_src);
+
+    // --- classifier and loss ------------------------------------------------------------------------------------------
+    /// dst = src / (1 - p) where kept, 0 elsewhere; kept = Random(seed, step, sample, dropout), element c with its c-th
+    /// uniform() >= p. The backward is the same call on the gradient. {N, C} act; in place allowed.
+    void dropout(Context& ctx, const Tensor& src, const Tensor& dst, float p, const DropoutKey& key);
+    /// loss {N} f32 = -sum over k of q_k log softmax(logits)_k, with q = (1 - smoothing) * onehot(label) + smoothing / K.
+    /// diff_logits {N, K} f32 = (softmax - q) / N * state.loss_scale; absent: evaluation, state may be absent too.
+    /// logits {N, K} f32; labels {N} i32 in [0, K): checked where the backend can see them.
+    void softmax_cross_entropy(Context& ctx, const Tensor& logits, const Tensor& labels, float smoothing,
+                               const Tensor& state, const Tensor& loss, const Tensor& diff_logits);
+
+    // --- the optimizer step, over whole buffers -----------------------------------------------------------------------
+    /// Looks at all (scaled) gradients f32 {P} once: sets grad_norm, skip, multiplier (clipping when clip_norm > 0), moves
+    /// the loss scale by `policy` and counts t, good_steps, skipped. state: u8 {sizeof(StepState)}.
+    void check_gradients(Context& ctx, const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
+                         const Tensor& state);
+    /// One step over {P} f32 buffers with the gradients multiplied by state.multiplier; nothing when state.skip.
+    /// moment2 is absent for SGD.
+    void optimize(Context& ctx, const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
+                  const Tensor& moment1, const Tensor& moment2, const Tensor& state);
+
+    // --- memory -------------------------------------------------------------------------------------------------------
+    void zero(Context& ctx, const Tensor& dst);
+    /// From and to host memory, of tensor.bytes() bytes. copy_out has finished when it returns; copy_in may still read
+    /// host_memory() until synchronize().
+    void copy_in(Context& ctx, const void* host, const Tensor& dst);
+    void copy_out(Context& ctx, const Tensor& src, void* host);
+    void synchronize(Context& ctx);
+
+  protected:
+    virtual void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta,
+                                    float eps, const Norm& norm, const Tensor& observed) = 0;
+    virtual void do_norm_from_running(const Tensor& running, const Tensor& gamma, const Tensor& beta, float eps,
+                                      const Norm& norm) = 0;
+    virtual void do_norm_backward(const Tensor& sums, int64_t count, const Norm& norm, const Tensor& gamma,
+                                  const NormGradient& gradient, const Tensor& diff_gamma, const Tensor& diff_beta,
+                                  Write write) = 0;
+    virtual void do_norm_update_running(const Tensor& observed, const Tensor& running, float momentum,
+                                        const Tensor& state) = 0;
+    virtual void do_join(const Activation& a, const Activation& b, const Tensor& dst) = 0;
+    virtual void do_max_pool(const Activation& src, const Tensor& dst) = 0;
+    virtual void do_max_pool_backward(const Activation& src, const Tensor& diff_dst, const DiffSrc& diff_src) = 0;
+    virtual void do_avg_pool(const Tensor& src, const Tensor& dst) = 0;
+    virtual void do_avg_pool_backward(const Tensor& diff_dst, const DiffSrc& diff_src) = 0;
+    virtual void do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) = 0;
+    virtual void do_softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float smoothing,
+                                          const Tensor& state, const Tensor& loss, const Tensor& diff_logits) = 0;
+    virtual void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
+                                    const Tensor& state) = 0;
+    virtual void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
+                             const Tensor& moment1, const Tensor& moment2, const Tensor& state) = 0;
+    virtual void do_zero(const Tensor& dst) = 0;
+    virtual void do_copy_in(const void* host, const Tensor& dst) = 0;
+    virtual void do_copy_out(const Tensor& src, void* host) = 0;
+    virtual void do_synchronize() = 0;
+};
+
+/// Which backends this build has, best first: {"cuda", "cpu"} or fewer.
+std::vector<std::string> backends_built_in();
+/// "auto" takes the best that works on this machine and says which and why; "cpu" and "cuda" insist.
+/// threads: 0 = all the process may use. Throws Error(Exit::device) with the remedy when it is not there.
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads = 0);
+
+}  // namespace rn50

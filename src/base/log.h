@@ -1,0 +1,23 @@
+// Diagnostics: lines to stderr, a progress line that rewrites itself on a terminal. Results go to stdout elsewhere.
+#pragma once
+
+#include <string>
+
+namespace rn50::log {
+
+/// One line to stderr; clears a progress line that stands there.
+void info(const std::string& line);
+/// The same behind "warning: ".
+void warn(const std::string& line);
+/// A warning said at most once a process for one `key`: nothing falls back silently, and nothing is said a thousand times.
+void warn_once(const std::string& key, const std::string& line);
+/// On a terminal: replaces the previous progress line. Elsewhere: nothing (callers print plain lines with info()).
+void progress(const std::string& line);
+/// Ends the progress line, if one stands.
+void progress_done();
+/// Whether stderr is a terminal.
+bool on_terminal();
+/// Quiet mode drops info() lines, never warnings.
+void set_quiet(bool quiet);
+
+}  // namespace rn50::log

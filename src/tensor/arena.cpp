@@ -1,0 +1,158 @@
+#include "tensor/arena.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <iomanip>
+
+#include "base/math.h"
+
+namespace rn50 {
+
+namespace {
+
+// Counting arenas hand out addresses from here up, so that no tensor looks absent.
+char* const counting_base = reinterpret_cast<char*>(uintptr_t{1} << 40);
+
+constexpr bool sanitized =
+#if defined(__SANITIZE_ADDRESS__)
+    true;
+#else
+    false;
+#endif
+
+}  // namespace
+
+const char* name_of(Use use) {
+    switch (use) {
+        case Use::parameters: return "parameters";
+        case Use::gradients: return "gradients";
+        case Use::optimizer: return "optimizer state";
+        case Use::statistics: return "statistics";
+        case Use::input: return "input";
+        case Use::activations: return "activations";
+        case Use::activation_gradients: return "activation gradients";
+        case Use::packed_weights: return "packed weights";
+        case Use::workspace: return "workspace";
+        case Use::count_: break;
+    }
+    return "?";
+}
+
+std::string MemoryPlan::table() const {
+    std::vector<std::pair<int64_t, std::string>> rows;
+    int64_t named = 0;
+    for (size_t use = 0; use < by_use.size(); ++use) {
+        named += by_use[use];
+        if (by_use[use]) rows.emplace_back(by_use[use], name_of(static_cast<Use>(use)));
+    }
+    std::sort(rows.rbegin(), rows.rend());
+    if (peak > named) rows.emplace_back(peak - named, "gaps between tensors");
+    rows.emplace_back(peak, "peak");
+    std::ostringstream out;
+    for (const auto& [bytes, name] : rows)
+        out << "  " << std::left << std::setw(22) << name << std::right << std::setw(10) << std::fixed
+            << std::setprecision(1) << static_cast<double>(bytes) / (1 << 20) << " MiB\n";
+    return out.str();
+}
+
+Arena::Arena() : base_(counting_base), capacity_(int64_t{1} << 60) {
+    blocks_.push_back({0, capacity_, Use::workspace, true, nullptr});
+}
+
+Arena::Arena(Memory& memory, int64_t bytes) : memory_(&memory), capacity_(align_up(bytes, alignment)) {
+    const char* chosen = std::getenv("RN50_ARENA");
+    const std::string mode = chosen ? chosen : sanitized ? "separate" : "";
+    RN50_REQUIRE(mode.empty() || mode == "shared" || mode == "separate" || mode == "nan", "RN50_ARENA=", mode);
+    mode_ = mode == "separate" ? Mode::separate : mode == "nan" ? Mode::nan : Mode::shared;
+    blocks_.reserve(4096);  // the step must not allocate
+    if (mode_ == Mode::separate) return;
+    base_ = static_cast<char*>(memory.allocate(capacity_));
+    if (mode_ == Mode::nan) memory.fill(base_, 0xFF, capacity_);
+    blocks_.push_back({0, capacity_, Use::workspace, true, nullptr});
+}
+
+Arena::~Arena() {
+    if (!memory_) return;
+    if (mode_ == Mode::separate) {
+        for (const Block& block : blocks_)
+            memory_->release(block.data, block.bytes);
+    } else {
+        memory_->release(base_, capacity_);
+    }
+}
+
+void* Arena::take_separate(Use use, int64_t bytes) {
+    // A block is used again only for the very same size, so that a checker still sees the end of every tensor.
+    for (Block& block : blocks_)
+        if (block.free && block.bytes == bytes) {
+            block.free = false;
+            block.use = use;
+            return block.data;
+        }
+    void* data = memory_->allocate(bytes);
+    memory_->fill(data, 0xFF, bytes);
+    blocks_.push_back({0, bytes, use, false, data});
+    return data;
+}
+
+void Arena::note(Use use, int64_t bytes, int64_t end) {
+    in_use_ += bytes;
+    by_use_[static_cast<size_t>(use)] += bytes;
+    if (end > plan_.peak) {
+        plan_.peak = end;
+        plan_.by_use = by_use_;
+    }
+}
+
+Tensor Arena::alloc(Use use, DType dtype, const Shape& shape) {
+    Tensor tensor{nullptr, dtype, shape};
+    if (mode_ == Mode::separate) {
+        const int64_t bytes = std::max<int64_t>(tensor.bytes(), 1);
+        tensor.data = take_separate(use, bytes);
+        note(use, bytes, in_use_ + bytes);
+        return tensor;
+    }
+    const int64_t bytes = align_up(std::max<int64_t>(tensor.bytes(), 1), alignment);
+    auto best = blocks_.end();
+    for (auto block = blocks_.begin(); block != blocks_.end(); ++block)
+        if (block->free && block->bytes >= bytes && (best == blocks_.end() || block->bytes < best->bytes)) best = block;
+    if (best == blocks_.end())
+        throw Error(Exit::device, cat("the memory plan of ", capacity_, " bytes has no room for ", bytes, " bytes of ",
+                                      name_of(use)),
+                    "this is a defect of rn50; a smaller --batch-size avoids it");
+    tensor.data = base_ + best->offset;
+    const Block rest{best->offset + bytes, best->bytes - bytes, Use::workspace, true, nullptr};
+    *best = {best->offset, bytes, use, false, nullptr};
+    const int64_t end = rest.offset;
+    if (rest.bytes > 0) blocks_.insert(best + 1, rest);
+    note(use, bytes, end);
+    return tensor;
+}
+
+void Arena::release(Tensor& tensor) {
+    if (!tensor) return;
+    const auto match = [&](const Block& block) {
+        return !block.free && (mode_ == Mode::separate ? block.data == tensor.data : base_ + block.offset == tensor.data);
+    };
+    auto block = std::find_if(blocks_.begin(), blocks_.end(), match);
+    RN50_REQUIRE(block != blocks_.end(), "release of a tensor which this arena did not give");
+    in_use_ -= block->bytes;
+    by_use_[static_cast<size_t>(block->use)] -= block->bytes;
+    block->free = true;
+    tensor.data = nullptr;
+    if (mode_ == Mode::separate) {
+        memory_->fill(block->data, 0xFF, block->bytes);
+        return;
+    }
+    if (mode_ == Mode::nan) memory_->fill(base_ + block->offset, 0xFF, block->bytes);
+    if (block + 1 != blocks_.end() && (block + 1)->free) {
+        block->bytes += (block + 1)->bytes;
+        blocks_.erase(block + 1);
+    }
+    if (block != blocks_.begin() && (block - 1)->free) {
+        (block - 1)->bytes += block->bytes;
+        blocks_.erase(block);
+    }
+}
+
+}  // namespace rn50

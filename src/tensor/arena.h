@@ -1,0 +1,110 @@
+// The owner of all memory of a run. The step asks it for every tensor by name, twice: once against an arena that only
+// counts (the memory plan), then, with the same code, against the real one. So the peak is known before the first step.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace rn50 {
+
+/// Where raw memory comes from: the host, a GPU. Implemented by each backend.
+class Memory {
+  public:
+    virtual ~Memory() = default;
+    /// `bytes` of memory aligned to at least Arena::alignment. Throws Error(Exit::device) when there is none.
+    virtual void* allocate(int64_t bytes) = 0;
+    virtual void release(void* data, int64_t bytes) = 0;
+    /// Sets every byte to `value`.
+    virtual void fill(void* data, int value, int64_t bytes) = 0;
+};
+
+/// What a tensor is for: the lines of the memory plan.
+enum class Use : uint8_t {
+    parameters,
+    gradients,
+    optimizer,
+    statistics,
+    input,
+    activations,
+    activation_gradients,
+    packed_weights,
+    workspace,
+    count_
+};
+const char* name_of(Use use);
+
+/// Bytes by use, at the moment when the total stood highest.
+struct MemoryPlan {
+    int64_t peak = 0;  ///< bytes the arena must have (gaps between tensors included)
+    std::array<int64_t, static_cast<size_t>(Use::count_)> by_use{};
+    /// A small table: one line a use, largest first, and the sum.
+    std::string table() const;
+};
+
+/// Hands out views in one block by best fit; the same sequence of calls always gives the same offsets.
+/// RN50_ARENA=separate (the default under sanitizers) gives each tensor memory of its own, so that memory checkers see
+/// its ends; RN50_ARENA=nan fills released memory with NaN bytes, so that a use after release shows.
+class Arena {
+  public:
+    static constexpr int64_t alignment = 256;
+
+    /// An arena that counts: its tensors carry offsets for addresses and must not be touched.
+    Arena();
+    /// An arena over one block of `bytes` taken from `memory`, which must outlive it.
+    Arena(Memory& memory, int64_t bytes);
+    ~Arena();
+    Arena(const Arena&) = delete;
+    Arena& operator=(const Arena&) = delete;
+
+    /// A tensor with undefined contents. Throws Error(Exit::device) when the block is full: the plan was wrong.
+    Tensor alloc(Use use, DType dtype, const Shape& shape);
+    /// Gives a tensor back and makes `tensor` absent. Absent tensors are ignored.
+    void release(Tensor& tensor);
+
+    bool counting() const { return memory_ == nullptr; }
+    int64_t in_use() const { return in_use_; }
+    /// The highest use so far.
+    const MemoryPlan& plan() const { return plan_; }
+
+  private:
+    enum class Mode { shared, separate, nan };
+    struct Block {
+        int64_t offset;
+        int64_t bytes;
+        Use use;
+        bool free;
+        void* data;  // separate mode only
+    };
+    void* take_separate(Use use, int64_t bytes);
+    void note(Use use, int64_t bytes, int64_t end);
+
+    Memory* memory_ = nullptr;
+    Mode mode_ = Mode::shared;
+    char* base_ = nullptr;
+    int64_t capacity_ = 0;
+    int64_t in_use_ = 0;
+    std::vector<Block> blocks_;  // shared: by offset, without gaps; separate: every tensor ever given
+    std::array<int64_t, static_cast<size_t>(Use::count_)> by_use_{};
+    MemoryPlan plan_;
+};
+
+/// A tensor that goes back to its arena at the end of the scope.
+class Scratch {
+  public:
+    Scratch(Arena& arena, DType dtype, const Shape& shape, Use use = Use::workspace)
+        : arena_(arena), tensor_(arena.alloc(use, dtype, shape)) {}
+    ~Scratch() { arena_.release(tensor_); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    const Tensor& tensor() const { return tensor_; }
+
+  private:
+    Arena& arena_;
+    Tensor tensor_;
+};
+
+}  // namespace rn50
