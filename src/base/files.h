@@ -1,0 +1,39 @@
+// Whole files: read at once, and written so that a crash or a full disk leaves the previous version untouched.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace rn50 {
+
+/// A file that appears whole or not at all: bytes go to PATH.tmp-<pid>, and commit() puts it in the place of PATH.
+/// Without commit() the previous PATH stays and the temporary file is removed. Every failure throws Error(Exit::data)
+/// that names the path and the remedy; after one the object only waits to be destroyed.
+class AtomicFile {
+  public:
+    /// Removes what killed processes of this machine left of earlier writes to `path`. `expected_bytes`, when known, is
+    /// held against the free space first, so that a large file fails at once and not after minutes.
+    explicit AtomicFile(const std::string& path, int64_t expected_bytes = 0);
+    ~AtomicFile();
+    AtomicFile(const AtomicFile&) = delete;
+    AtomicFile& operator=(const AtomicFile&) = delete;
+
+    void write(const void* data, int64_t bytes);
+    void write(const std::string& text) { write(text.data(), static_cast<int64_t>(text.size())); }
+    /// Flushes to the disk (fsync), renames, and flushes the folder. At most once.
+    void commit();
+
+  private:
+    void discard();
+
+    std::string path_;
+    std::string temporary_;
+    int descriptor_ = -1;
+};
+
+/// The bytes of a file. Throws Error(Exit::data).
+std::string read_file(const std::string& path);
+/// Replaces `path` by `bytes` through an AtomicFile.
+void write_file_atomic(const std::string& path, const std::string& bytes);
+
+}  // namespace rn50
