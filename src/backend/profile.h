@@ -1,0 +1,49 @@
+// Where the time of a step goes: seconds by op and phase, gathered at the entries of the backend page.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+
+namespace rn50 {
+
+class Profile {
+  public:
+    struct Row {
+        double seconds = 0;
+        int64_t calls = 0;
+    };
+    void add(const std::string& name, double seconds) {
+        Row& row = rows_[name];
+        row.seconds += seconds;
+        ++row.calls;
+    }
+    const std::map<std::string, Row>& rows() const { return rows_; }
+    void clear() { rows_.clear(); }
+
+  private:
+    std::map<std::string, Row> rows_;
+};
+
+/// Adds the time from here to the end of the scope, when there is a profile.
+class Timed {
+  public:
+    Timed(Profile* profile, const std::string& op, const char* phase)
+        : profile_(profile), op_(op), phase_(phase), start_(std::chrono::steady_clock::now()) {}
+    ~Timed() {
+        if (!profile_) return;
+        const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start_;
+        profile_->add(op_ + " " + phase_, spent.count());
+    }
+    Timed(const Timed&) = delete;
+    Timed& operator=(const Timed&) = delete;
+
+  private:
+    Profile* profile_;
+    const std::string& op_;
+    const char* phase_;
+    std::chrono::steady_clock::time_point start_;
+};
+
+}  // namespace rn50

@@ -1,0 +1,234 @@
+#include "cli/option_table.h"
+
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <sstream>
+#include <stdexcept>
+
+#include "base/error.h"
+#include "cli/config_file.h"
+
+namespace rn50 {
+
+namespace {
+
+constexpr double unlimited = 9e18;
+constexpr unsigned on_pictures = in_train | in_eval | in_predict | in_bench;
+
+std::vector<OptionRow> make_table() {
+    using O = Options;
+    const char* const device = "Model and device";
+    const char* const pictures = "Pictures";
+    const char* const training = "Training";
+    const char* const run = "Run and output";
+    const auto choice = 0.0;
+    return {
+        {"model", &O::model, in_train | in_bench, device, "resnet18|resnet34|resnet50|resnet101|resnet152", choice, choice,
+         "the network"},
+        {"device", &O::device, on_pictures, device, "auto|cpu|cuda", choice, choice,
+         "where to compute; auto: a GPU where there is one"},
+        {"precision", &O::precision, on_pictures, device, "auto|fp32|tf32|fp16|bf16", choice, choice,
+         "auto: fp16 on a GPU with Tensor Cores, fp32 on a CPU"},
+        {"memory", &O::memory, in_train | in_bench, device, "auto|full|lean", choice, choice,
+         "lean recomputes every second block's output", true, true},
+        {"threads", &O::threads, on_pictures, device, "N", 0, 4096, "compute threads on a CPU; 0: all cores", true, true},
+        {"workers", &O::workers, on_pictures, device, "N", 0, 4096, "threads that read pictures; 0: chosen by cores", true,
+         true},
+        {"gpus", &O::gpus, in_train | in_bench, device, "N", 1, 1, "GPUs to train on; this build drives one"},
+        {"ranks", &O::ranks, in_train | in_bench, device, "N", 1, 1, "processes to train in; this build runs one"},
+        {"sync-bn", &O::sync_bn, in_train, device, "", choice, choice,
+         "batch-norm statistics over all ranks; needs several"},
+        {"init", &O::init, in_train, device, "FILE", choice, choice,
+         "start from these weights (.safetensors, torchvision's names)"},
+
+        {"image-size", &O::image_size, in_train | in_bench, pictures, "N", 32, 4096, "side of the square input, in pixels"},
+        {"augment", &O::augment, in_train | in_bench, pictures, "none|flip|crop", choice, choice,
+         "crop: random resized crop and flip; flip: the whole picture, flipped"},
+        {"crop-scale", &O::crop_scale, in_train | in_bench, pictures, "MIN,MAX", 0.001, 1,
+         "area of the random crop, as fractions of the picture"},
+        {"flip", &O::flip, in_train | in_bench, pictures, "none|horizontal|vertical|both", choice, choice,
+         "which flips augmentation draws"},
+        {"jitter", &O::jitter, in_train | in_bench, pictures, "X", 0, 1,
+         "brightness, contrast and saturation each vary by up to this"},
+        {"resize", &O::resize, in_train | in_bench, pictures, "squash|letterbox|center", choice, choice,
+         "how evaluation makes a picture square"},
+        {"val-split", &O::val_split, in_train | in_eval, pictures, "X", 0, 0.9,
+         "fraction kept for validation where DATA has no val/ folder"},
+        {"max-bad", &O::max_bad, in_train | in_eval | in_bench, pictures, "X", 0, 1,
+         "stop when more than this fraction of pictures is unreadable", true, true},
+
+        {"epochs", &O::epochs, in_train, training, "N", 1, 1e6, "passes over the training pictures"},
+        {"max-steps", &O::max_steps, in_train | in_bench, training, "N", 0, unlimited,
+         "end after so many steps, on the schedule of --epochs; 0: no limit", true, true},
+        {"batch-size", &O::batch_size, on_pictures, training, "N", 1, 65536, "pictures in a step"},
+        {"optimizer", &O::optimizer, in_train | in_bench, training, "adamw|sgd", choice, choice,
+         "sgd has Nesterov momentum"},
+        {"lr", &O::lr, in_train, training, "X", 0, 1000, "highest learning rate, reached after warm-up"},
+        {"weight-decay", &O::weight_decay, in_train, training, "X", 0, 1000, "not on batch norm and biases"},
+        {"momentum", &O::momentum, in_train, training, "X", 0, 0.9999, "of sgd"},
+        {"warmup-epochs", &O::warmup_epochs, in_train, training, "X", 0, 1e6, "linear warm-up; then a cosine to 0"},
+        {"dropout", &O::dropout, in_train, training, "X", 0, 0.99, "before the classifier"},
+        {"label-smoothing", &O::label_smoothing, in_train, training, "X", 0, 0.99, "share spread over all classes"},
+        {"clip-norm", &O::clip_norm, in_train, training, "X", 0, 1e30, "clip the gradients' global norm; 0: do not"},
+        {"seed", &O::seed, in_train | in_eval | in_bench, training, "N", 0, unlimited,
+         "of every random number; same seed, same run"},
+
+        {"out", &O::out, in_train, run, "DIR", choice, choice, "run directory; none: a new one, runs/NAME", true, true},
+        {"resume", &O::resume, in_train, run, "auto|FILE", choice, choice,
+         "auto: go on with the run in --out; FILE: its state.safetensors", true, true},
+        {"config", &O::config, on_pictures, run, "FILE", choice, choice,
+         "options from a TOML file, over DATA/rn50.toml", false, true},
+        {"dump-tensor", &O::dump_tensor, in_predict, run, "FILE", choice, choice,
+         "write the net's input (.safetensors) to check pre-processing", false, true},
+        {"json", &O::json, in_eval | in_predict | in_bench | in_doctor, run, "", choice, choice, "results as JSON", false,
+         true},
+        {"csv", &O::csv, in_predict, run, "", choice, choice, "results as CSV", false, true},
+        {"verbose", &O::verbose, in_bench, run, "", choice, choice, "time by operation", false, true},
+        {"quiet", &O::quiet, on_pictures | in_doctor, run, "", choice, choice, "warnings and errors only", false, true},
+    };
+}
+
+std::string shortest(double value) {
+    char text[40];
+    const auto end = std::to_chars(text, text + sizeof text, value).ptr;
+    std::string shown(text, end);
+    const size_t exponent = shown.find("e-0");
+    if (exponent != std::string::npos) shown.erase(exponent + 2, 1);  // 1e-04 -> 1e-4
+    return shown;
+}
+
+/// A float in TOML has a point or an exponent.
+std::string toml_float(double value) {
+    const std::string text = shortest(value);
+    return text.find_first_of(".e") == std::string::npos ? text + ".0" : text;
+}
+
+template <class Number>
+Number parse_number(const std::string& text, const char* kind) {
+    const size_t sign = text.size() > 1 && text[0] == '+' ? 1 : 0;
+    Number value{};
+    const auto [end, error] = std::from_chars(text.data() + sign, text.data() + text.size(), value);
+    if (error == std::errc::result_out_of_range) throw std::invalid_argument("is out of range");
+    if (error != std::errc{} || end != text.data() + text.size() || !std::isfinite(static_cast<double>(value)))
+        throw std::invalid_argument(cat("is not ", kind));
+    return value;
+}
+
+template <class Number>
+Number checked(const OptionRow& row, Number value) {
+    const double number = static_cast<double>(value);
+    if (row.low == row.high && number != row.low)
+        throw std::invalid_argument(cat("is not in this build: ", row.low, " is all it takes"));
+    if (number < row.low || number > row.high)
+        throw std::invalid_argument(row.high >= unlimited ? cat("must be at least ", shortest(row.low))
+                                                          : cat("must be from ", shortest(row.low), " to ", shortest(row.high)));
+    return value;
+}
+
+std::vector<std::string> split(const std::string& text, char separator) {
+    std::vector<std::string> parts;
+    std::istringstream in(text);
+    for (std::string part; std::getline(in, part, separator);) parts.push_back(part);
+    return parts;
+}
+
+void set_pair(const OptionRow& row, std::array<double, 2>& pair, const std::vector<std::string>& parts) {
+    if (parts.size() != 2) throw std::invalid_argument(cat("must be two numbers, ", row.values));
+    const std::array<double, 2> read{checked(row, parse_number<double>(parts[0], "a number")),
+                                     checked(row, parse_number<double>(parts[1], "a number"))};
+    if (read[0] > read[1]) throw std::invalid_argument(cat("must be ", row.values, " with the smaller number first"));
+    pair = read;
+}
+
+bool parse_bool(const OptionRow& row, const std::string& text) {
+    if (text != "true" && text != "false") throw std::invalid_argument("must be true or false");
+    if (std::strcmp(row.name, "sync-bn") == 0 && text == "true")
+        throw std::invalid_argument("is not in this build: it runs one rank, whose statistics are those of all");
+    return text == "true";
+}
+
+}  // namespace
+
+const std::vector<OptionRow>& option_table() {
+    static const std::vector<OptionRow> table = make_table();
+    return table;
+}
+
+const std::vector<CommandRow>& command_table() {
+    static const std::vector<CommandRow> table{
+        {"train", in_train, "DATA", "train on DATA/train/CLASS/*, judge on DATA/val/CLASS/*"},
+        {"eval", in_eval, "CHECKPOINT DATA", "top-1, top-5, a table by class, the confusion matrix"},
+        {"predict", in_predict, "CHECKPOINT PATH...", "the class of each picture, one line a picture"},
+        {"bench", in_bench, "step|loader|infer [DATA]", "images/s (median of many steps) and peak memory"},
+        {"doctor", in_doctor, "", "what this machine has and lacks, and the command that mends it"},
+    };
+    return table;
+}
+
+const OptionRow* find_option(const std::string& name) {
+    for (const OptionRow& row : option_table())
+        if (name == row.name) return &row;
+    return nullptr;
+}
+
+bool is_choice(const OptionRow& row) {
+    return std::strchr(row.values, '|') != nullptr && std::strcmp(row.name, "resume") != 0;
+}
+
+bool allows(const OptionRow& row, const std::string& value) {
+    for (const std::string& word : split(row.values, '|'))
+        if (word == value) return true;
+    return false;
+}
+
+std::string show_value(const OptionRow& row, const Options& options) {
+    struct Show {
+        const Options& options;
+        std::string operator()(std::string Options::*m) const { return (options.*m).empty() ? "none" : options.*m; }
+        std::string operator()(int64_t Options::*m) const { return std::to_string(options.*m); }
+        std::string operator()(double Options::*m) const { return shortest(options.*m); }
+        std::string operator()(bool Options::*m) const { return options.*m ? "on" : "off"; }
+        std::string operator()(std::array<double, 2> Options::*m) const {
+            return cat(shortest((options.*m)[0]), ",", shortest((options.*m)[1]));
+        }
+    };
+    return std::visit(Show{options}, row.member);
+}
+
+std::string toml_value(const OptionRow& row, const Options& options) {
+    struct Write {
+        const Options& options;
+        std::string operator()(std::string Options::*m) const { return toml_quote(options.*m); }
+        std::string operator()(int64_t Options::*m) const { return std::to_string(options.*m); }
+        std::string operator()(double Options::*m) const { return toml_float(options.*m); }
+        std::string operator()(bool Options::*m) const { return options.*m ? "true" : "false"; }
+        std::string operator()(std::array<double, 2> Options::*m) const {
+            return cat("[", toml_float((options.*m)[0]), ", ", toml_float((options.*m)[1]), "]");
+        }
+    };
+    return std::visit(Write{options}, row.member);
+}
+
+void set_value(const OptionRow& row, Options& options, const std::vector<std::string>& parts) {
+    if (const auto* pair = std::get_if<std::array<double, 2> Options::*>(&row.member)) {
+        const bool joined = parts.size() == 1;  // "0.08,1" on the command line, two parts in a file
+        return set_pair(row, options.*(*pair), joined ? split(parts[0], ',') : parts);
+    }
+    if (parts.size() != 1) throw std::invalid_argument("must be one value, not a list");
+    const std::string& text = parts[0];
+    if (const auto* string = std::get_if<std::string Options::*>(&row.member)) {
+        if (is_choice(row) && !allows(row, text)) throw std::invalid_argument(cat("must be one of ", row.values));
+        if (text.empty() && !row.in_files) throw std::invalid_argument("must not be empty");
+        options.*(*string) = text;
+    } else if (const auto* integer = std::get_if<int64_t Options::*>(&row.member)) {
+        options.*(*integer) = checked(row, parse_number<int64_t>(text, "a whole number"));
+    } else if (const auto* number = std::get_if<double Options::*>(&row.member)) {
+        options.*(*number) = checked(row, parse_number<double>(text, "a number"));
+    } else {
+        options.*std::get<bool Options::*>(row.member) = parse_bool(row, text);
+    }
+}
+
+}  // namespace rn50

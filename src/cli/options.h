@@ -1,0 +1,106 @@
+// Every option of the program: one struct, one meaning everywhere. Values come from four places, each over the one before:
+// built-in defaults, DATA/rn50.toml, --config FILE, the command line; each option remembers which of them it was.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace rn50 {
+
+/// Where an option's value comes from; a later one wins.
+enum class Origin : uint8_t { built_in, data_file, config_file, command_line };
+
+struct Options {
+    std::string command;  ///< "train", "eval", "predict", "bench", "doctor"
+
+    // Positional arguments.
+    std::string data;                ///< train, eval, bench
+    std::string checkpoint;          ///< eval, predict
+    std::vector<std::string> paths;  ///< predict: pictures and folders
+    std::string bench = "step";      ///< bench: step|loader|infer
+
+    // Model and device.
+    std::string model = "resnet50";
+    std::string device = "auto";     ///< auto|cpu|cuda
+    std::string precision = "auto";  ///< auto|fp32|tf32|fp16|bf16
+    std::string memory = "auto";     ///< auto|full|lean
+    int64_t threads = 0;             ///< compute threads; 0: all the process may use
+    int64_t workers = 0;             ///< decoding threads; 0: chosen by the loader
+    int64_t gpus = 1;
+    int64_t ranks = 1;
+    bool sync_bn = false;
+    std::string init;  ///< weights to start from; empty: random
+
+    // Pictures.
+    int64_t image_size = 224;  ///< pixels, square
+    std::string augment = "crop";                  ///< none|flip|crop
+    std::array<double, 2> crop_scale{0.08, 1.0};   ///< area of the random crop, as fractions
+    std::string flip = "horizontal";               ///< none|horizontal|vertical|both
+    double jitter = 0;                             ///< strength of the colour jitter, 0 to 1
+    std::string resize = "squash";                 ///< squash|letterbox|center
+    double val_split = 0;                          ///< fraction of DATA/CLASS/* kept for validation
+    double max_bad = 0.01;                         ///< fraction of unreadable pictures that stops a run
+
+    // Training.
+    int64_t epochs = 50;
+    int64_t max_steps = 0;  ///< ends the run early; 0: no limit; the schedule stays that of `epochs`
+    int64_t batch_size = 64;
+    std::string optimizer = "adamw";  ///< adamw|sgd
+    double lr = 1e-4;
+    double weight_decay = 1e-5;
+    double momentum = 0.9;  ///< of sgd
+    double warmup_epochs = 5;
+    double dropout = 0.3;
+    double label_smoothing = 0;
+    double clip_norm = 0;  ///< global L2 norm; 0: no clipping
+    int64_t seed = 0;
+
+    // The run and its output.
+    std::string out;     ///< run directory; empty: a new one, runs/NAME
+    std::string resume;  ///< "": a new run; "auto": go on with the run in `out`; else a state file or a run directory
+    std::string config;
+    std::string dump_tensor;
+    bool json = false;
+    bool csv = false;
+    bool verbose = false;
+    bool quiet = false;
+
+    /// Where the value of the option with this long name ("batch-size") comes from.
+    Origin origin(const std::string& name) const;
+    /// Whether anybody set it: a file or the command line.
+    bool is_set(const std::string& name) const { return origin(name) != Origin::built_in; }
+
+    std::map<std::string, Origin> origins;  ///< of the options that were set
+    std::vector<std::string> files_read;    ///< "data/rn50.toml (epochs, lr)", in the order in which they were read
+};
+
+/// What the command line asks for: text to print and be done (--help, --version), or a command to run.
+struct CommandLine {
+    std::string text;
+    Options options;
+};
+
+/// Reads the arguments (without the program's name), then the files they name. Throws Error(Exit::usage) with a
+/// suggestion for an unknown command, option or key, and for a value that is not allowed.
+CommandLine parse_command_line(const std::vector<std::string>& arguments);
+
+/// One line `key = value` an option of training, in TOML: `--config` of this text repeats the run. `out` and `resume` are
+/// left out: a repeated run has a folder of its own.
+std::string to_toml(const Options& options);
+
+/// Sets the options that a TOML file names. Options already set by a later origin stay as they are, yet the file's values
+/// are checked. Throws Error(Exit::usage) naming file and line, Error(Exit::data) when the file cannot be read.
+void apply_file(Options& options, const std::string& file, Origin origin);
+
+/// The value of one option as to_toml writes it: `64`, `"adamw"`, `[0.08, 1.0]`.
+std::string option_value(const Options& options, const std::string& name);
+
+/// The options with which a run goes on whose own are in `run_toml`: all as they were, except where `asked` sets one that
+/// may change without changing the result (threads, memory, --max-steps, output, ...). Throws Error(Exit::usage) when
+/// `asked` sets, in a file or on the command line, anything else to another value.
+Options resumed_options(const Options& asked, const std::string& run_toml);
+
+}  // namespace rn50
