@@ -1,0 +1,50 @@
+// From the bytes of a picture file to RGB.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace rn50 {
+
+/// A decoded picture.
+struct Picture {
+    int64_t height = 0, width = 0;
+    std::vector<uint8_t> rgb;  ///< height x width x 3, upright
+};
+
+/// Guards against pictures that claim to be, or unpack to be, enormous.
+struct DecodeLimits {
+    int64_t max_pixels = 178'956'970;  ///< height * width; Pillow refuses above the same number
+    int max_scans = 200;               ///< of one progressive JPEG; each costs a pass over the whole picture
+};
+
+/// Decodes pictures one after the other and keeps its buffers. One thread at a time.
+///
+/// The format is known by content, never by extension: JPEG, PNG, BMP, PNM (P5, P6); TGA has no signature, so it is
+/// tried for the extension .tga alone. The result is what Pillow's `ImageOps.exif_transpose(image).convert("RGB")`
+/// gives: grey is repeated, a palette looked up, alpha dropped (not composited), CMYK taken for Adobe's inverted kind;
+/// the EXIF orientation of JPEG and PNG is applied. 16 bits a channel become 8 by rounding value / 257.
+class Decoder {
+  public:
+    Decoder();
+    ~Decoder();
+    Decoder(const Decoder&) = delete;
+    Decoder& operator=(const Decoder&) = delete;
+
+    /// Throws Error(Exit::data), "NAME: reason", when the data are not a picture, are beyond the limits, or are damaged
+    /// in a way that loses any of it: a half-grey picture is never returned.
+    void decode(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits,
+                Picture& picture);
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+/// The same for a single picture.
+Picture decode(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits = {});
+
+}  // namespace rn50

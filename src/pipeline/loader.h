@@ -1,0 +1,86 @@
+// Batches of pictures, decoded and rendered by worker threads into a ring of slots, in an order and with contents that
+// do not depend on the number of workers.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pipeline/augment.h"
+#include "pipeline/source.h"
+#include "tensor/arena.h"
+#include "tensor/tensor.h"
+
+namespace rn50 {
+
+struct LoaderOptions {
+    int64_t batch_size = 64;  ///< of this rank
+    int workers = 0;          ///< threads; 0: one a core that this process may use, at most 32
+    int slots = 0;            ///< batches in the ring, at least 2; 0: 4
+    uint64_t seed = 0;
+    bool shuffle = false;    ///< a permutation by (seed, epoch); else the source's order
+    bool drop_last = false;  ///< leaves out the incomplete last global batch
+    /// What becomes of a picture that cannot be read or decoded. Replaced: by the next good one of the epoch's order,
+    /// so that batches keep their size (training). Else it is left out and the batch is smaller (evaluation).
+    bool replace_bad = false;
+    /// More bad pictures than this share of the source end the epoch with an error. The rule has no floor: one bad
+    /// picture of 50 is 2%.
+    double max_bad = 0.01;
+    PictureOptions pictures;
+    int rank = 0, ranks = 1;
+};
+
+/// A picture that could not be used.
+struct BadPicture {
+    int64_t index;  ///< in the source
+    std::string name, reason;
+};
+
+/// Views of one slot of the ring; valid until the next call of next(), start_epoch() or stop().
+struct Batch {
+    Tensor images;                 ///< u8 {count, S, S, 3}, host
+    Tensor labels;                 ///< i32 {count}, host
+    int64_t count = 0;             ///< >= 1
+    std::vector<int64_t> indices;  ///< {count}, in the source: for names and predictions
+};
+
+/// Delivers the batches of one epoch after the other. The order of the epoch is the same for all ranks: global batch b
+/// holds positions [b * B * ranks, (b + 1) * B * ranks), of which rank r takes the r-th part. In the incomplete last
+/// global batch (without drop_last) the parts are as even as can be, so a rank may get one picture less, or none.
+class Loader {
+  public:
+    /// Takes all memory of the ring from `host_memory`, which, like `source`, must outlive the loader. Throws
+    /// Error(Exit::data) when drop_last leaves no batch at all.
+    Loader(const Source& source, const LoaderOptions& options, Memory& host_memory);
+    ~Loader();
+    Loader(const Loader&) = delete;
+    Loader& operator=(const Loader&) = delete;
+
+    /// Starts to load an epoch from its batch `first_batch` on; drops what an earlier epoch left in the ring. Returns
+    /// at once, so calling it before an evaluation lets the first batches load meanwhile.
+    void start_epoch(int64_t epoch, int64_t first_batch = 0);
+    /// The next batch, or null at the end of the epoch. Blocks while the batch is loading. Gives the previous batch
+    /// back to the ring. Throws Error(Exit::data) when too many pictures are bad, and whatever else a worker met.
+    const Batch* next();
+    /// Lets the workers finish the picture at hand and end; called by the destructor.
+    void stop();
+
+    int64_t batches_per_epoch() const;
+    /// Seconds that next() has blocked since start_epoch().
+    double wait_seconds() const;
+    /// Bad pictures met so far, in all epochs, in the order of the batches delivered; each once.
+    const std::vector<BadPicture>& bad() const;
+    /// Bytes of the ring.
+    int64_t memory_bytes() const;
+    int workers() const;
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+/// The order of an epoch: a permutation of [0, n) by Fisher-Yates, a function of (seed, epoch).
+std::vector<uint32_t> epoch_order(int64_t n, uint64_t seed, int64_t epoch);
+
+}  // namespace rn50
