@@ -27,10 +27,10 @@ NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc
 inner = +@$(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS))$(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 
 # --- the front door ------------------------------------------------------------------------------------------------------
-.PHONY: all test data demo setup deps clean help check
+.PHONY: all test data demo setup deps probe clean help
 .DEFAULT_GOAL := all
 
-all: deps
+all: probe
 	$(inner) build-program
 
 help:
@@ -43,18 +43,20 @@ help:
 	@echo 'make clean        removes what was built (not $(DATA)/ and runs/)'
 	@echo 'Settings: SANITIZE=address,undefined  CXX=  JOBS=  CPPFLAGS=  LDFLAGS=  WERROR=0'
 
+settings = CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' NVCC='$(NVCC)'
 setup:
-	@tools/setup.sh
-
+	@$(settings) tools/setup.sh
+probe:
+	@$(settings) tools/probe.sh build/deps
 deps:
-	@CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' NVCC='$(NVCC)' tools/probe.sh build/deps
+	@$(settings) tools/probe.sh --show build/deps
 
 test: setup
-	+@$(MAKE) --no-print-directory deps
+	+@$(MAKE) --no-print-directory probe
 	$(inner) build-program build-tests build-make-defects
 	@PROGRAM='$(abspath $(PROGRAM))' tests/run.sh '$(BUILD)/rn50_tests'
 
-data: deps
+data: probe
 	$(inner) build-make-defects
 	@$(BUILD)/make_defects --out '$(DATA)'
 
