@@ -3,7 +3,9 @@
 
 #include <cstdio>
 
-TEST_CASE("probe") { CHECK(1 + 1 == 2); }
+TEST_CASE("probe") {
+    CHECK(1 + 1 == 2);
+}
 
 int main() {
     doctest::Context context;

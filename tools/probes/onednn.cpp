@@ -1,7 +1,8 @@
 #include <cstdio>
 #include <oneapi/dnnl/dnnl.hpp>
 
-static_assert(DNNL_VERSION_MAJOR > 2 || (DNNL_VERSION_MAJOR == 2 && DNNL_VERSION_MINOR >= 6), "rn50 needs 2.6 or newer");
+static_assert(DNNL_VERSION_MAJOR > 2 || (DNNL_VERSION_MAJOR == 2 && DNNL_VERSION_MINOR >= 6),
+              "rn50 needs 2.6 or newer");
 
 int main() {
     const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
