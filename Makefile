@@ -87,16 +87,20 @@ PLAIN := $(filter-out $(KERNELS) $(MAIN),$(SOURCES))
 MAIN_OBJECT := $(MAIN:%.cpp=$(BUILD)/%.o)
 LIB_OBJECTS := $(PLAIN:%.cpp=$(BUILD)/%.o) $(foreach isa,$(ISAS),$(KERNELS:%.cpp=$(BUILD)/%_$(isa).o))
 TEST_OBJECTS := $(TESTS:%.cpp=$(BUILD)/%.o)
-DEFECTS_OBJECT := $(BUILD)/tools/make_defects.o
+# The drawer of the demo set stands on base alone, so that it builds whatever else is broken.
+DRAWING := $(sort $(wildcard tools/defects/*.cpp))
+DRAWING_OBJECTS := $(DRAWING:%.cpp=$(BUILD)/%.o)
+DEFECTS_OBJECTS := $(BUILD)/tools/make_defects.o $(DRAWING_OBJECTS)
+BASE_OBJECTS := $(filter $(BUILD)/src/base/%,$(LIB_OBJECTS))
 LIBRARY := $(BUILD)/librn50.a
 
 OPTIMISE := $(if $(SANITIZE),-O1 -g -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all,-O3)
 BASE_FLAGS := -std=c++17 -march=x86-64-v2 $(OPTIMISE) -ffp-contract=off -fopenmp \
               -Wall -Wextra -Wshadow $(if $(filter 1,$(WERROR)),-Werror) -Isrc
-TEST_FLAGS := -DRN50_TESTS_DIR='"$(CURDIR)/tests"' -DRN50_PROGRAM='"$(abspath $(PROGRAM))"'
+TEST_FLAGS := -Itools -DRN50_TESTS_DIR='"$(CURDIR)/tests"' -DRN50_PROGRAM='"$(abspath $(PROGRAM))"'
 LIBS := -ldnnl -ljpeg -lpthread -ldl
 compile = $(CXX) $(BASE_FLAGS) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
-link = $(CXX) $(BASE_FLAGS) $(CXXFLAGS) $(LDFLAGS) $^ $(LIBS) -o $@
+link = $(CXX) $(BASE_FLAGS) $(CXXFLAGS) $(LDFLAGS) $(filter %.o %.a,$^) $(LIBS) -o $@
 
 .PHONY: build-program build-tests build-make-defects FORCE
 .DELETE_ON_ERROR:
@@ -109,7 +113,7 @@ build-make-defects: $(BUILD)/make_defects
 # These two change only when what they say changes: everything is compiled again under other flags, and the archive is
 # made anew when a file came or went.
 export RN50_FLAGS := $(CXX) $(BASE_FLAGS) $(CPPFLAGS) $(CXXFLAGS) $(LDFLAGS) $(TEST_FLAGS) $(foreach i,$(ISAS),$(ISA_FLAGS_$(i)))
-export RN50_SOURCES := $(SOURCES) $(TESTS)
+export RN50_SOURCES := $(SOURCES) $(TESTS) $(DRAWING)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D); printf '%s\n' "$$RN50_FLAGS" | cmp -s - $@ || printf '%s\n' "$$RN50_FLAGS" > $@
 $(BUILD)/sources: FORCE
@@ -120,18 +124,18 @@ $(PROGRAM): $(MAIN_OBJECT) $(LIBRARY)
 	@$(link)
 	@echo "built    ./$@"
 
-$(BUILD)/rn50_tests: $(TEST_OBJECTS) $(LIBRARY)
+$(BUILD)/rn50_tests: $(TEST_OBJECTS) $(DRAWING_OBJECTS) $(LIBRARY) $(BUILD)/sources
 	@echo "link     $@"
 	@$(link)
 
-$(BUILD)/make_defects: $(DEFECTS_OBJECT)
+$(BUILD)/make_defects: $(DEFECTS_OBJECTS) $(BASE_OBJECTS) $(BUILD)/sources
 	@echo "link     $@"
-	@$(CXX) $(BASE_FLAGS) $(CXXFLAGS) $(LDFLAGS) $^ -ljpeg -lpthread -o $@
+	@$(CXX) $(BASE_FLAGS) $(CXXFLAGS) $(LDFLAGS) $(filter %.o,$^) -ljpeg -lpthread -o $@
 
 $(LIBRARY): $(LIB_OBJECTS) $(BUILD)/sources
 	@rm -f $@; ar rcs $@ $(LIB_OBJECTS)
 
-$(MAIN_OBJECT) $(PLAIN:%.cpp=$(BUILD)/%.o) $(DEFECTS_OBJECT): $(BUILD)/%.o: %.cpp $(BUILD)/flags
+$(MAIN_OBJECT) $(PLAIN:%.cpp=$(BUILD)/%.o) $(DEFECTS_OBJECTS): $(BUILD)/%.o: %.cpp $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "compile  $<"
 	@$(compile)
@@ -152,4 +156,4 @@ ifneq ($(KERNELS),)
 endif
 
 # What a compile read, so that a changed header compiles its readers again.
--include $(patsubst %.o,%.d,$(MAIN_OBJECT) $(LIB_OBJECTS) $(TEST_OBJECTS) $(DEFECTS_OBJECT))
+-include $(patsubst %.o,%.d,$(MAIN_OBJECT) $(LIB_OBJECTS) $(TEST_OBJECTS) $(DEFECTS_OBJECTS))
