@@ -27,10 +27,13 @@ class LineReader {
 
     std::string key() {
         skip_blanks();
-        if (peek() == '[') fail("sections are not used here", "write each option as `name = value`, without [sections]");
+        if (peek() == '[')
+            fail("sections are not used here", "write each option as `name = value`, without [sections]");
         std::string key;
-        while (is_key_character(peek())) key += text_[position_++];
-        if (key.empty()) fail("no option's name at the start of the line", "write `name = value`, or # before a comment");
+        while (is_key_character(peek()))
+            key += text_[position_++];
+        if (key.empty())
+            fail("no option's name at the start of the line", "write `name = value`, or # before a comment");
         if (!take('=')) fail(cat("no '=' behind ", key), cat("write `", key, " = value`"));
         return key;
     }
@@ -41,15 +44,17 @@ class LineReader {
             entry.kind = ConfigEntry::Kind::array;
             while (!take(']')) {
                 entry.parts.push_back(scalar(entry.key).first);
-                if (!take(',') && peek() != ']') fail(cat(entry.key, ": the list does not end on its line"),
-                                                      cat("write `", entry.key, " = [a, b]`"));
+                if (!take(',') && peek() != ']')
+                    fail(cat(entry.key, ": the list does not end on its line"),
+                         cat("write `", entry.key, " = [a, b]`"));
             }
         } else {
             auto [text, quoted] = scalar(entry.key);
             entry.kind = quoted ? ConfigEntry::Kind::text : ConfigEntry::Kind::bare;
             entry.parts.push_back(std::move(text));
         }
-        if (!at_end()) fail(cat("something follows the value of ", entry.key), "one option a line; comments begin with #");
+        if (!at_end())
+            fail(cat("something follows the value of ", entry.key), "one option a line; comments begin with #");
     }
 
     [[noreturn]] void fail(const std::string& what, const std::string& remedy) const {
@@ -60,7 +65,8 @@ class LineReader {
     char peek() const { return position_ < text_.size() ? text_[position_] : '\0'; }
 
     void skip_blanks() {
-        while (peek() == ' ' || peek() == '\t') ++position_;
+        while (peek() == ' ' || peek() == '\t')
+            ++position_;
     }
 
     bool take(char c) {
@@ -92,7 +98,8 @@ class LineReader {
             if (position_ >= text_.size()) fail(cat(key, ": the closing quote is missing"), "end the text with \"");
             char c = text_[position_++];
             if (c == '\\') {
-                static const std::map<char, char> escapes{{'"', '"'}, {'\\', '\\'}, {'n', '\n'}, {'t', '\t'}, {'r', '\r'}};
+                static const std::map<char, char> escapes{
+                    {'"', '"'}, {'\\', '\\'}, {'n', '\n'}, {'t', '\t'}, {'r', '\r'}};
                 const auto escape = escapes.find(peek());
                 if (escape == escapes.end())
                     fail(cat(key, ": '\\", peek(), "' means nothing"), "write \\\\ for a backslash, or use '...'");
@@ -132,7 +139,8 @@ std::vector<ConfigEntry> parse_config(const std::string& text, const std::string
         ConfigEntry entry{reader.key(), {}, ConfigEntry::Kind::bare, number};
         reader.value(entry);
         const auto [earlier, is_new] = seen.emplace(entry.key, number);
-        if (!is_new) reader.fail(cat(entry.key, " stands twice, first in line ", earlier->second), "remove one of them");
+        if (!is_new)
+            reader.fail(cat(entry.key, " stands twice, first in line ", earlier->second), "remove one of them");
         entries.push_back(std::move(entry));
     }
     return entries;
@@ -143,7 +151,8 @@ std::vector<ConfigEntry> read_config(const std::string& file) {
     std::ostringstream text;
     // An empty file makes operator<< set failbit on `text`, so only `in` is asked.
     if (in) text << in.rdbuf();
-    if (!in || in.bad()) throw Error(Exit::data, with_errno("cannot read " + file), "check the path and its permissions");
+    if (!in || in.bad())
+        throw Error(Exit::data, with_errno("cannot read " + file), "check the path and its permissions");
     return parse_config(text.str(), file);
 }
 

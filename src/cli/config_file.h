@@ -9,12 +9,13 @@ namespace rn50 {
 
 struct ConfigEntry {
     std::string key;
-    std::vector<std::string> parts;           ///< the value's text without quotes; several for an array
+    std::vector<std::string> parts;              ///< the value's text without quotes; several for an array
     enum class Kind { bare, text, array } kind;  ///< 64 or true; "adamw"; [0.08, 1.0]
-    int line;                                 ///< from 1
+    int line;                                    ///< from 1
 };
 
-/// The entries of a file in order. Throws Error(Exit::usage) "FILE:LINE: ..." for what is not flat TOML or stands twice.
+/// The entries of a file in order. Throws Error(Exit::usage) "FILE:LINE: ..." for what is not flat TOML or stands
+/// twice.
 std::vector<ConfigEntry> parse_config(const std::string& text, const std::string& file);
 
 /// Reads the whole file, then as above. Throws Error(Exit::data) when it cannot be read.

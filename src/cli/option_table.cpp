@@ -25,17 +25,18 @@ std::vector<OptionRow> make_table() {
     const char* const run = "Run and output";
     const auto choice = 0.0;
     return {
-        {"model", &O::model, in_train | in_bench, device, "resnet18|resnet34|resnet50|resnet101|resnet152", choice, choice,
-         "the network"},
+        {"model", &O::model, in_train | in_bench, device, "resnet18|resnet34|resnet50|resnet101|resnet152", choice,
+         choice, "the network"},
         {"device", &O::device, on_pictures, device, "auto|cpu|cuda", choice, choice,
          "where to compute; auto: a GPU where there is one"},
         {"precision", &O::precision, on_pictures, device, "auto|fp32|tf32|fp16|bf16", choice, choice,
          "auto: fp16 on a GPU with Tensor Cores, fp32 on a CPU"},
         {"memory", &O::memory, in_train | in_bench, device, "auto|full|lean", choice, choice,
          "lean recomputes every second block's output", true, true},
-        {"threads", &O::threads, on_pictures, device, "N", 0, 4096, "compute threads on a CPU; 0: all cores", true, true},
-        {"workers", &O::workers, on_pictures, device, "N", 0, 4096, "threads that read pictures; 0: chosen by cores", true,
+        {"threads", &O::threads, on_pictures, device, "N", 0, 4096, "compute threads on a CPU; 0: all cores", true,
          true},
+        {"workers", &O::workers, on_pictures, device, "N", 0, 4096, "threads that read pictures; 0: chosen by cores",
+         true, true},
         {"gpus", &O::gpus, in_train | in_bench, device, "N", 1, 1, "GPUs to train on; this build drives one"},
         {"ranks", &O::ranks, in_train | in_bench, device, "N", 1, 1, "processes to train in; this build runs one"},
         {"sync-bn", &O::sync_bn, in_train, device, "", choice, choice,
@@ -43,7 +44,8 @@ std::vector<OptionRow> make_table() {
         {"init", &O::init, in_train, device, "FILE", choice, choice,
          "start from these weights (.safetensors, torchvision's names)"},
 
-        {"image-size", &O::image_size, in_train | in_bench, pictures, "N", 32, 4096, "side of the square input, in pixels"},
+        {"image-size", &O::image_size, in_train | in_bench, pictures, "N", 32, 4096,
+         "side of the square input, in pixels"},
         {"augment", &O::augment, in_train | in_bench, pictures, "none|flip|crop", choice, choice,
          "crop: random resized crop and flip; flip: the whole picture, flipped"},
         {"crop-scale", &O::crop_scale, in_train | in_bench, pictures, "MIN,MAX", 0.001, 1,
@@ -82,8 +84,8 @@ std::vector<OptionRow> make_table() {
          "options from a TOML file, over DATA/rn50.toml", false, true},
         {"dump-tensor", &O::dump_tensor, in_predict, run, "FILE", choice, choice,
          "write the net's input (.safetensors) to check pre-processing", false, true},
-        {"json", &O::json, in_eval | in_predict | in_bench | in_doctor, run, "", choice, choice, "results as JSON", false,
-         true},
+        {"json", &O::json, in_eval | in_predict | in_bench | in_doctor, run, "", choice, choice, "results as JSON",
+         false, true},
         {"csv", &O::csv, in_predict, run, "", choice, choice, "results as CSV", false, true},
         {"verbose", &O::verbose, in_bench, run, "", choice, choice, "time by operation", false, true},
         {"quiet", &O::quiet, on_pictures | in_doctor, run, "", choice, choice, "warnings and errors only", false, true},
@@ -122,15 +124,17 @@ Number checked(const OptionRow& row, Number value) {
     if (row.low == row.high && number != row.low)
         throw std::invalid_argument(cat("is not in this build: ", row.low, " is all it takes"));
     if (number < row.low || number > row.high)
-        throw std::invalid_argument(row.high >= unlimited ? cat("must be at least ", shortest(row.low))
-                                                          : cat("must be from ", shortest(row.low), " to ", shortest(row.high)));
+        throw std::invalid_argument(row.high >= unlimited
+                                        ? cat("must be at least ", shortest(row.low))
+                                        : cat("must be from ", shortest(row.low), " to ", shortest(row.high)));
     return value;
 }
 
 std::vector<std::string> split(const std::string& text, char separator) {
     std::vector<std::string> parts;
     std::istringstream in(text);
-    for (std::string part; std::getline(in, part, separator);) parts.push_back(part);
+    for (std::string part; std::getline(in, part, separator);)
+        parts.push_back(part);
     return parts;
 }
 

@@ -46,7 +46,8 @@ bool allows(const OptionRow& row, const std::string& value);
 std::string show_value(const OptionRow& row, const Options& options);
 std::string toml_value(const OptionRow& row, const Options& options);
 
-/// Sets one option from text: one part, or two for a pair. Throws std::invalid_argument with the reason ("must be ...").
+/// Sets one option from text: one part, or two for a pair. Throws std::invalid_argument with the reason ("must be
+/// ...").
 void set_value(const OptionRow& row, Options& options, const std::vector<std::string>& parts);
 
 }  // namespace rn50

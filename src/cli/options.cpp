@@ -32,7 +32,8 @@ const CommandRow* find_command(const std::string& name) {
 
 std::vector<std::string> command_names() {
     std::vector<std::string> names;
-    for (const CommandRow& command : command_table()) names.push_back(command.name);
+    for (const CommandRow& command : command_table())
+        names.push_back(command.name);
     return names;
 }
 
@@ -50,7 +51,9 @@ std::string commands_of(const OptionRow& row) {
     return names;
 }
 
-bool is_flag(const OptionRow& row) { return std::holds_alternative<bool Options::*>(row.member); }
+bool is_flag(const OptionRow& row) {
+    return std::holds_alternative<bool Options::*>(row.member);
+}
 
 std::string usage_of(const CommandRow& command) {
     return cat("rn50 ", command.name, *command.arguments ? " " : "", command.arguments, " [options]");
@@ -64,7 +67,8 @@ std::string general_help() {
         out << call << std::string(call.size() < 34 ? 34 - call.size() : 1, ' ') << command.help << '\n';
     }
     out << "\nrn50 COMMAND --help lists a command's options with their defaults; rn50 --version tells the version.\n"
-           "Exit codes: 0 done, 2 usage, 3 data, 4 device or memory, 5 diverged, 6 a peer was lost, 130/143 stopped by a\n"
+           "Exit codes: 0 done, 2 usage, 3 data, 4 device or memory, 5 diverged, 6 a peer was lost, 130/143 stopped by "
+           "a\n"
            "signal after saving.\n";
     return out.str();
 }
@@ -101,12 +105,13 @@ void describe(CLI::App& app, const CommandRow& command, std::vector<std::string>
     const std::string name = word.substr(std::min(word.find_first_not_of('-'), word.size()));
     const OptionRow* elsewhere = find_option(name);
     if (elsewhere != nullptr && (elsewhere->commands & command.bit) == 0)
-        throw Error(Exit::usage, cat("--", name, " is an option of ", commands_of(*elsewhere), ", not of ", command.name),
+        throw Error(Exit::usage,
+                    cat("--", name, " is an option of ", commands_of(*elsewhere), ", not of ", command.name),
                     cat("rn50 ", command.name, " --help lists what there is"));
     const std::string meant = elsewhere != nullptr ? name : nearest(name, option_names(command.bit));
-    throw Error(Exit::usage, cat("unknown option ", word),
-                meant.empty() ? cat("rn50 ", command.name, " --help lists the options")
-                              : cat("did you mean --", meant, "?"));
+    throw Error(
+        Exit::usage, cat("unknown option ", word),
+        meant.empty() ? cat("rn50 ", command.name, " --help lists the options") : cat("did you mean --", meant, "?"));
 }
 
 RawArguments split_arguments(CLI::App& app, const CommandRow& command, std::vector<std::string> arguments,
@@ -129,8 +134,9 @@ void set_from_command_line(Options& options, const OptionRow& row, const std::st
     try {
         set_value(row, options, {text});
     } catch (const std::invalid_argument& reason) {
-        throw Error(Exit::usage, cat("--", row.name, " ", text.empty() ? "\"\"" : text, " ", reason.what()),
-                    cat("--", row.name, " ", row.values, ": ", row.help, " (default: ", show_value(row, Options{}), ")"));
+        throw Error(
+            Exit::usage, cat("--", row.name, " ", text.empty() ? "\"\"" : text, " ", reason.what()),
+            cat("--", row.name, " ", row.values, ": ", row.help, " (default: ", show_value(row, Options{}), ")"));
     }
     options.origins[row.name] = Origin::command_line;
 }
@@ -153,10 +159,14 @@ void set_positional(Options& options, const CommandRow& command, const std::vect
 
 void require_positional(const Options& options, const CommandRow& command) {
     const char* missing = nullptr;
-    if ((command.bit == in_eval || command.bit == in_predict) && options.checkpoint.empty()) missing = "CHECKPOINT";
-    else if ((command.bit == in_train || command.bit == in_eval) && options.data.empty()) missing = "DATA";
-    else if (command.bit == in_predict && options.paths.empty()) missing = "PATH";
-    else if (command.bit == in_bench && options.bench == "loader" && options.data.empty()) missing = "DATA";
+    if ((command.bit == in_eval || command.bit == in_predict) && options.checkpoint.empty())
+        missing = "CHECKPOINT";
+    else if ((command.bit == in_train || command.bit == in_eval) && options.data.empty())
+        missing = "DATA";
+    else if (command.bit == in_predict && options.paths.empty())
+        missing = "PATH";
+    else if (command.bit == in_bench && options.bench == "loader" && options.data.empty())
+        missing = "DATA";
     if (missing != nullptr) throw Error(Exit::usage, cat(missing, " is missing"), cat("usage: ", usage_of(command)));
     static const std::vector<std::string> kinds{"step", "loader", "infer"};
     if (command.bit == in_bench && std::find(kinds.begin(), kinds.end(), options.bench) == kinds.end())
@@ -176,7 +186,8 @@ void reject_idle_options(const Options& options) {
     if (options.augment == "flip" && asked("crop-scale")) idle("crop-scale", "--augment flip");
     if (options.optimizer == "adamw" && asked("momentum")) idle("momentum", "--optimizer adamw");
     if (options.resume == "auto" && options.out.empty() && options.command == "train")
-        throw Error(Exit::usage, "--resume auto needs the run's folder", "add --out DIR, or name a state file: --resume FILE");
+        throw Error(Exit::usage, "--resume auto needs the run's folder",
+                    "add --out DIR, or name a state file: --resume FILE");
     if (!options.resume.empty() && asked("init")) idle("init", "--resume");
     if (options.json && options.csv) throw Error(Exit::usage, "--json and --csv exclude each other", "choose one");
 }
@@ -191,7 +202,7 @@ void set_from_file(Options& options, const ConfigEntry& entry, const std::string
         throw Error(Exit::usage,
                     row == nullptr ? cat(where, ": unknown option ", entry.key)
                                    : cat(where, ": ", entry.key, " belongs on the command line"),
-                    row != nullptr    ? "remove the line"
+                    row != nullptr  ? "remove the line"
                     : meant.empty() ? "keys are the long options without their dashes: rn50 train --help"
                                     : cat("did you mean ", meant, "?"));
     }
@@ -207,7 +218,8 @@ void set_from_file(Options& options, const ConfigEntry& entry, const std::string
         set_value(*row, checked, entry.parts);
     } catch (const std::invalid_argument& reason) {
         std::string shown;
-        for (const std::string& part : entry.parts) shown += cat(shown.empty() ? "" : ",", part);
+        for (const std::string& part : entry.parts)
+            shown += cat(shown.empty() ? "" : ",", part);
         throw Error(Exit::usage, cat(where, ": ", entry.key, " = ", shown, " ", reason.what()),
                     cat(entry.key, ": ", row->help, " (default: ", show_value(*row, Options{}), ")"));
     }
@@ -276,7 +288,8 @@ CommandLine parse_command_line(const std::vector<std::string>& arguments) {
     Options& options = result.options;
     options.command = command->name;
     set_positional(options, *command, raw.positional);
-    for (const auto& [row, text] : raw.options) set_from_command_line(options, *row, text);
+    for (const auto& [row, text] : raw.options)
+        set_from_command_line(options, *row, text);
     std::vector<std::string> files;
     if (!options.config.empty()) {
         apply_file(options, options.config, Origin::config_file);

@@ -1,5 +1,6 @@
-// Every option of the program: one struct, one meaning everywhere. Values come from four places, each over the one before:
-// built-in defaults, DATA/rn50.toml, --config FILE, the command line; each option remembers which of them it was.
+// Every option of the program: one struct, one meaning everywhere. Values come from four places, each over the one
+// before: built-in defaults, DATA/rn50.toml, --config FILE, the command line; each option remembers which of them it
+// was.
 #pragma once
 
 #include <array>
@@ -35,14 +36,14 @@ struct Options {
     std::string init;  ///< weights to start from; empty: random
 
     // Pictures.
-    int64_t image_size = 224;  ///< pixels, square
-    std::string augment = "crop";                  ///< none|flip|crop
-    std::array<double, 2> crop_scale{0.08, 1.0};   ///< area of the random crop, as fractions
-    std::string flip = "horizontal";               ///< none|horizontal|vertical|both
-    double jitter = 0;                             ///< strength of the colour jitter, 0 to 1
-    std::string resize = "squash";                 ///< squash|letterbox|center
-    double val_split = 0;                          ///< fraction of DATA/CLASS/* kept for validation
-    double max_bad = 0.01;                         ///< fraction of unreadable pictures that stops a run
+    int64_t image_size = 224;                     ///< pixels, square
+    std::string augment = "crop";                 ///< none|flip|crop
+    std::array<double, 2> crop_scale{0.08, 1.0};  ///< area of the random crop, as fractions
+    std::string flip = "horizontal";              ///< none|horizontal|vertical|both
+    double jitter = 0;                            ///< strength of the colour jitter, 0 to 1
+    std::string resize = "squash";                ///< squash|letterbox|center
+    double val_split = 0;                         ///< fraction of DATA/CLASS/* kept for validation
+    double max_bad = 0.01;                        ///< fraction of unreadable pictures that stops a run
 
     // Training.
     int64_t epochs = 50;
@@ -87,20 +88,20 @@ struct CommandLine {
 /// suggestion for an unknown command, option or key, and for a value that is not allowed.
 CommandLine parse_command_line(const std::vector<std::string>& arguments);
 
-/// One line `key = value` an option of training, in TOML: `--config` of this text repeats the run. `out` and `resume` are
-/// left out: a repeated run has a folder of its own.
+/// One line `key = value` an option of training, in TOML: `--config` of this text repeats the run. `out` and `resume`
+/// are left out: a repeated run has a folder of its own.
 std::string to_toml(const Options& options);
 
-/// Sets the options that a TOML file names. Options already set by a later origin stay as they are, yet the file's values
-/// are checked. Throws Error(Exit::usage) naming file and line, Error(Exit::data) when the file cannot be read.
+/// Sets the options that a TOML file names. Options already set by a later origin stay as they are, yet the file's
+/// values are checked. Throws Error(Exit::usage) naming file and line, Error(Exit::data) when the file cannot be read.
 void apply_file(Options& options, const std::string& file, Origin origin);
 
 /// The value of one option as to_toml writes it: `64`, `"adamw"`, `[0.08, 1.0]`.
 std::string option_value(const Options& options, const std::string& name);
 
-/// The options with which a run goes on whose own are in `run_toml`: all as they were, except where `asked` sets one that
-/// may change without changing the result (threads, memory, --max-steps, output, ...). Throws Error(Exit::usage) when
-/// `asked` sets, in a file or on the command line, anything else to another value.
+/// The options with which a run goes on whose own are in `run_toml`: all as they were, except where `asked` sets one
+/// that may change without changing the result (threads, memory, --max-steps, output, ...). Throws Error(Exit::usage)
+/// when `asked` sets, in a file or on the command line, anything else to another value.
 Options resumed_options(const Options& asked, const std::string& run_toml);
 
 }  // namespace rn50

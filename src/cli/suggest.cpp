@@ -7,7 +7,8 @@ namespace rn50 {
 int edit_distance(const std::string& a, const std::string& b) {
     const size_t n = b.size();
     std::vector<int> before(n + 1), last(n + 1), row(n + 1);
-    for (size_t j = 0; j <= n; ++j) last[j] = static_cast<int>(j);
+    for (size_t j = 0; j <= n; ++j)
+        last[j] = static_cast<int>(j);
     for (size_t i = 1; i <= a.size(); ++i) {
         row[0] = static_cast<int>(i);
         for (size_t j = 1; j <= n; ++j) {

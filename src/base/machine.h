@@ -1,0 +1,31 @@
+// What this process may use of the machine: cores and memory, after affinity, containers and job schedulers took
+// theirs.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace rn50 {
+
+struct Cores {
+    int present = 1;   ///< online in the machine
+    int allowed = 1;   ///< by the process's affinity (taskset, a job scheduler)
+    double quota = 0;  ///< cores' worth of time granted by cgroups; 0: no limit
+    /// What to start threads for: the least of allowed and quota (rounded up), at least 1.
+    int usable() const;
+};
+
+struct HostMemory {
+    int64_t total = 0;       ///< bytes in the machine; 0 where /proc does not tell
+    int64_t available = 0;   ///< bytes that can be taken without swapping
+    int64_t limit = 0;       ///< bytes granted by cgroups; 0: no limit
+    int64_t limit_used = 0;  ///< bytes of that limit in use, file cache aside
+    /// What a run may take now: the less of available and what is left of the limit.
+    int64_t usable() const;
+};
+
+/// Reads /proc and /sys below `root` (cgroups of version 1 and 2). Never throws: what cannot be read is left out.
+Cores cores_of_process(const std::string& root = "/");
+HostMemory memory_of_process(const std::string& root = "/");
+
+}  // namespace rn50
