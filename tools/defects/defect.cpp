@@ -1,0 +1,329 @@
+#include "defect.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace rn50::defects {
+
+namespace {
+
+/// The traits of one picture, once chance has settled what the style left open.
+struct Traits {
+    bool large, several, second;
+    float strength;
+    /// A length from the small or the large range.
+    float length(Random& random, double small_low, double small_high, double large_low, double large_high) const {
+        return large ? pick(random, large_low, large_high) : pick(random, small_low, small_high);
+    }
+};
+
+Traits settle(Random& random, const Style& style) {
+    const auto settle_one = [&](int trait) { return trait == Style::any ? chance(random, 0.5) : trait == 1; };
+    const bool large = settle_one(style.size), several = settle_one(style.number), second = settle_one(style.character);
+    return {large, several, second, style.strength};
+}
+
+/// A place from which a crop of half the picture rarely cuts everything off.
+Point place(Random& random, double margin = 60) {
+    return {pick(random, margin, kWidth - margin), pick(random, margin, kWidth - margin)};
+}
+
+/// Calls `paint(pixel index, x, y)` for each pixel within `reach` units of the box between two points.
+template <class Paint>
+void for_box(const Canvas& canvas, Point a, Point b, float reach, const Paint& paint) {
+    const auto pixel = [&](float at) { return std::clamp(static_cast<int>(at / canvas.unit), 0, canvas.size - 1); };
+    const int left = pixel(std::min(a.x, b.x) - reach), right = pixel(std::max(a.x, b.x) + reach);
+    const int top = pixel(std::min(a.y, b.y) - reach), bottom = pixel(std::max(a.y, b.y) + reach);
+    for (int y = top; y <= bottom; ++y) {
+        for (int x = left; x <= right; ++x) {
+            paint(static_cast<size_t>(y) * static_cast<size_t>(canvas.size) + static_cast<size_t>(x),
+                  static_cast<float>(x) * canvas.unit, static_cast<float>(y) * canvas.unit);
+        }
+    }
+}
+
+/// A point of a stroke and its half width there, in units.
+struct Knot {
+    Point at;
+    float half;
+};
+
+/// Raises `cover` to the stroke's cross-section, 1 on its middle line and 0 at its edge, joined over all strokes by the
+/// highest.
+void stroke(Canvas& canvas, std::vector<float>& cover, const std::vector<Knot>& knots) {
+    for (size_t i = 0; i + 1 < knots.size(); ++i) {
+        const Knot &a = knots[i], &b = knots[i + 1];
+        const Point way{b.at.x - a.at.x, b.at.y - a.at.y};
+        const float inverse = 1.0f / std::max(way.x * way.x + way.y * way.y, 1e-6f);
+        for_box(canvas, a.at, b.at, std::max(a.half, b.half), [&](size_t pixel, float x, float y) {
+            const float t = clamp01(((x - a.at.x) * way.x + (y - a.at.y) * way.y) * inverse);
+            const float dx = x - a.at.x - t * way.x, dy = y - a.at.y - t * way.y;
+            const float half = mix(a.half, b.half, t);
+            const float d2 = (dx * dx + dy * dy) / std::max(half * half, 1e-6f);
+            if (d2 < 1.0f) cover[pixel] = std::max(cover[pixel], 1.0f - d2);
+        });
+    }
+}
+
+/// What a covered pixel becomes; `plateau` is the cover at which the change is complete.
+struct Effect {
+    float tone;    ///< reflectance is multiplied by 1 + tone
+    float height;  ///< added to the relief, in units
+    float plateau = 0.5f;
+};
+
+void apply(Canvas& canvas, const std::vector<float>& cover, const Effect& effect) {
+    const float inverse = 1.0f / effect.plateau;
+    for (size_t i = 0; i < cover.size(); ++i) {
+        if (cover[i] <= 0.0f) continue;
+        canvas.albedo.values[i] *= 1.0f + effect.tone * clamp01(cover[i] * inverse);
+        canvas.relief.values[i] += effect.height * cover[i];
+        if (cover[i] > 0.15f) canvas.mask[i] = 255;
+    }
+}
+
+std::vector<float> no_cover(const Canvas& canvas) {
+    return std::vector<float>(canvas.albedo.values.size(), 0.0f);
+}
+
+/// Something hard was dragged over the surface: long, straight or slightly bent, bright where the metal lies bare.
+void scratch(Canvas& canvas, Random& random, const Look& look, const Traits& traits) {
+    std::vector<float> cover = no_cover(canvas);
+    const int number = traits.several ? pick_int(random, 2, 4) : 1;
+    const double lean = random.uniform(-0.12, 0.12);
+    const float half = traits.length(random, 1.9, 2.5, 2.7, 3.6);
+    for (int i = 0; i < number; ++i) {
+        const Point turn = direction((traits.second ? 0.25 : 0.0) + lean + random.uniform(-0.03, 0.03));
+        const Point way = look.grain * turn.x + normal(look.grain) * turn.y;
+        const float length = traits.length(random, 85, 120, 135, 215);
+        const float bend = pick(random, -0.1, 0.1) * length;
+        const Point middle = place(random, 75);
+        std::vector<Knot> knots;
+        constexpr int kSegments = 16;
+        for (int k = 0; k <= kSegments; ++k) {
+            const float t = static_cast<float>(k) / kSegments, off = 4.0f * t * (1.0f - t) - 0.5f;
+            const float taper = std::min({1.0f, 0.25f + 6.0f * t, 0.25f + 4.0f * (1.0f - t)});
+            knots.push_back({middle + way * ((t - 0.5f) * length) + normal(way) * (off * bend), half * taper});
+        }
+        stroke(canvas, cover, knots);
+    }
+    apply(canvas, cover, {pick(random, 0.75, 1.0) * traits.strength, -0.5f * half * traits.strength});
+}
+
+/// Corrosion or gas bubbles: small round dark holes, scattered or in a nest.
+void pit(Canvas& canvas, const Noise& noise, Random& random, const Traits& traits) {
+    std::vector<float> cover = no_cover(canvas);
+    const int number = traits.several ? pick_int(random, 8, 16) : pick_int(random, 3, 6);
+    const float typical = traits.length(random, 4.5, 6.0, 7.0, 10.0);
+    const Point nest = place(random, 75);
+    for (int i = 0; i < number; ++i) {
+        const float radius = typical * pick(random, 0.75, 1.25);
+        Point at = place(random, 40);
+        if (!traits.second) at = nest + direction(random.uniform(0, 1)) * pick(random, 0, 22.0 + 2.5 * number);
+        const float squash = pick(random, 0.8, 1.0);
+        for_box(canvas, at, at, radius * 1.3f, [&](size_t pixel, float x, float y) {
+            const float dx = (x - at.x) / radius, dy = (y - at.y) / (radius * squash);
+            const float ragged = 1.0f + 0.25f * noise.at(x * 0.45f, y * 0.45f);
+            const float d2 = (dx * dx + dy * dy) * ragged;
+            if (d2 < 1.0f) cover[pixel] = std::max(cover[pixel], 1.0f - d2);
+        });
+    }
+    apply(canvas, cover, {-pick(random, 0.6, 0.8) * traits.strength, -0.55f * typical * traits.strength});
+}
+
+/// One arm of a crack: a walk that keeps its heading but never goes straight, thins out, and may fork.
+void crack_arm(Canvas& canvas, std::vector<float>& cover, Random& random, Point at, double heading, float length,
+               float half, int forks) {
+    std::vector<Knot> knots{{at, half}};
+    double drift = heading;
+    float walked = 0;
+    while (walked < length) {
+        const float step = pick(random, 4, 9);
+        walked += step;
+        drift += random.uniform(-0.03, 0.03);
+        at = at + direction(drift + random.uniform(-0.13, 0.13)) * step;
+        const float left = clamp01(1.0f - walked / length);
+        knots.push_back({at, half * (0.4f + 0.6f * left) * pick(random, 0.75, 1.2)});
+        if (forks > 0 && walked > 0.2f * length && chance(random, 0.3)) {
+            --forks;
+            const double turn = random.uniform(0.08, 0.17) * (chance(random, 0.5) ? 1 : -1);
+            crack_arm(canvas, cover, random, at, drift + turn, pick(random, 0.35, 0.7) * length, 0.75f * half,
+                      forks / 2);
+        }
+    }
+    stroke(canvas, cover, knots);
+}
+
+/// The material gave way: a dark, jagged, forking line.
+void crack(Canvas& canvas, Random& random, const Look& look, const Traits& traits) {
+    std::vector<float> cover = no_cover(canvas);
+    const int number = traits.several ? pick_int(random, 2, 3) : 1;
+    for (int i = 0; i < number; ++i) {
+        const float length = traits.length(random, 60, 85, 100, 160) * (traits.several ? 0.8f : 1.0f);
+        const float half = traits.length(random, 1.8, 2.3, 2.4, 3.2);
+        const double along_x = look.grain.x * look.grain.x > 0.5f ? 0.0 : 0.25;
+        const double heading = along_x + (traits.second ? 0.25 : 0.0) + random.uniform(-0.1, 0.1);
+        const Point start = place(random, 85) + direction(heading) * (-0.45f * length);
+        crack_arm(canvas, cover, random, start, heading, length, half, pick_int(random, 2, 5));
+    }
+    apply(canvas, cover, {-pick(random, 0.65, 0.85) * traits.strength, -1.2f * traits.strength, 0.35f});
+}
+
+/// The outline shared by inclusions and stains: an ellipse whose edge wanders. Below 0 inside, in parts of the radius.
+struct Blob {
+    Point centre, axis;
+    float radius, squash, ragged, fine;
+    float seed;
+
+    float at(const Noise& noise, float x, float y) const {
+        const float u = ((x - centre.x) * axis.x + (y - centre.y) * axis.y) / radius;
+        const float v = ((y - centre.y) * axis.x - (x - centre.x) * axis.y) / (radius * squash);
+        const float far = std::sqrt(u * u + v * v);
+        if (far > 1.6f) return 1.0f;
+        return far - 1.0f + ragged * noise.at(u * 1.7f + seed, v * 1.7f) + fine * noise.at(u * 5.0f, v * 5.0f + seed);
+    }
+};
+
+Blob random_blob(Random& random, Point centre, float radius, float ragged, float fine) {
+    return {centre, direction(random.uniform(0, 1)), radius, pick(random, 0.6, 1.0), ragged,
+            fine,   256.0f * random.uniform()};
+}
+
+/// Foreign matter pressed in: a compact piece with a hard edge and a grain of its own, brighter or darker.
+void inclusion(Canvas& canvas, const Noise& noise, Random& random, const Traits& traits) {
+    const int number = traits.several ? pick_int(random, 2, 3) : 1;
+    const float tone = traits.second ? pick(random, 0.88, 1.05) : pick(random, 0.08, 0.16);
+    const float rise = pick(random, 0.8, 2.0) * traits.strength;
+    for (int i = 0; i < number; ++i) {
+        const float radius = traits.length(random, 13, 17, 20, 33);
+        const Point centre = place(random, 65);
+        const Blob blob = random_blob(random, centre, radius, 0.45f, 0.22f);
+        for_box(canvas, centre, centre, radius * 1.6f, [&](size_t pixel, float x, float y) {
+            const float cover = clamp01(-blob.at(noise, x, y) * radius / 1.6f);
+            if (cover <= 0.0f) return;
+            float& albedo = canvas.albedo.values[pixel];
+            const float own = tone + 0.12f * noise.at(x * 0.4f, y * 0.4f) + 0.08f * noise.at(x * 1.1f, y * 1.1f);
+            albedo = mix(albedo, own, cover * traits.strength * 0.95f);
+            canvas.relief.values[pixel] += rise * cover;
+            if (cover > 0.5f) canvas.mask[pixel] = 255;
+        });
+    }
+}
+
+/// Oil, water or heat: a large soft discolouration through which the surface still shows, often with a dried rim.
+void stain(Canvas& canvas, const Noise& noise, Random& random, const Traits& traits) {
+    const int number = traits.several ? pick_int(random, 2, 3) : 1;
+    const float tone = -pick(random, 0.3, 0.48) * traits.strength;
+    const float warm = (traits.second ? -1.0f : 1.0f) * pick(random, 0.12, 0.4) * traits.strength;
+    const float rim = pick(random, 0.0, 0.35) * tone;
+    canvas.coloured = true;
+    for (int i = 0; i < number; ++i) {
+        const float radius = traits.length(random, 34, 44, 50, 78) * (traits.several ? 0.85f : 1.0f);
+        const Point centre = place(random, 75);
+        const Blob blob = random_blob(random, centre, radius, 0.4f, 0.08f);
+        for_box(canvas, centre, centre, radius * 1.6f, [&](size_t pixel, float x, float y) {
+            const float depth = -blob.at(noise, x, y);
+            const float cover = smooth_step(-0.12f, 0.32f, depth);
+            if (cover <= 0.0f) return;
+            const float dried = smooth_step(0.0f, 0.16f, depth) * (1.0f - smooth_step(0.16f, 0.4f, depth));
+            canvas.albedo.values[pixel] *= 1.0f + tone * cover + rim * dried;
+            float& warmth = canvas.warmth.values[pixel];
+            warmth += (warm - warmth) * cover;
+            if (cover > 0.4f) canvas.mask[pixel] = 255;
+        });
+    }
+}
+
+/// A blow: a smooth hollow, seen only because one flank turns towards the lamp and the other away.
+void dent(Canvas& canvas, Random& random, const Look& look, const Traits& traits) {
+    const int number = traits.several ? pick_int(random, 2, 3) : 1;
+    for (int i = 0; i < number; ++i) {
+        const float radius = traits.length(random, 20, 27, 32, 52);
+        const float squash = traits.second ? pick(random, 0.4, 0.6) : pick(random, 0.85, 1.0);
+        const Point centre = place(random, 65);
+        const Point axis = chance(random, 0.5) ? look.grain : normal(look.grain);
+        const float depth = pick(random, 0.34, 0.46) * radius * squash * traits.strength;
+        for_box(canvas, centre, centre, radius, [&](size_t pixel, float x, float y) {
+            const float u = ((x - centre.x) * axis.x + (y - centre.y) * axis.y) / radius;
+            const float v = ((y - centre.y) * axis.x - (x - centre.x) * axis.y) / (radius * squash);
+            const float hollow = 1.0f - (u * u + v * v);
+            if (hollow <= 0.0f) return;
+            canvas.relief.values[pixel] -= depth * hollow * hollow;
+            if (hollow > 0.1f) canvas.mask[pixel] = 255;
+        });
+    }
+}
+
+/// Oxide rolled into hot strip: patches of many short dark flakes, all in the direction of rolling.
+void rolled_in_scale(Canvas& canvas, Random& random, const Look& look, const Traits& traits) {
+    std::vector<float> cover = no_cover(canvas);
+    const int number = traits.several ? pick_int(random, 2, 3) : 1;
+    const Point rolling = traits.second ? normal(look.grain) : look.grain;
+    for (int i = 0; i < number; ++i) {
+        const float reach = traits.length(random, 26, 36, 42, 62) * (traits.several ? 0.85f : 1.0f);
+        const float broad = reach * pick(random, 0.55, 0.8);
+        const Point centre = place(random, 80);
+        const int flakes = static_cast<int>(reach * broad / pick(random, 45, 60)) + 6;
+        for (int k = 0; k < flakes; ++k) {
+            const Point spot = direction(random.uniform(0, 1)) * std::sqrt(random.uniform());
+            const Point at = centre + rolling * (spot.x * reach) + normal(rolling) * (spot.y * broad);
+            const Point tilt = direction(random.uniform(-0.03, 0.03));
+            const Point way = rolling * tilt.x + normal(rolling) * tilt.y;
+            const float length = pick(random, 5, 12), half = pick(random, 1.5, 2.9);
+            stroke(canvas, cover, {{at + way * -length, 0.4f * half}, {at, half}, {at + way * length, 0.3f * half}});
+        }
+    }
+    apply(canvas, cover, {-pick(random, 0.55, 0.75) * traits.strength, -0.6f * traits.strength});
+}
+
+}  // namespace
+
+const char* name_of(Defect defect) {
+    constexpr const char* kNames[kDefects] = {"none",      "scratch", "pit",  "crack",
+                                              "inclusion", "stain",   "dent", "rolled_in_scale"};
+    return kNames[static_cast<int>(defect)];
+}
+
+const char* character_of(Defect defect, int character) {
+    constexpr const char* kWords[kDefects][2] = {{"", ""},
+                                                 {"along the grain", "across the grain"},
+                                                 {"in a nest", "scattered"},
+                                                 {"along the grain", "across the grain"},
+                                                 {"dark", "bright"},
+                                                 {"warm", "cold"},
+                                                 {"round", "long"},
+                                                 {"along the grain", "across the grain"}};
+    return kWords[static_cast<int>(defect)][character];
+}
+
+void draw_defect(Canvas& canvas, const Noise& noise, Random& random, const Look& look, Defect defect,
+                 const Style& style) {
+    const Traits traits = settle(random, style);
+    switch (defect) {
+        case Defect::none:
+            break;
+        case Defect::scratch:
+            scratch(canvas, random, look, traits);
+            break;
+        case Defect::pit:
+            pit(canvas, noise, random, traits);
+            break;
+        case Defect::crack:
+            crack(canvas, random, look, traits);
+            break;
+        case Defect::inclusion:
+            inclusion(canvas, noise, random, traits);
+            break;
+        case Defect::stain:
+            stain(canvas, noise, random, traits);
+            break;
+        case Defect::dent:
+            dent(canvas, random, look, traits);
+            break;
+        case Defect::rolled_in_scale:
+            rolled_in_scale(canvas, random, look, traits);
+            break;
+    }
+}
+
+}  // namespace rn50::defects
