@@ -1,0 +1,34 @@
+// What doctor looks at. Each examination gives findings and never throws: a bare machine is what it is for.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace rn50::doctor {
+
+enum class State : uint8_t {
+    good,
+    costs,    ///< works, yet something is slower or less than it could be
+    missing,  ///< rn50 cannot work like this
+};
+
+struct Finding {
+    State state;
+    std::string topic;   ///< "memory"
+    std::string text;    ///< one line
+    std::string remedy;  ///< a command or advice; may be empty
+};
+
+/// Operating system, processor, cores, memory, huge pages, free disk space.
+std::vector<Finding> examine_machine();
+/// NVIDIA's hardware, driver and libraries, asked through dlopen: nothing of CUDA is needed to build or to run this.
+std::vector<Finding> examine_gpu();
+/// The libraries this program was built with, and whether its backend comes up.
+std::vector<Finding> examine_build();
+
+/// "1.5 GB"
+std::string gigabytes(double bytes);
+/// The command that installs a package here: apt-get, dnf or yum by what the system has.
+std::string install_command(const std::string& debian_package, const std::string& redhat_package);
+
+}  // namespace rn50::doctor
