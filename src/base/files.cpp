@@ -21,13 +21,17 @@ namespace {
 std::string remedy_for(int error) {
     switch (error) {
         case ENOSPC:
-        case EDQUOT: return "free space there or choose a folder on another disk; an earlier version of the file is untouched";
+        case EDQUOT:
+            return "free space there or choose a folder on another disk; an earlier version of the file is untouched";
         case EACCES:
         case EPERM:
-        case EROFS: return "check who may write there, or choose another folder";
+        case EROFS:
+            return "check who may write there, or choose another folder";
         case ENOENT:
-        case ENOTDIR: return "check the path: a folder of it is missing";
-        default: return "check the disk and its file system (dmesg); an earlier version of the file is untouched";
+        case ENOTDIR:
+            return "check the path: a folder of it is missing";
+        default:
+            return "check the disk and its file system (dmesg); an earlier version of the file is untouched";
     }
 }
 
@@ -47,10 +51,12 @@ constexpr char marker[] = ".tmp-";
 void remove_leftovers(const std::string& path) {
     const std::string prefix = fs::path(path).filename().string() + marker;
     std::error_code ignored;  // tidying up only: a folder that cannot be listed will say so when it is written
-    for (fs::directory_iterator entry(folder_of(path), ignored), end; !ignored && entry != end; entry.increment(ignored)) {
+    for (fs::directory_iterator entry(folder_of(path), ignored), end; !ignored && entry != end;
+         entry.increment(ignored)) {
         const std::string name = entry->path().filename().string();
         const std::string digits = name.compare(0, prefix.size(), prefix) == 0 ? name.substr(prefix.size()) : "";
-        if (digits.empty() || digits.size() > 9 || digits.find_first_not_of("0123456789") != std::string::npos) continue;
+        if (digits.empty() || digits.size() > 9 || digits.find_first_not_of("0123456789") != std::string::npos)
+            continue;
         if (kill(static_cast<pid_t>(std::stoi(digits)), 0) != 0 && errno == ESRCH) unlink(entry->path().c_str());
     }
 }
@@ -62,8 +68,8 @@ void check_free_space(const std::string& path, int64_t expected_bytes) {
     const double free = static_cast<double>(blocks) * static_cast<double>(disk.f_frsize);
     if (free >= static_cast<double>(expected_bytes)) return;
     throw Error(Exit::data,
-                cat("writing ", path, ": it needs ", std::fixed, std::setprecision(1), static_cast<double>(expected_bytes) / 1e6,
-                    " MB and the disk has ", free / 1e6, " MB left"),
+                cat("writing ", path, ": it needs ", std::fixed, std::setprecision(1),
+                    static_cast<double>(expected_bytes) / 1e6, " MB and the disk has ", free / 1e6, " MB left"),
                 remedy_for(ENOSPC));
 }
 

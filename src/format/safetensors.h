@@ -53,6 +53,8 @@ class SafetensorsReader {
     void read(const std::string& name, const Tensor& dst) const { read(name, dims_of(dst.shape), dst.dtype, dst.data); }
 
   private:
+    void read_header();
+
     std::string path_;
     int descriptor_ = -1;
     std::map<std::string, TensorEntry> entries_;
@@ -84,6 +86,7 @@ class SafetensorsWriter {
         const void* data;
         Fill fill;
     };
+    void add(Item item);
     std::string header() const;
 
     std::vector<Item> items_;

@@ -24,8 +24,10 @@ void ConfusionMatrix::add(int64_t label, int64_t prediction) {
 
 void ConfusionMatrix::merge(const ConfusionMatrix& other) {
     RN50_REQUIRE(classes_ == other.classes_, "merging ", classes_, " with ", other.classes_, " classes");
-    for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
-    for (size_t i = 0; i < unanswered_.size(); ++i) unanswered_[i] += other.unanswered_[i];
+    for (size_t i = 0; i < counts_.size(); ++i)
+        counts_[i] += other.counts_[i];
+    for (size_t i = 0; i < unanswered_.size(); ++i)
+        unanswered_[i] += other.unanswered_[i];
 }
 
 int64_t ConfusionMatrix::samples() const {
@@ -35,7 +37,8 @@ int64_t ConfusionMatrix::samples() const {
 
 int64_t ConfusionMatrix::correct() const {
     int64_t sum = 0;
-    for (int64_t k = 0; k < classes_; ++k) sum += at(k, k);
+    for (int64_t k = 0; k < classes_; ++k)
+        sum += at(k, k);
     return sum;
 }
 
@@ -79,8 +82,10 @@ void ConfusionMatrix::append_to(std::vector<double>& flat) const {
 }
 
 void ConfusionMatrix::add_from(const double* flat) {
-    for (int64_t& count : counts_) count += std::llround(*flat++);
-    for (int64_t& count : unanswered_) count += std::llround(*flat++);
+    for (int64_t& count : counts_)
+        count += std::llround(*flat++);
+    for (int64_t& count : unanswered_)
+        count += std::llround(*flat++);
 }
 
 int64_t argmax(const float* values, int64_t count) {

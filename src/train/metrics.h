@@ -2,6 +2,7 @@
 // number.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 
 namespace rn50 {
@@ -41,18 +42,20 @@ class RunDir {
     std::string file(const std::string& name) const { return path_ + "/" + name; }
 
     void log(const MetricsLine& line);
-    /// Appends "name<TAB>reason" to bad_pictures.txt.
+    /// Appends "name<TAB>reason" to bad_pictures.txt; each name once a run, however often it is met. One thread at a
+    /// time.
     void log_bad_picture(const std::string& name, const std::string& reason);
     /// Writes a whole file atomically. Throws Error(Exit::data).
     void write_text(const std::string& name, const std::string& text) const;
 
   private:
     explicit RunDir(std::string path);
-    void append(int& descriptor, const std::string& name, std::string line);
+    void append(int descriptor, const std::string& name, const std::string& line);
 
     std::string path_;
     int metrics_ = -1;
     int bad_pictures_ = -1;
+    std::set<std::string> bad_names_;
 };
 
 }  // namespace rn50
