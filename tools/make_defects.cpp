@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
@@ -224,6 +225,7 @@ class Drawing {
         const std::string name = numbered("%05d", turn);
         write_jpeg(work_ / split.name / one.folder / (name + ".jpg"), rgb, options_.size);
         if (one.defect != Defect::none) {
+            RN50_REQUIRE(canvas.has_defect(), split.name, " picture ", number, " of ", one.folder, " shows no defect");
             write_png(work_ / "masks" / split.name / one.folder / (name + ".png"), canvas.mask, options_.size);
         }
     }
@@ -246,8 +248,7 @@ int run(const Options& options) {
     for (const Split& split : drawing.splits())
         counts += cat(counts.empty() ? "" : " + ", split.count, " ", split.name);
     log::info(cat("drew ", counts, " pictures of ", options.size, "x", options.size, " in ", options.classes,
-                  " classes into ", options.out, " (", numbered("%d", static_cast<int>(took.count() * 10) / 10),
-                  " s)"));
+                  " classes into ", options.out, " (", std::round(took.count() * 10) / 10, " s)"));
     return static_cast<int>(Exit::ok);
 }
 
@@ -259,7 +260,7 @@ int main(int argc, char** argv) {
     app.add_option("--out", options.out, "Folder to draw into")->capture_default_str();
     app.add_option("--size", options.size, "Width and height in pixels")
         ->capture_default_str()
-        ->check(CLI::Range(32, 8192));
+        ->check(CLI::Range(64, 8192));
     app.add_option("--classes", options.classes, "Number of classes")
         ->capture_default_str()
         ->check(CLI::Range(2, kMostClasses));

@@ -96,7 +96,7 @@ void scratch(Canvas& canvas, Random& random, const Look& look, const Traits& tra
         const Point turn = direction((traits.second ? 0.25 : 0.0) + lean + random.uniform(-0.03, 0.03));
         const Point way = look.grain * turn.x + normal(look.grain) * turn.y;
         const float length = traits.length(random, 85, 120, 135, 215);
-        const float bend = pick(random, -0.1, 0.1) * length;
+        const float bend = pick(random, -0.07, 0.07) * length;
         const Point middle = place(random, 75);
         std::vector<Knot> knots;
         constexpr int kSegments = 16;
@@ -106,6 +106,15 @@ void scratch(Canvas& canvas, Random& random, const Look& look, const Traits& tra
             knots.push_back({middle + way * ((t - 0.5f) * length) + normal(way) * (off * bend), half * taper});
         }
         stroke(canvas, cover, knots);
+        // What scratches has more than one edge: hair lines run beside the furrow for a part of its way.
+        for (int hair = pick_int(random, 0, 3); hair > 0; --hair) {
+            const size_t first = random.below(kSegments / 2), last = first + 3 + random.below(kSegments / 2 - 2);
+            const float aside = pick(random, -3.0, 3.0) * half;
+            std::vector<Knot> line;
+            for (size_t k = first; k <= last; ++k)
+                line.push_back({knots[k].at + normal(way) * aside, 0.3f * half});
+            stroke(canvas, cover, line);
+        }
     }
     apply(canvas, cover, {pick(random, 0.75, 1.0) * traits.strength, -0.5f * half * traits.strength});
 }
@@ -193,7 +202,7 @@ Blob random_blob(Random& random, Point centre, float radius, float ragged, float
 void inclusion(Canvas& canvas, const Noise& noise, Random& random, const Traits& traits) {
     const int number = traits.several ? pick_int(random, 2, 3) : 1;
     const float tone = traits.second ? pick(random, 0.88, 1.05) : pick(random, 0.08, 0.16);
-    const float rise = pick(random, 0.8, 2.0) * traits.strength;
+    const float rise = pick(random, 0.8, 2.0);
     for (int i = 0; i < number; ++i) {
         const float radius = traits.length(random, 13, 17, 20, 33);
         const Point centre = place(random, 65);
@@ -204,7 +213,8 @@ void inclusion(Canvas& canvas, const Noise& noise, Random& random, const Traits&
             float& albedo = canvas.albedo.values[pixel];
             const float own = tone + 0.12f * noise.at(x * 0.4f, y * 0.4f) + 0.08f * noise.at(x * 1.1f, y * 1.1f);
             albedo = mix(albedo, own, cover * traits.strength * 0.95f);
-            canvas.relief.values[pixel] += rise * cover;
+            float& relief = canvas.relief.values[pixel];  // it lies over the threads and grooves
+            relief = mix(relief, 0.35f * relief + rise, cover * traits.strength);
             if (cover > 0.5f) canvas.mask[pixel] = 255;
         });
     }
@@ -214,8 +224,9 @@ void inclusion(Canvas& canvas, const Noise& noise, Random& random, const Traits&
 void stain(Canvas& canvas, const Noise& noise, Random& random, const Traits& traits) {
     const int number = traits.several ? pick_int(random, 2, 3) : 1;
     const float tone = -pick(random, 0.3, 0.48) * traits.strength;
-    const float warm = (traits.second ? -1.0f : 1.0f) * pick(random, 0.12, 0.4) * traits.strength;
-    const float rim = pick(random, 0.0, 0.35) * tone;
+    const float warm = (traits.second ? -0.7f : 1.0f) * pick(random, 0.1, 0.35) * traits.strength;
+    const float rim = pick(random, 0.0, 0.3) * tone;
+    const float softness = pick(random, 0.25, 0.6);
     canvas.coloured = true;
     for (int i = 0; i < number; ++i) {
         const float radius = traits.length(random, 34, 44, 50, 78) * (traits.several ? 0.85f : 1.0f);
@@ -223,9 +234,10 @@ void stain(Canvas& canvas, const Noise& noise, Random& random, const Traits& tra
         const Blob blob = random_blob(random, centre, radius, 0.4f, 0.08f);
         for_box(canvas, centre, centre, radius * 1.6f, [&](size_t pixel, float x, float y) {
             const float depth = -blob.at(noise, x, y);
-            const float cover = smooth_step(-0.12f, 0.32f, depth);
+            const float cover = smooth_step(-0.4f * softness, softness, depth);
             if (cover <= 0.0f) return;
-            const float dried = smooth_step(0.0f, 0.16f, depth) * (1.0f - smooth_step(0.16f, 0.4f, depth));
+            const float dried =
+                smooth_step(0.0f, 0.5f * softness, depth) * (1.0f - smooth_step(0.5f * softness, softness, depth));
             canvas.albedo.values[pixel] *= 1.0f + tone * cover + rim * dried;
             float& warmth = canvas.warmth.values[pixel];
             warmth += (warm - warmth) * cover;

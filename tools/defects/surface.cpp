@@ -141,9 +141,9 @@ Look look_of(Random& random, Surface surface, Point grain) {
     Look look{grain, 0, 1, 1, 1};
     if (surface == Surface::plain_weave || surface == Surface::twill) {
         look.gloss = 0;
-        look.red = pick(random, 0.82, 1.08);
-        look.green = pick(random, 0.88, 1.04);
-        look.blue = pick(random, 0.8, 1.16);
+        look.red = pick(random, 0.86, 1.06);
+        look.green = pick(random, 0.92, 1.02);
+        look.blue = pick(random, 0.84, 1.1);
     } else {
         const bool polished = surface != Surface::cast && surface != Surface::blasted;
         look.gloss = polished ? pick(random, 0.3, 1.0) : pick(random, 0.0, 0.3);
