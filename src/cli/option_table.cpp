@@ -93,6 +93,7 @@ std::vector<OptionRow> make_table() {
 }
 
 std::string shortest(double value) {
+    if (std::abs(value) < 1e9 && value == std::floor(value)) return std::to_string(static_cast<int64_t>(value));
     char text[40];
     const auto end = std::to_chars(text, text + sizeof text, value).ptr;
     std::string shown(text, end);

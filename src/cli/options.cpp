@@ -134,9 +134,10 @@ void set_from_command_line(Options& options, const OptionRow& row, const std::st
     try {
         set_value(row, options, {text});
     } catch (const std::invalid_argument& reason) {
-        throw Error(
-            Exit::usage, cat("--", row.name, " ", text.empty() ? "\"\"" : text, " ", reason.what()),
-            cat("--", row.name, " ", row.values, ": ", row.help, " (default: ", show_value(row, Options{}), ")"));
+        const std::string value = is_flag(row) && text == "true" ? "" : text.empty() ? " \"\"" : " " + text;
+        throw Error(Exit::usage, cat("--", row.name, value, " ", reason.what()),
+                    cat("--", row.name, is_flag(row) ? "" : " ", row.values, ": ", row.help,
+                        " (default: ", show_value(row, Options{}), ")"));
     }
     options.origins[row.name] = Origin::command_line;
 }

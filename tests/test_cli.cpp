@@ -1,0 +1,387 @@
+// The command line and its files: precedence, suggestions, ranges, the round trip of run.toml; what the process may use
+// of the machine; the progress line.
+#include <unistd.h>
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+#include "base/machine.h"
+#include "cli/config_file.h"
+#include "cli/option_table.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "cli/suggest.h"
+
+namespace fs = std::filesystem;
+using namespace rn50;
+
+namespace {
+
+/// A folder that goes away with the test.
+struct Folder {
+    Folder() {
+        static int number = 0;
+        path = (fs::temp_directory_path() / cat("rn50_cli_", getpid(), "_", number++)).string();
+        fs::create_directories(path);
+    }
+    ~Folder() { fs::remove_all(path); }
+    std::string file(const std::string& name, const std::string& text) const {
+        const std::string full = path + "/" + name;
+        fs::create_directories(fs::path(full).parent_path());
+        std::ofstream(full, std::ios::binary) << text;
+        return full;
+    }
+    std::string path;
+};
+
+Options parse(const std::vector<std::string>& arguments) {
+    return parse_command_line(arguments).options;
+}
+
+/// "what | remedy" of the usage error that the arguments give, or "" when they are accepted.
+std::string usage_error(const std::vector<std::string>& arguments) {
+    try {
+        parse_command_line(arguments);
+    } catch (const Error& error) {
+        CHECK(error.code() == Exit::usage);
+        return cat(error.what(), " | ", error.remedy());
+    }
+    return "";
+}
+
+std::string file_error(const std::string& text) {
+    const Folder folder;
+    const std::string file = folder.file("a.toml", text);
+    const std::string said = usage_error({"train", "data", "--config", file});
+    return said.compare(0, file.size(), file) == 0 ? said.substr(file.size()) : said;
+}
+
+bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
+TEST_CASE("options: without any, the defaults of the recipe") {
+    const Options options = parse({"train", "data"});
+    CHECK(options.command == "train");
+    CHECK(options.data == "data");
+    CHECK(options.model == "resnet50");
+    CHECK(options.device == "auto");
+    CHECK(options.precision == "auto");
+    CHECK(options.optimizer == "adamw");
+    CHECK(options.lr == 1e-4);
+    CHECK(options.weight_decay == 1e-5);
+    CHECK(options.epochs == 50);
+    CHECK(options.warmup_epochs == 5);
+    CHECK(options.dropout == 0.3);
+    CHECK(options.batch_size == 64);
+    CHECK(options.image_size == 224);
+    CHECK(options.seed == 0);
+    CHECK(options.crop_scale == std::array<double, 2>{0.08, 1});
+    CHECK(options.augment == "crop");
+    CHECK(options.resize == "squash");
+    CHECK(options.max_bad == 0.01);
+    CHECK_FALSE(options.is_set("epochs"));
+}
+
+TEST_CASE("options: the command line stands over --config, that over the data's own file, that over the defaults") {
+    const Folder folder;
+    folder.file("rn50.toml", "epochs = 11\nlr = 0.5\nbatch-size = 7\n");
+    const std::string config = folder.file("c.toml", "epochs = 22\nlr = 0.25\n");
+    const Options options = parse({"train", folder.path, "--config", config, "--epochs", "33"});
+    CHECK(options.epochs == 33);
+    CHECK(options.lr == 0.25);
+    CHECK(options.batch_size == 7);
+    CHECK(options.image_size == 224);
+    CHECK(options.origin("epochs") == Origin::command_line);
+    CHECK(options.origin("lr") == Origin::config_file);
+    CHECK(options.origin("batch-size") == Origin::data_file);
+    CHECK(options.origin("image-size") == Origin::built_in);
+    REQUIRE(options.files_read.size() == 2);
+    CHECK(options.files_read[0] == cat(folder.path, "/rn50.toml (epochs, lr, batch-size)"));
+    CHECK(options.files_read[1] == cat(config, " (epochs, lr)"));
+}
+
+TEST_CASE("options: a value of a file is checked even where the command line stands over it") {
+    const Folder folder;
+    folder.file("rn50.toml", "\n\nepochs = 0\n");
+    const std::string said = usage_error({"train", folder.path, "--epochs", "3"});
+    CHECK(contains(said, "rn50.toml:3: epochs = 0 must be from 1 to 1000000"));
+}
+
+TEST_CASE("options: --config may name the data, whose own file is then read too; the command line's DATA wins") {
+    const Folder folder, other;
+    folder.file("rn50.toml", "epochs = 11\n");
+    const std::string config = folder.file("c.toml", cat("data = ", toml_quote(folder.path), "\nlr = 0.25\n"));
+    CHECK(parse({"train", "--config", config}).data == folder.path);
+    CHECK(parse({"train", "--config", config}).epochs == 11);
+    CHECK(parse({"train", other.path, "--config", config}).data == other.path);
+    CHECK(parse({"train", other.path, "--config", config}).epochs == 50);
+    folder.file("rn50.toml", "data = \"elsewhere\"\n");
+    CHECK(contains(usage_error({"train", folder.path}), "rn50.toml:1: data is a path"));
+}
+
+TEST_CASE("options: unknown ones are refused with the nearest that exists") {
+    CHECK(usage_error({"train", "data", "--epoch", "5"}) == "unknown option --epoch | did you mean --epochs?");
+    CHECK(usage_error({"train", "data", "--epohcs=5"}) == "unknown option --epohcs | did you mean --epochs?");
+    CHECK(usage_error({"train", "data", "--batch_size", "5"}) ==
+          "unknown option --batch_size | did you mean --batch-size?");
+    CHECK(usage_error({"train", "data", "--label", "5"}) == "unknown option --label | did you mean --label-smoothing?");
+    CHECK(usage_error({"train", "data", "--qwertyuiop"}) ==
+          "unknown option --qwertyuiop | rn50 train --help lists the options");
+    CHECK(usage_error({"train", "data", "-epochs", "5"}) == "unknown option -epochs | did you mean --epochs?");
+    CHECK(usage_error({"eval", "c", "data", "--epochs", "5"}) ==
+          "--epochs is an option of train, not of eval | rn50 eval --help lists what there is");
+    CHECK(usage_error({"trian", "data"}) == "unknown command trian | did you mean rn50 train?");
+    CHECK(usage_error({"export", "c"}) == "unknown command export | rn50 --help lists the commands");
+    CHECK(contains(usage_error({"--epochs", "3", "train"}), "the command comes before --epochs"));
+}
+
+TEST_CASE("options: a wrong value is told with its option and what is allowed") {
+    const auto told = [](const char* option, const char* value) {
+        return usage_error({"train", "data", option, value});
+    };
+    CHECK(contains(told("--epochs", "ten"), "--epochs ten is not a whole number"));
+    CHECK(contains(told("--epochs", "1.5"), "--epochs 1.5 is not a whole number"));
+    CHECK(contains(told("--epochs", "0"), "--epochs 0 must be from 1 to 1000000"));
+    CHECK(contains(told("--epochs", "99999999999999999999"), "is out of range"));
+    CHECK(contains(told("--epochs", ""), "--epochs \"\" is not a whole number"));
+    CHECK(contains(told("--lr", "nan"), "--lr nan is not a number"));
+    CHECK(contains(told("--lr", "inf"), "--lr inf is not a number"));
+    CHECK(contains(told("--lr", "1e-3x"), "--lr 1e-3x is not a number"));
+    CHECK(contains(told("--lr", "-1"), "--lr -1 must be from 0 to 1000"));
+    CHECK(contains(told("--seed", "-1"), "--seed -1 must be at least 0"));
+    CHECK(contains(told("--dropout", "1"), "--dropout 1 must be from 0 to 0.99"));
+    CHECK(contains(told("--device", "gpu"), "--device gpu must be one of auto|cpu|cuda"));
+    CHECK(contains(told("--crop-scale", "0.5"), "--crop-scale 0.5 must be two numbers, MIN,MAX"));
+    CHECK(contains(told("--crop-scale", "0.9,0.1"), "with the smaller number first"));
+    CHECK(contains(told("--crop-scale", "0,1"), "must be from 0.001 to 1"));
+    CHECK(contains(told("--gpus", "2"), "--gpus 2 is not in this build"));
+    CHECK(contains(told("--ranks", "8"), "--ranks 8 is not in this build"));
+    CHECK(contains(usage_error({"train", "data", "--sync-bn"}), "--sync-bn is not in this build"));
+    CHECK(contains(usage_error({"train", "data", "--epochs"}), "--epochs"));
+    CHECK(told("--epochs", "+3").empty());
+    CHECK(told("--lr", "1e-3").empty());
+    CHECK(told("--gpus", "1").empty());
+}
+
+TEST_CASE("options: what must be there and what has no place") {
+    CHECK(usage_error({"train"}) == "DATA is missing | usage: rn50 train DATA [options]");
+    CHECK(contains(usage_error({"eval"}), "CHECKPOINT is missing"));
+    CHECK(contains(usage_error({"eval", "c"}), "DATA is missing"));
+    CHECK(contains(usage_error({"predict", "c"}), "PATH is missing"));
+    CHECK(contains(usage_error({"bench", "loader"}), "DATA is missing"));
+    CHECK(contains(usage_error({"bench", "steps"}), "does not know \"steps\""));
+    CHECK(contains(usage_error({"train", "data", "more"}), "what is \"more\" for?"));
+    CHECK(contains(usage_error({"doctor", "more"}), "what is \"more\" for?"));
+    const Options predict = parse({"predict", "c", "a.jpg", "--json", "b.jpg"});
+    CHECK(predict.checkpoint == "c");
+    CHECK(predict.paths == std::vector<std::string>{"a.jpg", "b.jpg"});
+    CHECK(predict.json);
+    CHECK(parse({"predict", "c", "--", "-odd.jpg"}).paths == std::vector<std::string>{"-odd.jpg"});
+    CHECK(parse({"bench"}).bench == "step");
+}
+
+TEST_CASE("options: what another option makes idle is refused on the command line, not in a file") {
+    CHECK(contains(usage_error({"train", "d", "--augment", "none", "--flip", "both"}), "--flip does nothing"));
+    CHECK(contains(usage_error({"train", "d", "--augment", "flip", "--crop-scale", "0.5,1"}),
+                   "--crop-scale does nothing"));
+    CHECK(contains(usage_error({"train", "d", "--momentum", "0.8"}), "--momentum does nothing"));
+    CHECK(contains(usage_error({"predict", "c", "p", "--json", "--csv"}), "exclude each other"));
+    CHECK(contains(usage_error({"train", "d", "--resume", "auto"}), "needs the run's folder"));
+    const Folder folder;
+    folder.file("rn50.toml", "crop-scale = [0.25, 1.0]\n");
+    CHECK(usage_error({"train", folder.path, "--augment", "none"}).empty());
+}
+
+TEST_CASE("options: files are flat TOML, and each complaint names file and line") {
+    CHECK(file_error("epochs = 3\nepoch = 4\n") == ":2: unknown option epoch | did you mean epochs?");
+    CHECK(file_error("batch_size = 3") == ":1: unknown option batch_size | did you mean batch-size?");
+    CHECK(file_error("# recipe\n\n[train]\n") ==
+          ":3: sections are not used here | write each option as `name = value`, without [sections]");
+    CHECK(contains(file_error("epochs 3"), ":1: no '=' behind epochs"));
+    CHECK(contains(file_error("epochs = 3\nlr = 1\nepochs = 4"), ":3: epochs stands twice, first in line 1"));
+    CHECK(contains(file_error("epochs ="), ":1: epochs has no value"));
+    CHECK(contains(file_error("epochs = 3 4"), ":1: something follows the value of epochs"));
+    CHECK(contains(file_error("epochs = \"3\""), ":1: epochs takes no quotes"));
+    CHECK(contains(file_error("optimizer = sgd"), ":1: optimizer = sgd lacks quotes | write optimizer = \"sgd\""));
+    CHECK(contains(file_error("optimizer = \"sgd"), "the closing quote is missing"));
+    CHECK(contains(file_error("optimizer = \"\\q\""), "means nothing"));
+    CHECK(contains(file_error("optimizer = \"adam\""), ":1: optimizer = adam must be one of adamw|sgd"));
+    CHECK(contains(file_error("crop-scale = [0.5"), "does not end on its line"));
+    CHECK(contains(file_error("crop-scale = [0.5]"), "must be two numbers"));
+    CHECK(contains(file_error("json = true"), ":1: json belongs on the command line"));
+    CHECK(contains(file_error("config = \"x\""), ":1: config belongs on the command line"));
+    CHECK(contains(file_error("init = /weights"), "text stands in quotes"));
+    CHECK(contains(file_error("sync-bn = yes"), "must be true or false"));
+    CHECK(
+        file_error("\xEF\xBB\xBF# bom\r\n epochs\t=  1_000 # a comment\r\nout = \"runs/#3\"\r\ninit='C:\\w'").empty());
+    CHECK(file_error("").empty());
+
+    const auto entries = parse_config("a = \"x # \\\"y\\\"\" # z\nb = [ 1 , 2.5,]\nc='\\n'", "f");
+    REQUIRE(entries.size() == 3);
+    CHECK(entries[0].parts == std::vector<std::string>{"x # \"y\""});
+    CHECK(entries[1].parts == std::vector<std::string>{"1", "2.5"});
+    CHECK(entries[2].parts == std::vector<std::string>{"\\n"});
+    CHECK(entries[2].line == 3);
+}
+
+TEST_CASE("options: a file that cannot be read is an error of the data, by name") {
+    try {
+        parse({"train", "data", "--config", "/does/not/exist.toml"});
+        FAIL("accepted");
+    } catch (const Error& error) {
+        CHECK(error.code() == Exit::data);
+        CHECK(contains(error.what(), "/does/not/exist.toml: No such file"));
+    }
+}
+
+TEST_CASE("options: run.toml repeats the run") {
+    const Folder folder;
+    const Options first = parse({"train",
+                                 "some \"odd\" \\ data",
+                                 "--lr",
+                                 "0.1",
+                                 "--crop-scale",
+                                 "0.3333333333333333,0.9",
+                                 "--optimizer",
+                                 "sgd",
+                                 "--weight-decay",
+                                 "1e-5",
+                                 "--epochs",
+                                 "7",
+                                 "--seed",
+                                 "123456789012345",
+                                 "--init",
+                                 "w#1.safetensors",
+                                 "--flip",
+                                 "both",
+                                 "--resize",
+                                 "letterbox",
+                                 "--out",
+                                 "runs/a",
+                                 "--label-smoothing",
+                                 "0.1"});
+    const std::string text = to_toml(first);
+    const Options again = parse({"train", "--config", folder.file("run.toml", text), "--out", "runs/b"});
+    CHECK(again.data == first.data);
+    CHECK(again.lr == 0.1);
+    CHECK(again.crop_scale[0] == 0.3333333333333333);
+    CHECK(again.seed == 123456789012345);
+    CHECK(again.init == "w#1.safetensors");
+    CHECK(again.flip == "both");
+    CHECK(again.out == "runs/b");
+    CHECK(to_toml(again) == text);
+    CHECK(contains(text, "\nepochs = 7\n"));
+    CHECK(contains(text, "\nlr = 0.1\n"));
+    CHECK(contains(text, "\nweight-decay = 1e-5\n"));
+    CHECK(contains(text, "\nclip-norm = 0.0\n"));
+    CHECK_FALSE(contains(text, "\nout = "));
+    // All that may stand in a file and belongs to train is written.
+    for (const OptionRow& row : option_table()) {
+        const std::string name = row.name;
+        const bool expected = (row.commands & in_train) && row.in_files && name != "out" && name != "resume";
+        CHECK_MESSAGE(contains(text, cat("\n", name, " = ")) == expected, name);
+    }
+}
+
+TEST_CASE("options: a resumed run keeps its own, save what cannot change the result") {
+    const Folder folder;
+    const Options first = parse({"train", "data", "--epochs", "7", "--lr", "0.1", "--workers", "3"});
+    const std::string file = folder.file("run.toml", to_toml(first));
+    const Options same =
+        resumed_options(parse({"train", "--resume", "auto", "--out", folder.path, "--config", file}), file);
+    CHECK(same.epochs == 7);
+
+    Options asked =
+        parse({"train", "data", "--out", "o", "--resume", "auto", "--workers", "1", "--max-steps", "9", "--lr", "0.1"});
+    const Options resumed = resumed_options(asked, file);
+    CHECK(resumed.epochs == 7);
+    CHECK(resumed.lr == 0.1);
+    CHECK(resumed.workers == 1);
+    CHECK(resumed.max_steps == 9);
+    CHECK(resumed.out == "o");
+    CHECK(resumed.data == "data");
+
+    asked = parse({"train", "data", "--out", "o", "--resume", "auto", "--epochs", "8"});
+    CHECK_THROWS_WITH_AS(resumed_options(asked, file), "the run had epochs = 7 and cannot go on with 8", Error);
+
+    // A data set's file that was edited since does not change a run that goes on.
+    folder.file("rn50.toml", "epochs = 99\n");
+    CHECK(resumed_options(parse({"train", folder.path, "--out", "o", "--resume", "auto"}), file).epochs == 7);
+}
+
+TEST_CASE("options: --help lists every option of the command with its default") {
+    for (const CommandRow& command : command_table()) {
+        const std::string help = parse_command_line({command.name, "--help"}).text;
+        const Options built_in;
+        for (const OptionRow& row : option_table()) {
+            const bool listed = contains(help, cat("--", row.name, " "));
+            CHECK_MESSAGE(listed == ((row.commands & command.bit) != 0), command.name, " ", row.name);
+            if (row.commands & command.bit) CHECK(contains(help, cat("(default: ", show_value(row, built_in), ")")));
+        }
+    }
+    CHECK(contains(parse_command_line({}).text, "rn50 COMMAND"));
+    CHECK(contains(parse_command_line({"--version"}).text, "rn50 "));
+}
+
+TEST_CASE("suggestions: edit distances and what is near enough") {
+    CHECK(edit_distance("", "abc") == 3);
+    CHECK(edit_distance("kitten", "sitting") == 3);
+    CHECK(edit_distance("epohcs", "epochs") == 1);
+    CHECK(edit_distance("same", "same") == 0);
+    CHECK(nearest("lr", {"lrx", "seed"}) == "lrx");
+    CHECK(nearest("zz", {"lr", "seed"}).empty());
+}
+
+TEST_CASE("machine: control groups of both versions set limits, the nearest and those above it") {
+    const Folder folder;
+    const std::string root = folder.path + "/";
+    folder.file("proc/meminfo", "MemTotal:       16000000 kB\nMemFree: 1 kB\nMemAvailable:    8000000 kB\n");
+    HostMemory memory = memory_of_process(root);
+    CHECK(memory.total == 16000000LL * 1024);
+    CHECK(memory.limit == 0);
+    CHECK(memory.usable() == 8000000LL * 1024);
+    CHECK(cores_of_process(root).quota == 0);
+    CHECK(cores_of_process(root).usable() >= 1);
+
+    folder.file("proc/self/cgroup", "0::/jobs/one\n");
+    folder.file("sys/fs/cgroup/jobs/cpu.max", "150000 100000\n");
+    folder.file("sys/fs/cgroup/jobs/one/cpu.max", "max 100000\n");
+    folder.file("sys/fs/cgroup/jobs/one/memory.max", "4000000000\n");
+    folder.file("sys/fs/cgroup/jobs/one/memory.current", "3000000000\n");
+    folder.file("sys/fs/cgroup/jobs/one/memory.stat", "anon 5\ninactive_file 1000000000\n");
+    folder.file("sys/fs/cgroup/jobs/memory.max", "max\n");
+    memory = memory_of_process(root);
+    CHECK(memory.limit == 4000000000LL);
+    CHECK(memory.usable() == 2000000000LL);
+    CHECK(cores_of_process(root).quota == 1.5);
+
+    folder.file("proc/self/cgroup", "4:memory:/m\n3:cpu,cpuacct:/c\n");
+    folder.file("sys/fs/cgroup/cpu/c/cpu.cfs_quota_us", "50000\n");
+    folder.file("sys/fs/cgroup/cpu/c/cpu.cfs_period_us", "100000\n");
+    folder.file("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+    folder.file("sys/fs/cgroup/memory/m/memory.limit_in_bytes", "2000000000\n");
+    folder.file("sys/fs/cgroup/memory/m/memory.usage_in_bytes", "500000000\n");
+    fs::remove_all(folder.path + "/sys/fs/cgroup/jobs");
+    CHECK(cores_of_process(root).quota == 0.5);
+    CHECK(cores_of_process(root).usable() == 1);
+    CHECK(memory_of_process(root).usable() == 1500000000LL);
+}
+
+TEST_CASE("progress: the line drops what matters least until it fits") {
+    const ProgressNumbers numbers{3, 18, 25, 100, 1.23456, 1e-4, 341.2, 0.021, 3723};
+    CHECK(progress_line(numbers, 200) ==
+          "epoch 3/18  step 25/100  loss 1.2346  lr 1.00e-04  341 img/s  wait 2%  ETA 1:02:03");
+    for (int width = 80; width > 12; --width)
+        CHECK(static_cast<int>(progress_line(numbers, width).size()) < width);
+    const std::string narrow = progress_line(numbers, 45);
+    CHECK(narrow == "epoch 3/18  loss 1.2346  ETA 1:02:03");
+    CHECK(clock_time(59.6) == "1:00");
+    CHECK(clock_time(7325) == "2:02:05");
+    CHECK(clock_time(0) == "0:00");
+}
