@@ -54,11 +54,21 @@ deps:
 test: setup
 	+@$(MAKE) --no-print-directory probe
 	$(inner) build-program build-tests build-make-defects
-	@PROGRAM='$(abspath $(PROGRAM))' tests/run.sh '$(BUILD)/rn50_tests'
+	@tests/run.sh '$(BUILD)' '$(PROGRAM)'
 
+# Pictures that are there are never touched; the stamp tells whether this version's program drew them.
 data: probe
 	$(inner) build-make-defects
-	@$(BUILD)/make_defects --out '$(DATA)'
+	@drawer=$$(cat tools/make_defects.cpp tools/defects/*.cpp | cksum); \
+	if [ ! -e '$(DATA)/train' ]; then \
+	    $(BUILD)/make_defects --out '$(DATA)' && echo "$$drawer" > '$(DATA)/.drawn'; \
+	elif [ ! -e '$(DATA)/.drawn' ]; then \
+	    echo '$(DATA)/ holds pictures of your own: nothing drawn'; \
+	elif [ "$$drawer" != "$$(cat '$(DATA)/.drawn')" ]; then \
+	    echo '$(DATA)/ holds the demo set of another version; to draw it anew, remove its train val hard masks first'; \
+	else \
+	    echo '$(DATA)/ holds the demo set already'; \
+	fi
 
 demo: setup
 	+@$(MAKE) --no-print-directory all
