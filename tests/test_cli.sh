@@ -1,0 +1,115 @@
+#!/bin/bash
+# The program as scripts see it: exit codes, what goes to stdout and what to stderr, doctor on odd machines.
+#   tests/test_cli.sh PATH/rn50
+set -uo pipefail
+program=$(realpath "$1")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failed=0
+
+# run ARGUMENTS...: leaves stdout in `out`, stderr in `err`, the exit code in `code`.
+run() {
+    "$program" "$@" >out 2>err
+    code=$?
+}
+
+# check NAME CONDITION...: CONDITION is a command; what was said is shown when it fails.
+check() {
+    local name=$1
+    shift
+    if "$@"; then
+        echo "ok $name"
+    else
+        echo "FAIL $name (exit code $code)"
+        sed 's/^/    out: /' out | head -20
+        sed 's/^/    err: /' err | head -20
+        failed=1
+    fi
+}
+
+is() { [ "$code" = "$1" ]; }
+says() { grep -qF -- "$1" err; }
+prints() { grep -qF -- "$1" out; }
+silent_out() { [ ! -s out ]; }
+both() { is "$1" && says "$2" && silent_out; }
+
+# --- usage ---------------------------------------------------------------------------------------------------------------
+run
+check "no arguments: usage, told on stderr" both 2 "Usage: rn50 COMMAND"
+run --help
+check "--help: 0, on stdout" eval 'is 0 && prints "Usage: rn50 COMMAND" && [ ! -s err ]'
+run --version
+check "--version" eval 'is 0 && grep -qE "^rn50 [0-9]+\.[0-9]+\.[0-9]+$" out'
+run trian data
+check "unknown command: 2 and a suggestion" both 2 "did you mean rn50 train?"
+run train data --epoch 3
+check "unknown option: 2 and a suggestion" both 2 "did you mean --epochs?"
+run train data --batch-size none
+check "wrong value: 2, with what is allowed" both 2 "--batch-size none is not a whole number"
+run train
+check "missing argument: 2 and the usage" both 2 "usage: rn50 train DATA"
+mkdir -p recipe/train && printf 'epochs = 3\nbatchsize = 4\n' >recipe/rn50.toml
+run train recipe
+check "unknown key: 2, with file, line and suggestion" eval 'both 2 "recipe/rn50.toml:2: unknown option batchsize" && says "did you mean batch-size?"'
+run train recipe --config nowhere.toml
+check "missing --config: 3, by name" both 3 "nowhere.toml: No such file"
+for command in train eval predict bench doctor; do
+    run $command --help
+    check "$command --help: every option with its default" eval \
+        'is 0 && [ "$(grep -c -- "^  --" out)" -gt 0 ] && [ "$(grep -c -- "^  --" out)" = "$(grep -c "(default: " out)" ]'
+done
+if [ -w /dev/full ]; then
+    "$program" --help >/dev/full 2>err
+    code=$?
+    check "results that cannot be written are an error" eval 'is 3 && says "could not be written"'
+fi
+
+# --- doctor --------------------------------------------------------------------------------------------------------------
+run doctor
+check "doctor: ready, on stdout" eval 'is 0 && prints "✓ cores" && prints "✓ CPU backend" && prints "ready to train" && [ ! -s err ]'
+run doctor --json
+check "doctor --json: one object" eval 'is 0 && [ "$(wc -l <out)" = 1 ] && grep -q "^{\"ready\":true,\"findings\":\[.*\]}$" out'
+mkdir bare && cd bare && chmod 555 . && env -i "$program" doctor >../out 2>../err
+code=$?
+cd ..
+check "doctor: in an empty environment and a folder of no use" is 0
+
+# A driver that claims two GPUs, and one that has none to give.
+if command -v "${CXX:-g++}" >/dev/null; then
+    cat >driver.cpp <<'DRIVER'
+#include <cstdio>
+#include <cstring>
+extern "C" {
+int cuInit(unsigned) { return INIT; }
+int cuDriverGetVersion(int* v) { *v = 12020; return 0; }
+int cuDeviceGetCount(int* n) { *n = 2; return 0; }
+int cuDeviceGet(int* device, int i) { *device = i; return 0; }
+int cuDeviceGetName(char* name, int size, int) { std::snprintf(name, size, "Imaginary 4090"); return 0; }
+int cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = 24000000000; return 0; }
+int cuDeviceGetAttribute(int* value, int which, int) { *value = which == 75 ? 8 : 9; return 0; }
+int cuGetErrorString(int, const char** text) { *text = "no device of that kind"; return 0; }
+}
+DRIVER
+    mkdir -p good broken odd
+    "${CXX:-g++}" -shared -fPIC -DINIT=0 driver.cpp -o good/libcuda.so.1 &&
+        "${CXX:-g++}" -shared -fPIC -DINIT=100 driver.cpp -o broken/libcuda.so.1 &&
+        echo 'extern "C" int nothing() { return 0; }' | "${CXX:-g++}" -x c++ -shared -fPIC - -o odd/libcuda.so.1
+    LD_LIBRARY_PATH=good run doctor
+    check "doctor: names the GPUs that a driver gives" eval \
+        'is 0 && prints "up to CUDA 12.2" && prints "GPU 1" && prints "Imaginary 4090, 24.0 GB, compute capability 8.9"'
+    LD_LIBRARY_PATH=broken run doctor
+    check "doctor: a driver without a GPU" eval 'is 0 && prints "gives no GPU: no device of that kind"'
+    LD_LIBRARY_PATH=odd run doctor
+    check "doctor: a library that is no driver" eval 'is 0 && prints "GPU"'
+fi
+
+# --- data that is not there ----------------------------------------------------------------------------------------------
+run train nowhere
+check "train: missing folder is 3, by name" both 3 "nowhere"
+run predict nowhere.safetensors a.jpg
+check "predict: missing checkpoint is 3, by name" both 3 "nowhere.safetensors"
+run eval nowhere.safetensors .
+check "eval: missing checkpoint is 3, by name" both 3 "nowhere.safetensors"
+
+exit $failed
