@@ -21,7 +21,8 @@ void for_each_tap(const ConvDesc& d, Visit visit) {
                     for (int64_t kx = 0; kx < d.kernel; ++kx) {
                         const int64_t h = y * d.stride - d.pad + ky, w = x * d.stride - d.pad + kx;
                         if (h < 0 || h >= d.height || w < 0 || w >= d.width) continue;
-                        visit((n * out_height + y) * out_width + x, (n * d.height + h) * d.width + w, ky * d.kernel + kx);
+                        visit((n * out_height + y) * out_width + x, (n * d.height + h) * d.width + w,
+                              ky * d.kernel + kx);
                     }
 }
 
@@ -37,7 +38,9 @@ std::vector<double> by_tap(const ConvDesc& d, const Array& weights) {
     return sorted;
 }
 
-double as_float(double v) { return static_cast<double>(static_cast<float>(v)); }
+double as_float(double v) {
+    return static_cast<double>(static_cast<float>(v));
+}
 
 }  // namespace
 
@@ -54,7 +57,8 @@ Array before_relu(const Pending& pending) {
     for (int64_t i = 0; i < result.count(); ++i) {
         const double scale = pending.norm.scale[i % channels], shift = pending.norm.shift[i % channels];
         // A product of two floats is exact in double, so rounding it once is the f32 product; the sum likewise.
-        result[i] = pending.smooth ? pending.raw[i] * scale + shift : as_float(as_float(pending.raw[i] * scale) + shift);
+        result[i] =
+            pending.smooth ? pending.raw[i] * scale + shift : as_float(as_float(pending.raw[i] * scale) + shift);
     }
     return result;
 }
@@ -62,7 +66,8 @@ Array before_relu(const Pending& pending) {
 Array value(const Pending& pending) {
     Array result = before_relu(pending);
     if (pending.relu)
-        for (double& v : result.values) v = v > 0 ? v : 0;
+        for (double& v : result.values)
+            v = v > 0 ? v : 0;
     return result;
 }
 
@@ -75,7 +80,8 @@ Array conv(const ConvDesc& d, const Array& src, const Array& weights) {
         for (int64_t k = 0; k < K; ++k) {
             const double* w = &taps[static_cast<size_t>((tap * K + k) * C)];
             double sum = 0;
-            for (int64_t c = 0; c < C; ++c) sum += x[c] * w[c];
+            for (int64_t c = 0; c < C; ++c)
+                sum += x[c] * w[c];
             dst[to * K + k] += sum;
         }
     });
@@ -91,7 +97,8 @@ Array conv_backward_src(const ConvDesc& d, const Array& diff_dst, const Array& w
         for (int64_t k = 0; k < K; ++k) {
             const double* w = &taps[static_cast<size_t>((tap * K + k) * C)];
             const double dy = diff_dst[to * K + k];
-            for (int64_t c = 0; c < C; ++c) g[c] += dy * w[c];
+            for (int64_t c = 0; c < C; ++c)
+                g[c] += dy * w[c];
         }
     });
     return diff_src;
@@ -105,7 +112,8 @@ Array conv_backward_weights(const ConvDesc& d, const Array& src, const Array& di
         for (int64_t k = 0; k < K; ++k) {
             double* g = &diff_weights.values[static_cast<size_t>((k * taps + tap) * C)];
             const double dy = diff_dst[to * K + k];
-            for (int64_t c = 0; c < C; ++c) g[c] += dy * x[c];
+            for (int64_t c = 0; c < C; ++c)
+                g[c] += dy * x[c];
         }
     });
     return diff_weights;
@@ -114,7 +122,8 @@ Array conv_backward_weights(const ConvDesc& d, const Array& src, const Array& di
 Array statistics(const Array& dst) {
     const int64_t channels = dst.channels(), count = dst.count() / channels;
     Array stats(Shape{2, channels});
-    for (int64_t i = 0; i < dst.count(); ++i) stats[i % channels] += dst[i] / static_cast<double>(count);
+    for (int64_t i = 0; i < dst.count(); ++i)
+        stats[i % channels] += dst[i] / static_cast<double>(count);
     for (int64_t i = 0; i < dst.count(); ++i) {
         const double distance = dst[i] - stats[i % channels];
         stats[channels + i % channels] += distance * distance;
@@ -147,7 +156,8 @@ Array apply(const NormGradient& gradient, const Array& dz, const Array& raw) {
 Array leave(const Array& g, const Array* before, const Pending& at) {
     Array diff = g;
     if (before)
-        for (int64_t i = 0; i < diff.count(); ++i) diff[i] += (*before)[i];
+        for (int64_t i = 0; i < diff.count(); ++i)
+            diff[i] += (*before)[i];
     if (at.raw.empty() || !at.relu) return diff;
     const Array passed = before_relu(at);
     for (int64_t i = 0; i < diff.count(); ++i)
@@ -182,13 +192,15 @@ Norm norm_from(const Array& mean, const Array& variance, const Array& gamma, con
 
 Norm norm_from_batch(const Array& stats, int64_t count, const Array& gamma, const Array& beta, double eps) {
     Array variance = stats.row(1);
-    for (double& v : variance.values) v /= static_cast<double>(count);
+    for (double& v : variance.values)
+        v /= static_cast<double>(count);
     return norm_from(stats.row(0), variance, gamma, beta, eps);
 }
 
 Array observed(const Array& stats, int64_t count) {
     Array result = stats;
-    for (int64_t c = 0; c < stats.shape[1]; ++c) result[stats.shape[1] + c] /= static_cast<double>(count - 1);
+    for (int64_t c = 0; c < stats.shape[1]; ++c)
+        result[stats.shape[1] + c] /= static_cast<double>(count - 1);
     return result;
 }
 
@@ -212,7 +224,8 @@ NormGradient norm_backward(const Array& sums, int64_t count, const Norm& norm, c
 Array join(const Pending& a, const Pending& b) {
     Array result = before_relu(a);
     const Array other = before_relu(b);
-    for (int64_t i = 0; i < result.count(); ++i) result[i] = std::max(result[i] + other[i], 0.0);
+    for (int64_t i = 0; i < result.count(); ++i)
+        result[i] = std::max(result[i] + other[i], 0.0);
     return result;
 }
 
@@ -256,7 +269,8 @@ Array avg_pool(const Array& src) {
     Array dst(Shape{N, C});
     for (int64_t n = 0; n < N; ++n)
         for (int64_t p = 0; p < pixels; ++p)
-            for (int64_t c = 0; c < C; ++c) dst[n * C + c] += src[(n * pixels + p) * C + c] / static_cast<double>(pixels);
+            for (int64_t c = 0; c < C; ++c)
+                dst[n * C + c] += src[(n * pixels + p) * C + c] / static_cast<double>(pixels);
     return dst;
 }
 
@@ -274,7 +288,8 @@ Array linear(const Array& src, const Array& weights, const Array& bias) {
     for (int64_t n = 0; n < N; ++n)
         for (int64_t k = 0; k < K; ++k) {
             dst[n * K + k] = bias[k];
-            for (int64_t c = 0; c < C; ++c) dst[n * K + k] += src[n * C + c] * weights[k * C + c];
+            for (int64_t c = 0; c < C; ++c)
+                dst[n * K + k] += src[n * C + c] * weights[k * C + c];
         }
     return dst;
 }
@@ -284,7 +299,8 @@ Array linear_backward_src(const Array& diff_dst, const Array& weights) {
     Array diff_src(Shape{N, C});
     for (int64_t n = 0; n < N; ++n)
         for (int64_t k = 0; k < K; ++k)
-            for (int64_t c = 0; c < C; ++c) diff_src[n * C + c] += diff_dst[n * K + k] * weights[k * C + c];
+            for (int64_t c = 0; c < C; ++c)
+                diff_src[n * C + c] += diff_dst[n * K + k] * weights[k * C + c];
     return diff_src;
 }
 
@@ -293,13 +309,15 @@ Array linear_backward_weights(const Array& src, const Array& diff_dst) {
     Array diff_weights(Shape{K, C});
     for (int64_t n = 0; n < N; ++n)
         for (int64_t k = 0; k < K; ++k)
-            for (int64_t c = 0; c < C; ++c) diff_weights[k * C + c] += diff_dst[n * K + k] * src[n * C + c];
+            for (int64_t c = 0; c < C; ++c)
+                diff_weights[k * C + c] += diff_dst[n * K + k] * src[n * C + c];
     return diff_weights;
 }
 
 Array linear_backward_bias(const Array& diff_dst) {
     Array diff_bias(Shape{diff_dst.shape[1]});
-    for (int64_t i = 0; i < diff_dst.count(); ++i) diff_bias[i % diff_bias.count()] += diff_dst[i];
+    for (int64_t i = 0; i < diff_dst.count(); ++i)
+        diff_bias[i % diff_bias.count()] += diff_dst[i];
     return diff_bias;
 }
 
@@ -309,7 +327,8 @@ Array dropout(const Array& src, double p, const DropoutKey& key) {
     for (int64_t n = 0; n < src.shape[0]; ++n) {
         Random random(key.seed, static_cast<uint32_t>(key.step), static_cast<uint64_t>(key.first_sample + n),
                       Purpose::dropout);
-        for (int64_t c = 0; c < C; ++c) dst[n * C + c] = random.uniform() >= p ? src[n * C + c] / (1 - p) : 0;
+        for (int64_t c = 0; c < C; ++c)
+            dst[n * C + c] = random.uniform() >= p ? src[n * C + c] / (1 - p) : 0;
     }
     return dst;
 }
@@ -327,8 +346,10 @@ Array log_softmax(const Array& logits) {
         double* row = &result.values[static_cast<size_t>(n * K)];
         const double highest = *std::max_element(row, row + K);
         double sum = 0;
-        for (int64_t k = 0; k < K; ++k) sum += std::exp(row[k] - highest);
-        for (int64_t k = 0; k < K; ++k) row[k] -= highest + std::log(sum);
+        for (int64_t k = 0; k < K; ++k)
+            sum += std::exp(row[k] - highest);
+        for (int64_t k = 0; k < K; ++k)
+            row[k] -= highest + std::log(sum);
     }
     return result;
 }
@@ -358,7 +379,8 @@ Array cross_entropy_backward(const Array& logits, const std::vector<int32_t>& la
 
 StepState check_gradients(const Array& gradients, double clip_norm, const ScalePolicy& policy, StepState state) {
     double squares = 0;
-    for (const double g : gradients.values) squares += g * g;
+    for (const double g : gradients.values)
+        squares += g * g;
     const double norm = std::sqrt(squares) / static_cast<double>(state.loss_scale);
     state.skip = std::isfinite(squares) ? 0 : 1;
     if (state.skip) {
@@ -384,7 +406,8 @@ StepState check_gradients(const Array& gradients, double clip_norm, const ScaleP
 namespace {
 
 void adamw(const OptimizerDesc& d, double decay, double& p, double g, double& m, double& v, const StepState& state) {
-    const double lr = static_cast<double>(state.lr), b1 = static_cast<double>(d.beta1), b2 = static_cast<double>(d.beta2);
+    const double lr = static_cast<double>(state.lr), b1 = static_cast<double>(d.beta1),
+                 b2 = static_cast<double>(d.beta2);
     const double t = static_cast<double>(state.t);
     p -= lr * decay * p;
     m = b1 * m + (1 - b1) * g;

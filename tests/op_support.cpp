@@ -17,10 +17,14 @@ constexpr int64_t rig_bytes = int64_t{64} << 20;
 
 double tolerance_of(Precision precision) {
     switch (precision) {
-        case Precision::fp32: return 1e-5;
-        case Precision::tf32: return 1e-3;
-        case Precision::fp16: return 2e-3;
-        case Precision::bf16: return 1e-2;
+        case Precision::fp32:
+            return 1e-5;
+        case Precision::tf32:
+            return 1e-3;
+        case Precision::fp16:
+            return 2e-3;
+        case Precision::bf16:
+            return 1e-2;
     }
     return 0;
 }
@@ -43,7 +47,9 @@ uint16_t to_bf16(float v) {
     return static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-float from_bf16(uint16_t bits) { return float_of(static_cast<uint32_t>(bits) << 16); }
+float from_bf16(uint16_t bits) {
+    return float_of(static_cast<uint32_t>(bits) << 16);
+}
 
 float from_f16(uint16_t bits) {
     const int exponent = bits >> 10 & 31, fraction = bits & 1023;
@@ -184,7 +190,9 @@ Norm Rig::put(const naive::Norm& norm) {
     return {put_f32(norm.scale), put_f32(norm.shift), put_f32(norm.mean), put_f32(norm.inv_std), norm.frozen};
 }
 
-Activation Rig::put(const naive::Pending& pending) { return put(pending, act); }
+Activation Rig::put(const naive::Pending& pending) {
+    return put(pending, act);
+}
 
 Activation Rig::put(const naive::Pending& pending, DType dtype) {
     if (pending.raw.empty()) return {};
@@ -202,11 +210,13 @@ Norm Rig::rubbish_norm(int64_t channels) {
 
 void for_each_rig(const std::function<void(Rig&)>& body) {
     for (Backend* backend : backends())
-        for (const Precision precision : precisions_of(*backend)) run_rig(*backend, precision, body);
+        for (const Precision precision : precisions_of(*backend))
+            run_rig(*backend, precision, body);
 }
 
 void for_each_fp32_rig(const std::function<void(Rig&)>& body) {
-    for (Backend* backend : backends()) run_rig(*backend, Precision::fp32, body);
+    for (Backend* backend : backends())
+        run_rig(*backend, Precision::fp32, body);
 }
 
 Array rounded(Array values, DType dtype) {
@@ -222,7 +232,8 @@ Array rounded(Array values, DType dtype) {
 Array uniform(const Shape& shape, uint64_t seed, double low, double high) {
     Array values(shape);
     Random random(seed, 0, 0, Purpose::demo);
-    for (double& v : values.values) v = static_cast<double>(static_cast<float>(random.uniform(low, high)));
+    for (double& v : values.values)
+        v = static_cast<double>(static_cast<float>(random.uniform(low, high)));
     return values;
 }
 
@@ -233,7 +244,8 @@ Array uniform(const Shape& shape, DType dtype, uint64_t seed, double low, double
 Array bytes_0_255(const Shape& shape, uint64_t seed) {
     Array values(shape);
     Random random(seed, 0, 0, Purpose::demo);
-    for (double& v : values.values) v = static_cast<double>(random.below(256));
+    for (double& v : values.values)
+        v = static_cast<double>(random.below(256));
     return values;
 }
 

@@ -71,9 +71,9 @@ double distance(const Array& a, const Array& b);
 }  // namespace rn50::test
 
 /// `got` is within `tolerance` of `expected` in the relative 2-norm; says the distance otherwise.
-#define CHECK_NEAR(got, expected, tolerance)                                    \
-    do {                                                                        \
-        const double distance_ = ::rn50::test::distance((got), (expected));     \
-        INFO("distance of " #got " from " #expected);                           \
-        CHECK(distance_ <= (tolerance));                                        \
+#define CHECK_NEAR(got, expected, tolerance)                                \
+    do {                                                                    \
+        const double distance_ = ::rn50::test::distance((got), (expected)); \
+        INFO("distance of " #got " from " #expected);                       \
+        CHECK(distance_ <= (tolerance));                                    \
     } while (0)
