@@ -84,11 +84,12 @@ SOURCES := $(sort $(call find_cpp,src))
 TESTS := $(sort $(wildcard tests/*.cpp))
 CUDA := $(sort $(wildcard cuda/*.cu))
 
-# A file named kernels.cpp is compiled once for each of these; the running processor picks one (RN50_ISA names it).
+# A file named kernels.cpp is compiled once for each of these; the running processor picks one (RN50_ISA names it). Its wide
+# vectors stay inside the file, so how they would be passed between files (-Wpsabi) does not matter.
 ISAS := v2 v3 v4
-ISA_FLAGS_v2 := -march=x86-64-v2 -DRN50_ISA=v2
-ISA_FLAGS_v3 := -march=x86-64-v3 -DRN50_ISA=v3
-ISA_FLAGS_v4 := -march=x86-64-v4 -mprefer-vector-width=512 -DRN50_ISA=v4
+ISA_FLAGS_v2 := -Wno-psabi -march=x86-64-v2 -DRN50_ISA=v2
+ISA_FLAGS_v3 := -Wno-psabi -march=x86-64-v3 -DRN50_ISA=v3
+ISA_FLAGS_v4 := -Wno-psabi -march=x86-64-v4 -mprefer-vector-width=512 -DRN50_ISA=v4
 
 KERNELS := $(filter %/kernels.cpp,$(SOURCES))
 MAIN := src/cli/main.cpp
