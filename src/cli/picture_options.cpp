@@ -1,0 +1,25 @@
+#include "cli/picture_options.h"
+
+namespace rn50 {
+
+PictureOptions evaluation_pictures(const Options& options) {
+    PictureOptions pictures;
+    pictures.image_size = options.image_size;
+    pictures.resize = resize_from(options.resize);
+    pictures.augment = Augment::none;
+    return pictures;
+}
+
+PictureOptions training_pictures(const Options& options) {
+    PictureOptions pictures = evaluation_pictures(options);
+    pictures.augment = augment_from(options.augment);
+    pictures.crop_scale_min = options.crop_scale[0];
+    pictures.crop_scale_max = options.crop_scale[1];
+    pictures.flip_horizontal = options.flip == "horizontal" || options.flip == "both";
+    pictures.flip_vertical = options.flip == "vertical" || options.flip == "both";
+    const auto jitter = static_cast<float>(options.jitter);
+    pictures.jitter_brightness = pictures.jitter_contrast = pictures.jitter_saturation = jitter;
+    return pictures;
+}
+
+}  // namespace rn50

@@ -1,0 +1,14 @@
+// From the words of the command line to what the pipeline understands.
+#pragma once
+
+#include "cli/options.h"
+#include "pipeline/augment.h"
+
+namespace rn50 {
+
+/// Pictures for training: --image-size, --resize, --augment, --crop-scale, --flip, --jitter. For evaluation take
+/// evaluation_pictures() or the checkpoint's own.
+PictureOptions training_pictures(const Options& options);
+PictureOptions evaluation_pictures(const Options& options);
+
+}  // namespace rn50
