@@ -1,6 +1,7 @@
 // What a run or an evaluation has found, as a text for the terminal and as one HTML file. Plain data in, a string out.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -54,6 +55,13 @@ struct Confusion {
 };
 /// The largest entries beside the diagonal: by count, then by share of the class, then by index; at most `limit`.
 std::vector<Confusion> worst_confusions(const RunReport& report, size_t limit);
+
+/// Indices of the classes that have samples, the lowest F1 first.
+std::vector<size_t> classes_by_f1(const RunReport& report);
+/// The epoch of `best`: highest top-1, then lowest loss; null without a history.
+const EpochRow* best_epoch(const RunReport& report);
+/// Throws a broken contract when scores or confusion do not fit the number of classes.
+void check(const RunReport& report);
 
 /// Tables for the terminal: splits, classes (the 10 of lowest F1 when there are more than 20), worst confusions.
 std::string text_summary(const RunReport& report);
