@@ -119,25 +119,31 @@ void scratch(Canvas& canvas, Random& random, const Look& look, const Traits& tra
     apply(canvas, cover, {pick(random, 0.75, 1.0) * traits.strength, -0.5f * half * traits.strength});
 }
 
-/// Corrosion or gas bubbles: small round dark holes, scattered or in a nest.
+/// Corrosion or gas bubbles: small round dark holes with a bright burr around them, scattered or in a nest.
 void pit(Canvas& canvas, const Noise& noise, Random& random, const Traits& traits) {
-    std::vector<float> cover = no_cover(canvas);
-    const int number = traits.several ? pick_int(random, 8, 16) : pick_int(random, 3, 6);
-    const float typical = traits.length(random, 4.5, 6.0, 7.0, 10.0);
-    const Point nest = place(random, 75);
+    std::vector<float> hole = no_cover(canvas), burr = no_cover(canvas);
+    const int number = traits.several ? pick_int(random, 8, 14) : pick_int(random, 3, 5);
+    const float typical = traits.length(random, 5.5, 7.0, 8.0, 11.0);
+    constexpr float kBurr = 1.6f;  // its reach, in radii of the hole
+    const Point nest = place(random, 80);
     for (int i = 0; i < number; ++i) {
         const float radius = typical * pick(random, 0.75, 1.25);
         Point at = place(random, 40);
-        if (!traits.second) at = nest + direction(random.uniform(0, 1)) * pick(random, 0, 22.0 + 2.5 * number);
+        if (!traits.second) at = nest + direction(random.uniform(0, 1)) * pick(random, 0, 26.0 + 3.0 * number);
         const float squash = pick(random, 0.8, 1.0);
-        for_box(canvas, at, at, radius * 1.3f, [&](size_t pixel, float x, float y) {
+        for_box(canvas, at, at, radius * kBurr * 1.2f, [&](size_t pixel, float x, float y) {
             const float dx = (x - at.x) / radius, dy = (y - at.y) / (radius * squash);
             const float ragged = 1.0f + 0.25f * noise.at(x * 0.45f, y * 0.45f);
-            const float d2 = (dx * dx + dy * dy) * ragged;
-            if (d2 < 1.0f) cover[pixel] = std::max(cover[pixel], 1.0f - d2);
+            const float far = std::sqrt((dx * dx + dy * dy) * ragged);
+            hole[pixel] = std::max(hole[pixel], 1.0f - far * far);
+            burr[pixel] = std::max(burr[pixel], 1.0f - std::abs(far - 1.25f) / (kBurr - 1.25f));
         });
     }
-    apply(canvas, cover, {-pick(random, 0.6, 0.8) * traits.strength, -0.55f * typical * traits.strength});
+    for (size_t i = 0; i < hole.size(); ++i) {
+        if (hole[i] > 0.0f) burr[i] = 0.0f;
+    }
+    apply(canvas, burr, {pick(random, 0.3, 0.6) * traits.strength, 0.0f});
+    apply(canvas, hole, {-pick(random, 0.65, 0.85) * traits.strength, -0.55f * typical * traits.strength});
 }
 
 /// One arm of a crack: a walk that keeps its heading but never goes straight, thins out, and may fork.
@@ -155,8 +161,8 @@ void crack_arm(Canvas& canvas, std::vector<float>& cover, Random& random, Point 
         knots.push_back({at, half * (0.4f + 0.6f * left) * pick(random, 0.75, 1.2)});
         if (forks > 0 && walked > 0.2f * length && chance(random, 0.3)) {
             --forks;
-            const double turn = random.uniform(0.08, 0.17) * (chance(random, 0.5) ? 1 : -1);
-            crack_arm(canvas, cover, random, at, drift + turn, pick(random, 0.35, 0.7) * length, 0.75f * half,
+            const double turn = random.uniform(0.09, 0.17) * (chance(random, 0.5) ? 1 : -1);
+            crack_arm(canvas, cover, random, at, drift + turn, pick(random, 0.3, 0.55) * length, 0.75f * half,
                       forks / 2);
         }
     }
@@ -166,14 +172,14 @@ void crack_arm(Canvas& canvas, std::vector<float>& cover, Random& random, Point 
 /// The material gave way: a dark, jagged, forking line.
 void crack(Canvas& canvas, Random& random, const Look& look, const Traits& traits) {
     std::vector<float> cover = no_cover(canvas);
-    const int number = traits.several ? pick_int(random, 2, 3) : 1;
+    const int number = traits.several ? 2 : 1;
     for (int i = 0; i < number; ++i) {
-        const float length = traits.length(random, 60, 85, 100, 160) * (traits.several ? 0.8f : 1.0f);
-        const float half = traits.length(random, 1.8, 2.3, 2.4, 3.2);
+        const float length = traits.length(random, 90, 115, 130, 190) * (traits.several ? 0.8f : 1.0f);
+        const float half = traits.length(random, 2.2, 2.8, 3.0, 3.9);
         const double along_x = look.grain.x * look.grain.x > 0.5f ? 0.0 : 0.25;
         const double heading = along_x + (traits.second ? 0.25 : 0.0) + random.uniform(-0.1, 0.1);
         const Point start = place(random, 85) + direction(heading) * (-0.45f * length);
-        crack_arm(canvas, cover, random, start, heading, length, half, pick_int(random, 2, 5));
+        crack_arm(canvas, cover, random, start, heading, length, half, pick_int(random, 1, 3));
     }
     apply(canvas, cover, {-pick(random, 0.65, 0.85) * traits.strength, -1.2f * traits.strength, 0.35f});
 }
@@ -266,26 +272,35 @@ void dent(Canvas& canvas, Random& random, const Look& look, const Traits& traits
     }
 }
 
-/// Oxide rolled into hot strip: patches of many short dark flakes, all in the direction of rolling.
-void rolled_in_scale(Canvas& canvas, Random& random, const Look& look, const Traits& traits) {
-    std::vector<float> cover = no_cover(canvas);
+/// Oxide rolled into hot strip: patches under a dull film, full of short dark flakes in the direction of rolling.
+void rolled_in_scale(Canvas& canvas, const Noise& noise, Random& random, const Look& look, const Traits& traits) {
+    std::vector<float> flake = no_cover(canvas);
     const int number = traits.several ? pick_int(random, 2, 3) : 1;
     const Point rolling = traits.second ? normal(look.grain) : look.grain;
+    const float film = -pick(random, 0.15, 0.3) * traits.strength, rust = pick(random, 0.05, 0.15) * traits.strength;
+    canvas.coloured = true;
     for (int i = 0; i < number; ++i) {
-        const float reach = traits.length(random, 26, 36, 42, 62) * (traits.several ? 0.85f : 1.0f);
-        const float broad = reach * pick(random, 0.55, 0.8);
+        const float reach = traits.length(random, 36, 46, 52, 76) * (traits.several ? 0.85f : 1.0f);
+        const float squash = pick(random, 0.4, 0.65);
         const Point centre = place(random, 80);
-        const int flakes = static_cast<int>(reach * broad / pick(random, 45, 60)) + 6;
+        const Blob patch{centre, rolling, reach, squash, 0.3f, 0.2f, 256.0f * random.uniform()};
+        for_box(canvas, centre, centre, reach * 1.6f, [&](size_t pixel, float x, float y) {
+            const float cover = smooth_step(-0.15f, 0.2f, -patch.at(noise, x, y));
+            canvas.albedo.values[pixel] *= 1.0f + film * cover;
+            canvas.warmth.values[pixel] += (rust - canvas.warmth.values[pixel]) * cover;
+            if (cover > 0.5f) canvas.mask[pixel] = 255;
+        });
+        const int flakes = static_cast<int>(reach * reach * squash / pick(random, 26, 36)) + 6;
         for (int k = 0; k < flakes; ++k) {
             const Point spot = direction(random.uniform(0, 1)) * std::sqrt(random.uniform());
-            const Point at = centre + rolling * (spot.x * reach) + normal(rolling) * (spot.y * broad);
-            const Point tilt = direction(random.uniform(-0.03, 0.03));
+            const Point at = centre + rolling * (spot.x * reach) + normal(rolling) * (spot.y * reach * squash);
+            const Point tilt = direction(random.uniform(-0.02, 0.02));
             const Point way = rolling * tilt.x + normal(rolling) * tilt.y;
-            const float length = pick(random, 5, 12), half = pick(random, 1.5, 2.9);
-            stroke(canvas, cover, {{at + way * -length, 0.4f * half}, {at, half}, {at + way * length, 0.3f * half}});
+            const float length = pick(random, 4, 11), half = pick(random, 1.4, 2.6);
+            stroke(canvas, flake, {{at + way * -length, 0.4f * half}, {at, half}, {at + way * length, 0.3f * half}});
         }
     }
-    apply(canvas, cover, {-pick(random, 0.55, 0.75) * traits.strength, -0.6f * traits.strength});
+    apply(canvas, flake, {-pick(random, 0.55, 0.75) * traits.strength, -0.6f * traits.strength});
 }
 
 }  // namespace
@@ -333,7 +348,7 @@ void draw_defect(Canvas& canvas, const Noise& noise, Random& random, const Look&
             dent(canvas, random, look, traits);
             break;
         case Defect::rolled_in_scale:
-            rolled_in_scale(canvas, random, look, traits);
+            rolled_in_scale(canvas, noise, random, look, traits);
             break;
     }
 }
