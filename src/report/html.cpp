@@ -25,10 +25,11 @@ h2{font-size:18px;margin:0 0 12px}
 section{background:var(--paper);border:1px solid var(--line);border-radius:10px;padding:20px 22px;margin-top:18px}
 .facts{display:grid;grid-template-columns:max-content 1fr;gap:2px 18px;margin:12px 0 0}
 .facts dt,.note,footer{color:var(--soft)}
+.note{margin:12px 0 0;font-size:13px}
 .facts dd{margin:0;overflow-wrap:anywhere}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(138px,1fr));gap:12px;margin-top:18px}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(144px,1fr));gap:12px;margin-top:18px}
 .card{background:var(--paper);border:1px solid var(--line);border-radius:10px;padding:12px 16px}
-.card b{display:block;font-size:25px;line-height:1.2;font-variant-numeric:tabular-nums;white-space:nowrap}
+.card b{display:block;font-size:22px;line-height:1.3;font-variant-numeric:tabular-nums;white-space:nowrap}
 .card span{color:var(--soft);font-size:13px}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(380px,1fr));gap:20px 28px}
 figure{margin:0;break-inside:avoid}
@@ -114,14 +115,14 @@ std::string head(const RunReport& report) {
         out << card(fixed(split.loss, 4), "loss");
     }
     const double rate = mean_images_per_s(report);
-    if (std::isfinite(rate)) out << card(fixed(rate, rate < 100 ? 1 : 0), "images a second, training");
+    if (std::isfinite(rate)) out << card(fixed(rate, rate < 100 ? 1 : 0), "images a second");
     if (report.elapsed_s > 0) out << card(duration(report.elapsed_s), "in all");
     out << "</div>\n";
     return out.str();
 }
 
 std::string charts(const RunReport& report) {
-    if (report.history.empty()) return {};
+    if (report.history.size() < 2) return {};  // a single point is no curve; the table below has it
     std::vector<double> epochs;
     Series train{"train", "c4", {}}, val{"val", "c1", {}}, top1{"top-1", "c1", {}}, f1{"macro F1", "c3", {}};
     Series lr{"learning rate", "c2", {}}, rate{"training", "c1", {}};

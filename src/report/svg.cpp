@@ -105,16 +105,20 @@ int shade_of(double share, bool diagonal) {
 
 std::string named_heat_map(const RunReport& report) {
     const size_t classes = report.classes.size();
-    const double cell = classes <= 12   ? 44
-                        : classes <= 20 ? 32
-                                        : 24,
-                 margin = 132, side = cell * static_cast<double>(classes);
+    std::vector<std::string> names;
+    int columns = 0;
+    for (const std::string& name : report.classes) {
+        names.push_back(shortened(shown(name), 24));
+        columns = std::max(columns, display_width(names.back()));
+    }
+    const double cell = classes <= 12 ? 44 : classes <= 20 ? 32 : 24;
+    const double margin = 16 + 6.6 * columns, side = cell * static_cast<double>(classes);
     std::ostringstream out;
     out << "<svg class=\"heat\" viewBox=\"0 0 " << margin + side + 2 << ' ' << margin + side + 2
         << "\" style=\"max-width:" << margin + side << "px\" role=\"img\" aria-label=\"confusion matrix\">";
     const auto place = [&](size_t i) { return margin + cell * static_cast<double>(i); };
     for (size_t k = 0; k < classes; ++k) {
-        const std::string name = escape(shortened(shown(report.classes[k]), 18));
+        const std::string name = escape(names[k]);
         const double middle = place(k) + cell / 2;
         out << "<text class=\"tick\" text-anchor=\"end\" x=\"" << margin - 7 << "\" y=\"" << middle + 4 << "\">" << name
             << "</text><text class=\"tick\" transform=\"translate(" << middle + 4 << ' ' << margin - 7
@@ -142,16 +146,19 @@ std::string named_heat_map(const RunReport& report) {
 std::string compact_heat_map(const RunReport& report) {
     const size_t classes = report.classes.size();
     const double margin = 34, side = 640, cell = side / static_cast<double>(classes);
-    // One path a shade: 40,000 cells with an element each would make the page heavy.
+    // One path a shade: 40,000 cells with an element each would make the page heavy. A single wrong picture must still
+    // be seen, so marks beside the diagonal are larger than their cell and never faint.
     std::array<std::ostringstream, shades + 1> paths[2];
     for (size_t label = 0; label < classes; ++label)
         for (size_t prediction = 0; prediction < classes; ++prediction) {
             if (report.confusion[label][prediction] == 0) continue;
             const bool diagonal = label == prediction;
-            paths[diagonal][static_cast<size_t>(shade_of(share_of(report, label, prediction), diagonal))]
-                << 'M' << fixed(margin + cell * static_cast<double>(prediction), 2) << ' '
-                << fixed(margin + cell * static_cast<double>(label), 2) << 'h' << fixed(cell, 2) << 'v'
-                << fixed(cell, 2) << "h-" << fixed(cell, 2) << 'z';
+            const double mark = diagonal ? cell : std::max(cell, 5.5), corner = margin + (cell - mark) / 2;
+            const int shade = std::max(shade_of(share_of(report, label, prediction), diagonal), diagonal ? 1 : 3);
+            paths[diagonal][static_cast<size_t>(shade)]
+                << 'M' << fixed(corner + cell * static_cast<double>(prediction), 1) << ' '
+                << fixed(corner + cell * static_cast<double>(label), 1) << 'h' << fixed(mark, 1) << 'v'
+                << fixed(mark, 1) << "h-" << fixed(mark, 1) << 'z';
         }
     std::ostringstream out;
     out << "<svg class=\"heat\" viewBox=\"0 0 " << margin + side + 4 << ' ' << margin + side + 4
