@@ -69,6 +69,7 @@ footer{margin-top:18px;font-size:13px}
 @page{margin:13mm}
 body{background:#fff;font-size:12px;-webkit-print-color-adjust:exact;print-color-adjust:exact}
 main{max-width:none;padding:0}
+table{font-size:11px}
 section{border:0;border-radius:0;padding:0;margin-top:22px}
 .charts,.two{grid-template-columns:1fr 1fr}
 .cards{grid-template-columns:repeat(4,1fr)}
@@ -81,6 +82,14 @@ h2{break-after:avoid}
 
 std::string number_cell(const std::string& text) {
     return "<td class=\"n\">" + text + "</td>";
+}
+
+/// The head of a table; a heading that starts with '>' stands over numbers, as in Table.
+std::string table_head(const std::vector<std::string>& columns) {
+    std::string row;
+    for (const std::string& column : columns)
+        row += column[0] == '>' ? "<th class=\"n\">" + column.substr(1) + "</th>" : "<th>" + column + "</th>";
+    return "<table><thead><tr>" + row + "</tr></thead><tbody>";
 }
 
 std::string percent(double value, int digits) {
@@ -148,9 +157,7 @@ std::string charts(const RunReport& report) {
 std::string splits(const RunReport& report) {
     if (report.splits.empty()) return {};
     std::ostringstream out;
-    out << "<section><h2>Results</h2><table><thead><tr><th>split<th class=\"n\">images<th class=\"n\">loss<th "
-           "class=\"n\">top-1"
-           "<th class=\"n\">top-5<th class=\"n\">macro F1</tr></thead><tbody>";
+    out << "<section><h2>Results</h2>" << table_head({"split", ">images", ">loss", ">top-1", ">top-5", ">macro F1"});
     for (const SplitRow& split : report.splits)
         out << "<tr><td>" << escape(split.name) << "</td>" << number_cell(grouped(split.images))
             << number_cell(fixed(split.loss, 4)) << number_cell(percent(split.top1, 2))
@@ -173,9 +180,7 @@ std::string pairs(const RunReport& report) {
     const std::vector<Confusion> worst = worst_confusions(report, worst_pairs);
     if (worst.empty()) return {};
     std::ostringstream out;
-    out << "<section><h2>Largest confusions</h2><table><thead><tr><th>is<th>taken for<th class=\"n\">pictures<th "
-           "class=\"n\">of"
-           "<th class=\"n\">share</tr></thead><tbody>";
+    out << "<section><h2>Largest confusions</h2>" << table_head({"is", "taken for", ">pictures", ">of", ">share"});
     for (const Confusion& one : worst)
         out << "<tr><td>" << escape(report.classes[static_cast<size_t>(one.label)]) << "</td><td class=\"name\">"
             << escape(report.classes[static_cast<size_t>(one.prediction)]) << "</td>" << number_cell(grouped(one.count))
@@ -190,8 +195,8 @@ std::string classes(const RunReport& report) {
     if (report.scores.empty()) return {};
     const std::vector<size_t> order = classes_by_f1(report);
     std::ostringstream out;
-    out << "<section><h2>Classes</h2><table><thead><tr><th>class<th class=\"n\">index<th class=\"n\">images"
-           "<th class=\"n\">precision<th class=\"n\">recall<th class=\"n\">F1<th class=\"bar\"></tr></thead><tbody>";
+    out << "<section><h2>Classes</h2>"
+        << table_head({"class", ">index", ">images", ">precision", ">recall", ">F1", " "});
     for (const size_t k : order) {
         const ClassRow& score = report.scores[k];
         out << "<tr><td>" << escape(report.classes[k]) << "</td>" << number_cell(std::to_string(k))
@@ -212,11 +217,9 @@ std::string history(const RunReport& report) {
     if (report.history.empty()) return {};
     const EpochRow* best = best_epoch(report);
     std::ostringstream out;
-    out << "<section><h2>Epochs</h2><table><thead><tr><th class=\"n\">epoch<th class=\"n\">learning rate<th "
-           "class=\"n\">train loss"
-           "<th class=\"n\">val loss<th class=\"n\">top-1<th class=\"n\">top-5<th class=\"n\">macro F1<th "
-           "class=\"n\">images/s"
-           "<th class=\"n\">data wait<th class=\"n\">time</tr></thead><tbody>";
+    out << "<section><h2>Epochs</h2>"
+        << table_head({">epoch", ">learning rate", ">train loss", ">val loss", ">top-1", ">top-5", ">macro F1",
+                       ">images/s", ">data wait", ">time"});
     for (const EpochRow& row : report.history) {
         char lr[32];
         std::snprintf(lr, sizeof lr, "%.2e", row.lr);
