@@ -42,8 +42,8 @@ class Resizer {
 
     Filter horizontal_, vertical_;
     std::vector<double> exact_weights_;
-    std::vector<uint8_t> rows_;      // the horizontal pass's output
-    std::vector<uint8_t> last_row_;  // the last source row with room behind it
+    std::vector<uint8_t> rows_;        // the horizontal pass's output
+    std::vector<uint8_t> padded_row_;  // a source row with room behind it
 };
 
 /// The same for a single dense picture.

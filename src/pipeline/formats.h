@@ -1,0 +1,54 @@
+// The decoders behind Decoder, one a family of formats. For decode.cpp alone: each throws Error(Exit::data) with the
+// bare reason, to which decode.cpp adds the name.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "base/error.h"
+#include "pipeline/decode.h"
+
+namespace rn50::formats {
+
+struct Bytes {
+    const uint8_t* data;
+    size_t size;
+};
+
+/// The reason why a picture cannot be used.
+inline Error bad_picture(const std::string& reason) {
+    return Error(Exit::data, reason);
+}
+
+/// Makes room for height x width pixels; throws when the picture is empty or above the limit.
+void set_size(Picture& picture, int64_t height, int64_t width, const DecodeLimits& limits);
+
+/// Baseline and progressive JPEG by libjpeg-turbo, as stored (the orientation is not applied). Keeps its tables and
+/// memory pools from picture to picture.
+class Jpeg {
+  public:
+    Jpeg();
+    ~Jpeg();
+    Jpeg(const Jpeg&) = delete;
+    Jpeg& operator=(const Jpeg&) = delete;
+    void decode(Bytes bytes, const DecodeLimits& limits, Picture& picture);
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+/// PNG, BMP and TGA by stb_image, as stored.
+void decode_png(Bytes bytes, const DecodeLimits& limits, Picture& picture);
+void decode_bmp(Bytes bytes, const DecodeLimits& limits, Picture& picture);
+void decode_tga(Bytes bytes, const DecodeLimits& limits, Picture& picture);
+/// Binary PNM: P5 (grey) and P6 (colour), maxval 1 to 65535. Own, because stb_image neither scales by maxval nor
+/// notices missing data.
+void decode_pnm(Bytes bytes, const DecodeLimits& limits, Picture& picture);
+
+/// The EXIF orientation, 1 to 8, of a JPEG or PNG file; 1 (upright) when it has none or it makes no sense.
+int jpeg_orientation(Bytes bytes);
+int png_orientation(Bytes bytes);
+
+}  // namespace rn50::formats

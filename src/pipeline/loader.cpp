@@ -1,0 +1,384 @@
+#include "pipeline/loader.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <exception>
+#include <limits>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "base/error.h"
+#include "base/math.h"
+#include "base/random.h"
+#include "pipeline/decode.h"
+
+namespace rn50 {
+
+std::vector<uint32_t> epoch_order(int64_t n, uint64_t seed, int64_t epoch) {
+    RN50_REQUIRE(n >= 0 && n < int64_t{std::numeric_limits<uint32_t>::max()}, "an epoch of ", n, " pictures");
+    std::vector<uint32_t> order(static_cast<size_t>(n));
+    for (size_t i = 0; i < order.size(); ++i)
+        order[i] = static_cast<uint32_t>(i);
+    Random random(seed, static_cast<uint32_t>(epoch), 0, Purpose::shuffle);
+    for (size_t i = order.size(); i > 1; --i)
+        std::swap(order[i - 1], order[random.below(i)]);
+    return order;
+}
+
+namespace {
+
+int usable_cores() {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+    return std::max(1u, std::thread::hardware_concurrency());
+}
+
+/// A batch in the making. Workers write pictures to their places; what they find bad they note at the place.
+struct Slot {
+    struct Place {
+        int64_t index = -1;  ///< what was put here; -1: nothing
+        std::vector<BadPicture> bad;
+        bool gave_up = false;  ///< so many bad ones in a row that the limit is passed
+        std::exception_ptr failure;
+    };
+    uint8_t* images = nullptr;
+    int32_t* labels = nullptr;
+    std::vector<Place> places;
+    int64_t todo = 0;  ///< places not yet done
+    Batch batch;
+};
+
+/// What one worker owns and reuses from picture to picture.
+struct Hand {
+    std::vector<uint8_t> bytes;
+    Decoder decoder;
+    Picture picture;
+    Renderer renderer;
+};
+
+/// The pictures of one batch of this rank: positions [begin, begin + count) of the epoch's order.
+struct Range {
+    int64_t begin, count;
+};
+
+}  // namespace
+
+struct Loader::State {
+    State(const Source& source, const LoaderOptions& options, Memory& memory);
+    ~State();
+
+    Range range_of(int64_t batch) const;
+    int64_t allowed_bad() const;
+    void start(int64_t epoch, int64_t first_batch);
+    void halt();
+    void work();
+    void fill(Slot& slot, int64_t place, int64_t position, Hand& hand);
+    bool try_picture(int64_t index, uint8_t* dst, Slot::Place& place, Hand& hand);
+    const Batch* deliver(Slot& slot);
+    void note_bad(const Slot::Place& place);
+    [[noreturn]] void throw_too_many_bad() const;
+
+    const Source& source;
+    const LoaderOptions options;
+    Memory& memory;
+    int64_t image_bytes, slot_bytes, batches;
+    char* block = nullptr;
+    std::vector<Slot> slots;
+
+    // What workers and the consumer share, under `mutex`.
+    std::mutex mutex;
+    std::condition_variable work_ready, batch_ready, all_idle;
+    bool running = false;                    ///< an epoch is being loaded
+    bool ending = false;                     ///< the workers shall end
+    int active = 0;                          ///< workers at a picture
+    int64_t next_batch = 0, next_place = 0;  ///< the next picture to hand out
+    int64_t free_until = 0;                  ///< batches below it may be loaded: the ring has a slot for them
+    int64_t epoch = 0;
+    std::vector<uint32_t> order;  ///< not changed while workers are active
+
+    // The consumer's own.
+    int64_t read_batch = 0;
+    bool holds_batch = false;
+    double waited = 0;
+    std::vector<BadPicture> bad;
+    std::set<int64_t> bad_indices;
+    std::vector<std::thread> threads;
+};
+
+Loader::State::State(const Source& source_, const LoaderOptions& options_, Memory& memory_)
+    : source(source_), options(options_), memory(memory_) {
+    RN50_REQUIRE(options.batch_size > 0 && options.ranks > 0 && options.rank >= 0 && options.rank < options.ranks,
+                 "a loader of batch ", options.batch_size, ", rank ", options.rank, " of ", options.ranks);
+    const int64_t n = source.size(), global = options.batch_size * options.ranks;
+    batches = options.drop_last ? n / global : ceil_div(n, global);
+    if (options.drop_last && batches == 0)
+        throw Error(Exit::data, cat("there are ", n, " pictures to train on, less than one batch of ", global),
+                    cat("give --batch-size ", std::max<int64_t>(1, n / options.ranks), " or less, or more pictures"));
+    image_bytes = options.pictures.image_size * options.pictures.image_size * 3;
+    const int64_t images_bytes = align_up(options.batch_size * image_bytes, Arena::alignment);
+    slot_bytes = images_bytes + align_up(options.batch_size * int64_t{sizeof(int32_t)}, Arena::alignment);
+    slots.resize(static_cast<size_t>(options.slots > 0 ? std::max(2, options.slots) : 4));
+    block = static_cast<char*>(memory.allocate(slot_bytes * static_cast<int64_t>(slots.size())));
+    for (size_t i = 0; i < slots.size(); ++i) {
+        char* base = block + slot_bytes * static_cast<int64_t>(i);
+        slots[i].images = reinterpret_cast<uint8_t*>(base);
+        slots[i].labels = reinterpret_cast<int32_t*>(base + images_bytes);
+        slots[i].places.resize(static_cast<size_t>(options.batch_size));
+        slots[i].batch.indices.reserve(static_cast<size_t>(options.batch_size));
+    }
+    const int workers = options.workers > 0 ? options.workers : std::min(usable_cores(), 32);
+    try {
+        for (int i = 0; i < workers; ++i)
+            threads.emplace_back([this] { work(); });
+    } catch (...) {
+        halt();
+        memory.release(block, slot_bytes * static_cast<int64_t>(slots.size()));
+        throw;
+    }
+}
+
+Loader::State::~State() {
+    halt();
+    memory.release(block, slot_bytes * static_cast<int64_t>(slots.size()));
+}
+
+void Loader::State::halt() {
+    {
+        const std::lock_guard<std::mutex> lock(mutex);
+        ending = true;
+        running = false;
+    }
+    work_ready.notify_all();
+    for (std::thread& thread : threads)
+        thread.join();
+    threads.clear();
+}
+
+Range Loader::State::range_of(int64_t batch) const {
+    const int64_t n = source.size(), global = options.batch_size * options.ranks;
+    const int64_t whole = std::min(global, n - batch * global);  // the last one may be shorter
+    const int64_t begin = whole * options.rank / options.ranks, end = whole * (options.rank + 1) / options.ranks;
+    return {batch * global + begin, end - begin};
+}
+
+int64_t Loader::State::allowed_bad() const {
+    // A little more, so that 0.29 of 100 is 29.
+    return static_cast<int64_t>(options.max_bad * static_cast<double>(source.size()) + 1e-6);
+}
+
+void Loader::State::start(int64_t new_epoch, int64_t first_batch) {
+    RN50_REQUIRE(first_batch >= 0 && first_batch <= batches, "batch ", first_batch, " of ", batches);
+    RN50_REQUIRE(!threads.empty(), "the loader was stopped");
+    std::unique_lock<std::mutex> lock(mutex);
+    running = false;
+    all_idle.wait(lock, [this] { return active == 0; });
+    epoch = new_epoch;
+    if (options.shuffle) {
+        order = epoch_order(source.size(), options.seed, epoch);
+    } else if (order.empty()) {
+        order.resize(static_cast<size_t>(source.size()));
+        for (size_t i = 0; i < order.size(); ++i)
+            order[i] = static_cast<uint32_t>(i);
+    }
+    const auto ring = static_cast<int64_t>(slots.size());
+    for (Slot& slot : slots)
+        slot.todo = 0;
+    for (int64_t b = first_batch; b < std::min(batches, first_batch + ring); ++b)
+        slots[static_cast<size_t>(b % ring)].todo = range_of(b).count;
+    read_batch = next_batch = first_batch;
+    next_place = 0;
+    free_until = first_batch + ring;
+    holds_batch = false;
+    waited = 0;
+    running = true;
+    lock.unlock();
+    work_ready.notify_all();
+}
+
+void Loader::State::work() {
+    // Behind the threads that compute: these wait for each other at every barrier of OpenMP, so one of them that is
+    // preempted holds up all. Loading has whole batches of slack. Without the right to it, all stays as it is.
+    setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), 10);
+    pthread_setname_np(pthread_self(), "rn50-loader");
+    sigset_t all;  // Ctrl-C is for the main thread
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, nullptr);
+    Hand hand;
+    std::unique_lock<std::mutex> lock(mutex);
+    for (;;) {
+        work_ready.wait(lock, [this] { return ending || (running && next_batch < std::min(batches, free_until)); });
+        if (ending) return;
+        const Range range = range_of(next_batch);
+        if (next_place >= range.count) {  // nothing (left) in this batch
+            ++next_batch;
+            next_place = 0;
+            continue;
+        }
+        Slot& slot = slots[static_cast<size_t>(next_batch) % slots.size()];
+        const int64_t place = next_place++;
+        ++active;
+        lock.unlock();
+        fill(slot, place, range.begin + place, hand);
+        lock.lock();
+        --active;
+        if (--slot.todo == 0) batch_ready.notify_one();
+        if (active == 0 && !running) all_idle.notify_one();
+    }
+}
+
+/// Puts the picture at `position` of the epoch's order into a place of the batch, or the next good one after it.
+void Loader::State::fill(Slot& slot, int64_t place_index, int64_t position, Hand& hand) {
+    Slot::Place& place = slot.places[static_cast<size_t>(place_index)];
+    place.index = -1;
+    place.bad.clear();
+    place.gave_up = false;
+    place.failure = nullptr;
+    try {
+        uint8_t* dst = slot.images + place_index * image_bytes;
+        const int64_t n = source.size();
+        for (int64_t step = 0; step < n; ++step) {
+            const int64_t index = order[static_cast<size_t>((position + step) % n)];
+            if (try_picture(index, dst, place, hand)) {
+                place.index = index;
+                slot.labels[place_index] = source.label(index);
+                return;
+            }
+            if (!options.replace_bad) return;
+            if (static_cast<int64_t>(place.bad.size()) > allowed_bad()) break;
+        }
+        place.gave_up = true;
+    } catch (...) {
+        place.failure = std::current_exception();
+    }
+}
+
+bool Loader::State::try_picture(int64_t index, uint8_t* dst, Slot::Place& place, Hand& hand) {
+    try {
+        source.read(index, hand.bytes);
+        hand.decoder.decode(hand.bytes.data(), hand.bytes.size(), source.name(index), DecodeLimits(), hand.picture);
+    } catch (const Error& error) {
+        if (error.code() != Exit::data) throw;
+        const std::string name = source.name(index), text = error.what();
+        const bool named = text.compare(0, name.size() + 2, name + ": ") == 0;
+        place.bad.push_back({index, name, named ? text.substr(name.size() + 2) : text});
+        return false;
+    }
+    const PictureOptions& pictures = options.pictures;
+    if (pictures.augment == Augment::none) {
+        hand.renderer.render(hand.picture, pictures, nullptr, dst);
+    } else {
+        const AugmentParameters drawn =
+            draw_augment(pictures, hand.picture.height, hand.picture.width, options.seed, epoch, index);
+        hand.renderer.render(hand.picture, pictures, &drawn, dst);
+    }
+    return true;
+}
+
+void Loader::State::note_bad(const Slot::Place& place) {
+    for (const BadPicture& picture : place.bad)
+        if (bad_indices.insert(picture.index).second) bad.push_back(picture);
+    if (place.gave_up || static_cast<int64_t>(bad.size()) > allowed_bad()) throw_too_many_bad();
+}
+
+void Loader::State::throw_too_many_bad() const {
+    std::string list;
+    for (size_t i = 0; i < bad.size() && i < 3; ++i)
+        list += cat(i ? "; " : "", bad[i].name, ": ", bad[i].reason);
+    if (bad.size() > 3) list += "; ...";
+    throw Error(Exit::data,
+                cat(bad.size(), " of ", source.size(), " pictures cannot be used, more than the ",
+                    options.max_bad * 100, "% that are allowed: ", list),
+                "mend or remove them, or allow more, e.g. --max-bad 0.1");
+}
+
+/// Closes the gaps that left-out pictures have made, and shows the slot to the consumer. Null: nothing is left in it.
+const Batch* Loader::State::deliver(Slot& slot) {
+    Batch& batch = slot.batch;
+    batch.indices.clear();
+    const int64_t count = range_of(read_batch).count;
+    for (int64_t i = 0; i < count; ++i) {
+        const Slot::Place& place = slot.places[static_cast<size_t>(i)];
+        if (place.failure) std::rethrow_exception(place.failure);
+        note_bad(place);
+        if (place.index < 0) continue;
+        const auto to = static_cast<int64_t>(batch.indices.size());
+        if (to != i) {
+            std::memcpy(slot.images + to * image_bytes, slot.images + i * image_bytes,
+                        static_cast<size_t>(image_bytes));
+            slot.labels[to] = slot.labels[i];
+        }
+        batch.indices.push_back(place.index);
+    }
+    batch.count = static_cast<int64_t>(batch.indices.size());
+    const int64_t size = options.pictures.image_size;
+    batch.images = {slot.images, DType::u8, {batch.count, size, size, 3}};
+    batch.labels = {slot.labels, DType::i32, {batch.count}};
+    return batch.count > 0 ? &batch : nullptr;
+}
+
+Loader::Loader(const Source& source, const LoaderOptions& options, Memory& host_memory)
+    : state_(std::make_unique<State>(source, options, host_memory)) {}
+
+Loader::~Loader() = default;
+
+void Loader::start_epoch(int64_t epoch, int64_t first_batch) {
+    state_->start(epoch, first_batch);
+}
+
+const Batch* Loader::next() {
+    State& state = *state_;
+    const auto ring = static_cast<int64_t>(state.slots.size());
+    for (;;) {
+        std::unique_lock<std::mutex> lock(state.mutex);
+        if (state.holds_batch) {
+            // The slot of the batch before becomes the slot of the one a whole ring later.
+            const int64_t later = state.read_batch + ring;
+            Slot& slot = state.slots[static_cast<size_t>(state.read_batch % ring)];
+            if (later < state.batches) slot.todo = state.range_of(later).count;
+            state.free_until = later + 1;
+            ++state.read_batch;
+            state.holds_batch = false;
+            state.work_ready.notify_all();
+        }
+        if (!state.running || state.read_batch >= state.batches) return nullptr;
+        Slot& slot = state.slots[static_cast<size_t>(state.read_batch % ring)];
+        const auto begin = std::chrono::steady_clock::now();
+        state.batch_ready.wait(lock, [&] { return slot.todo == 0; });
+        state.waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        state.holds_batch = true;
+        lock.unlock();
+        if (const Batch* batch = state.deliver(slot)) return batch;
+    }
+}
+
+void Loader::stop() {
+    state_->halt();
+}
+
+int64_t Loader::batches_per_epoch() const {
+    return state_->batches;
+}
+double Loader::wait_seconds() const {
+    return state_->waited;
+}
+const std::vector<BadPicture>& Loader::bad() const {
+    return state_->bad;
+}
+int64_t Loader::memory_bytes() const {
+    return state_->slot_bytes * static_cast<int64_t>(state_->slots.size());
+}
+int Loader::workers() const {
+    return static_cast<int>(state_->threads.size());
+}
+
+}  // namespace rn50

@@ -1,0 +1,159 @@
+#include "pipeline/resize.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "base/error.h"
+#include "base/math.h"
+#include "pipeline/kernels.h"
+
+namespace rn50 {
+
+namespace pipeline {
+namespace v2 {
+extern const ResizeKernels table;
+}
+namespace v3 {
+extern const ResizeKernels table;
+}
+namespace v4 {
+extern const ResizeKernels table;
+}
+}  // namespace pipeline
+
+const ResizeKernels* resize_kernels_for(const char* isa) {
+    __builtin_cpu_init();
+    const bool has_v3 =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    const bool has_v4 = has_v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512cd");
+    if (!std::strcmp(isa, "v4")) return has_v4 ? &pipeline::v4::table : nullptr;
+    if (!std::strcmp(isa, "v3")) return has_v3 ? &pipeline::v3::table : nullptr;
+    return std::strcmp(isa, "v2") ? nullptr : &pipeline::v2::table;
+}
+
+const ResizeKernels& resize_kernels() {
+    static const ResizeKernels& chosen = []() -> const ResizeKernels& {
+        const char* asked = std::getenv("RN50_ISA");
+        for (const char* isa : {"v4", "v3"}) {
+            if (asked && std::strcmp(asked, isa) < 0) continue;
+            if (const ResizeKernels* table = resize_kernels_for(isa)) return *table;
+        }
+        return *resize_kernels_for("v2");
+    }();
+    return chosen;
+}
+
+namespace {
+
+constexpr int64_t max_side = int64_t{1} << 24;
+
+int64_t ceil_to_int(double x) {
+    const auto whole = static_cast<int64_t>(x);
+    return whole < x ? whole + 1 : whole;
+}
+
+/// Rounds the exact weights of one output position to fixed point so that they add up to 1 << shift exactly: a flat
+/// picture stays what it is.
+void to_fixed_point(const double* exact, int64_t n, int shift, int16_t* weights) {
+    const int32_t one = int32_t{1} << shift;
+    int32_t rest = one;
+    int64_t largest = 0;
+    for (int64_t t = 0; t < n; ++t) {
+        weights[t] = static_cast<int16_t>(exact[t] * one + 0.5);
+        rest -= weights[t];
+        if (exact[t] > exact[largest]) largest = t;
+    }
+    weights[largest] = static_cast<int16_t>(weights[largest] + rest);
+}
+
+}  // namespace
+
+void Resizer::make_filter(int64_t in_size, double in0, double in1, int64_t out_size, std::vector<double>& exact,
+                          Filter& filter) {
+    const double scale = (in1 - in0) / static_cast<double>(out_size);
+    const double stretch = scale < 1 ? 1 : scale;  // the triangle reaches one output pixel, or one input pixel, far
+    const int64_t room = align_up(ceil_to_int(stretch) * 2 + 1, 4);
+    filter.taps = room;
+    filter.first.resize(static_cast<size_t>(out_size));
+    filter.count.resize(static_cast<size_t>(out_size));
+    filter.weights.assign(static_cast<size_t>(out_size * room), 0);
+    exact.assign(static_cast<size_t>(out_size * room), 0);
+    double largest = 0;
+    for (int64_t x = 0; x < out_size; ++x) {
+        const double center = in0 + (static_cast<double>(x) + 0.5) * scale;
+        auto begin = static_cast<int64_t>(center - stretch + 0.5);
+        auto end = static_cast<int64_t>(center + stretch + 0.5);
+        if (begin < 0) begin = 0;
+        if (end > in_size) end = in_size;
+        double* weights = &exact[static_cast<size_t>(x * room)];
+        double sum = 0;
+        for (int64_t t = 0; t < end - begin; ++t) {
+            double distance = (static_cast<double>(begin + t) + 0.5 - center) / stretch;
+            if (distance < 0) distance = -distance;
+            weights[t] = distance < 1 ? 1 - distance : 0;
+            sum += weights[t];
+        }
+        for (int64_t t = 0; t < end - begin; ++t) {
+            weights[t] /= sum;
+            if (weights[t] > largest) largest = weights[t];
+        }
+        filter.first[static_cast<size_t>(x)] = static_cast<int32_t>(begin);
+        filter.count[static_cast<size_t>(x)] = static_cast<int32_t>(end - begin);
+    }
+    // As many bits as fit 16-bit weights, and sums of 255 times the weights in 32 bits. One is kept back for the
+    // rounding.
+    filter.shift = 8;
+    while (filter.shift < 22 && largest * static_cast<double>(int32_t{2} << filter.shift) < 32000)
+        ++filter.shift;
+    for (int64_t x = 0; x < out_size; ++x)
+        to_fixed_point(&exact[static_cast<size_t>(x * room)], filter.count[static_cast<size_t>(x)], filter.shift,
+                       &filter.weights[static_cast<size_t>(x * room)]);
+}
+
+void Resizer::bilinear(const PictureView& src, const Box& box, uint8_t* dst, int64_t dst_h, int64_t dst_w,
+                       int64_t dst_stride) {
+    RN50_REQUIRE(src.height > 0 && src.width > 0 && src.height < max_side && src.width < max_side && dst_h > 0 &&
+                     dst_w > 0 && dst_h < max_side && dst_w < max_side,
+                 "resize from ", src.width, "x", src.height, " to ", dst_w, "x", dst_h);
+    RN50_REQUIRE(box.x0 >= 0 && box.y0 >= 0 && box.x1 > box.x0 && box.y1 > box.y0 &&
+                     box.x1 <= static_cast<double>(src.width) && box.y1 <= static_cast<double>(src.height),
+                 "box ", box.x0, ",", box.y0, " to ", box.x1, ",", box.y1, " in a picture of ", src.width, "x",
+                 src.height);
+    make_filter(src.width, box.x0, box.x1, dst_w, exact_weights_, horizontal_);
+    make_filter(src.height, box.y0, box.y1, dst_h, exact_weights_, vertical_);
+    const ResizeKernels& kernels = resize_kernels();
+
+    // The horizontal pass, for the rows that the vertical pass reads.
+    const int64_t begin = vertical_.first.front(), end = vertical_.first.back() + vertical_.count.back();
+    const int64_t row_bytes = dst_w * 3;
+    rows_.resize(static_cast<size_t>((end - begin) * row_bytes));
+    // The kernel reads groups of taps whole, past the end of the row; near the picture's end there may be nothing
+    // there.
+    const int64_t reach = (src.width + horizontal_.taps) * 3 + 16;
+    const int64_t src_bytes = (src.height - 1) * src.stride + src.width * 3;
+    padded_row_.resize(static_cast<size_t>(reach));
+    for (int64_t y = begin; y < end; ++y) {
+        const uint8_t* row = src.data + y * src.stride;
+        if (src_bytes - y * src.stride < reach) {
+            std::memcpy(padded_row_.data(), row, static_cast<size_t>(src.width * 3));
+            row = padded_row_.data();
+        }
+        kernels.row(row, horizontal_.first.data(), horizontal_.weights.data(), horizontal_.taps, horizontal_.shift,
+                    &rows_[static_cast<size_t>((y - begin) * row_bytes)], dst_w);
+    }
+    for (int64_t y = 0; y < dst_h; ++y) {
+        const auto at = static_cast<size_t>(y);
+        kernels.column(&rows_[static_cast<size_t>((vertical_.first[at] - begin) * row_bytes)], row_bytes,
+                       vertical_.count[at], &vertical_.weights[at * static_cast<size_t>(vertical_.taps)],
+                       vertical_.shift, dst + y * dst_stride, row_bytes);
+    }
+}
+
+void resize_bilinear_antialias(const uint8_t* src, int64_t src_h, int64_t src_w, const Box& box, uint8_t* dst,
+                               int64_t dst_h, int64_t dst_w) {
+    Resizer().bilinear({src, src_h, src_w, src_w * 3}, box, dst, dst_h, dst_w, dst_w * 3);
+}
+
+}  // namespace rn50

@@ -1,0 +1,233 @@
+// PNG, BMP and TGA by stb_image. It forgives much; what it forgives at the cost of pixels is caught here: a file that
+// is cut short, a chunk whose checksum is wrong, memory without bound.
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#include "pipeline/formats.h"
+
+namespace {
+
+/// The most that stb_image may ask for at once on this thread: a small file can unpack to gigabytes.
+thread_local size_t stb_limit = 0;
+
+void* stb_allocate(size_t bytes) {
+    return bytes <= stb_limit ? std::malloc(bytes) : nullptr;
+}
+void* stb_reallocate(void* old, size_t bytes) {
+    return bytes <= stb_limit ? std::realloc(old, bytes) : nullptr;
+}
+
+}  // namespace
+
+#define STBI_MALLOC(bytes) stb_allocate(bytes)
+#define STBI_REALLOC(old, bytes) stb_reallocate(old, bytes)
+#define STBI_FREE(memory) std::free(memory)
+#define STB_IMAGE_STATIC
+#define STB_IMAGE_IMPLEMENTATION
+#define STBI_ONLY_PNG
+#define STBI_ONLY_BMP
+#define STBI_ONLY_TGA
+#define STBI_NO_STDIO
+#define STBI_NO_LINEAR
+#define STBI_NO_HDR
+#define STBI_FAILURE_USERMSG
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#include <stb/stb_image.h>
+#pragma GCC diagnostic pop
+
+namespace rn50::formats {
+
+namespace {
+
+/// Feeds stb_image from memory and notices when it wants more than there is; then it makes zeros up without a word.
+class Reader {
+  public:
+    explicit Reader(Bytes bytes) : bytes_(bytes) {}
+    bool ran_dry() const { return ran_dry_; }
+
+    static int read(void* user, char* data, int size) {
+        auto& self = *static_cast<Reader*>(user);
+        if (!self.buffer_) self.buffer_ = data;
+        const size_t left = self.bytes_.size - self.at_;
+        const size_t n = left < static_cast<size_t>(size) ? left : static_cast<size_t>(size);
+        std::memcpy(data, self.bytes_.data + self.at_, n);
+        self.at_ += n;
+        // Its own small buffer (the first place it reads to) is filled ahead of need; all else is needed.
+        if (data == self.buffer_ ? n == 0 : n < static_cast<size_t>(size)) self.ran_dry_ = true;
+        return static_cast<int>(n);
+    }
+    static void skip(void* user, int n) {
+        auto& self = *static_cast<Reader*>(user);
+        if (n < 0) {
+            const size_t back = static_cast<size_t>(-static_cast<int64_t>(n));
+            self.at_ -= back < self.at_ ? back : self.at_;
+            return;
+        }
+        const size_t left = self.bytes_.size - self.at_;
+        self.at_ += left < static_cast<size_t>(n) ? left : static_cast<size_t>(n);
+    }
+    static int at_end(void* user) {
+        const auto& self = *static_cast<Reader*>(user);
+        return self.at_ == self.bytes_.size;
+    }
+    static constexpr stbi_io_callbacks callbacks{read, skip, at_end};
+
+  private:
+    Bytes bytes_;
+    size_t at_ = 0;
+    char* buffer_ = nullptr;
+    bool ran_dry_ = false;
+};
+
+template <class T>
+struct Pixels {
+    explicit Pixels(T* pixels) : data(pixels) {}
+    ~Pixels() { stbi_image_free(data); }
+    Pixels(const Pixels&) = delete;
+    Pixels& operator=(const Pixels&) = delete;
+    T* data;
+};
+
+Error stb_failure() {
+    const char* reason = stbi_failure_reason();
+    return bad_picture(reason ? reason : "damaged");
+}
+
+/// Reads the header and makes room; sets the limit of what stb_image may take.
+void read_size(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
+    if (bytes.size > INT32_MAX) throw bad_picture("the file is larger than 2 GB");
+    Reader reader(bytes);
+    int width = 0, height = 0, channels = 0;
+    stb_limit = 1 << 16;
+    if (!stbi_info_from_callbacks(&Reader::callbacks, &reader, &width, &height, &channels)) throw stb_failure();
+    // A BMP stored from top to bottom has a negative height.
+    set_size(picture, height < 0 ? -static_cast<int64_t>(height) : height, width, limits);
+    // 16 bits x 4 channels, a filter byte a row (seven times in interlaced files), and buffers that grow by doubling.
+    const size_t unpacked = static_cast<size_t>(height) * (static_cast<size_t>(width) * 8 + 16);
+    stb_limit += 2 * unpacked + 2 * bytes.size;
+}
+
+void decode_8_bit(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
+    read_size(bytes, limits, picture);
+    Reader reader(bytes);
+    int width = 0, height = 0, channels = 0;
+    const Pixels<stbi_uc> pixels(stbi_load_from_callbacks(&Reader::callbacks, &reader, &width, &height, &channels, 3));
+    if (reader.ran_dry()) throw bad_picture("the file is cut short");
+    if (!pixels.data) throw stb_failure();
+    RN50_REQUIRE(width == picture.width && height == picture.height, "stb_image changed its mind about the size");
+    std::memcpy(picture.rgb.data(), pixels.data, picture.rgb.size());
+}
+
+void decode_16_bit(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
+    read_size(bytes, limits, picture);
+    Reader reader(bytes);
+    int width = 0, height = 0, channels = 0;
+    const Pixels<stbi_us> pixels(
+        stbi_load_16_from_callbacks(&Reader::callbacks, &reader, &width, &height, &channels, 3));
+    if (!pixels.data) throw stb_failure();
+    RN50_REQUIRE(width == picture.width && height == picture.height, "stb_image changed its mind about the size");
+    uint8_t* dst = picture.rgb.data();
+    for (size_t i = 0; i < picture.rgb.size(); ++i)
+        dst[i] = static_cast<uint8_t>((pixels.data[i] + 128u) / 257u);  // round(value / 257)
+}
+
+uint32_t little_endian(const uint8_t* p, int n) {
+    uint32_t value = 0;
+    while (n-- > 0)
+        value = value << 8 | p[n];
+    return value;
+}
+
+/// Refuses bitmaps that stb_image would get wrong: it looks indices up in a palette of 256 whatever its true length.
+void check_bmp(Bytes bytes) {
+    if (bytes.size < 54) throw bad_picture("the BMP is cut short");
+    const uint8_t* data = bytes.data;
+    const size_t offset = little_endian(data + 10, 4), header = little_endian(data + 14, 4);
+    if (header == 12) throw bad_picture("the file is an OS/2 bitmap, which is not read");
+    const auto width = static_cast<int32_t>(little_endian(data + 18, 4));
+    const auto height = static_cast<int32_t>(little_endian(data + 22, 4));
+    const uint32_t bits = little_endian(data + 28, 2), compression = little_endian(data + 30, 4);
+    if (compression == 1 || compression == 2) throw bad_picture("the BMP is run-length compressed, which is not read");
+    if ((bits != 1 && bits != 4 && bits != 8) || offset < 14 + header)
+        return;  // no palette; or for stb_image to refuse
+    const size_t entries = (offset - 14 - header) / 4;
+    if (entries >= size_t{1} << bits || width <= 0) return;
+    const size_t stride = (static_cast<size_t>(width) * bits + 31) / 32 * 4;
+    const auto rows = static_cast<size_t>(height < 0 ? -static_cast<int64_t>(height) : height);
+    if (bytes.size < offset || (bytes.size - offset) / stride < rows) throw bad_picture("the BMP is cut short");
+    for (size_t y = 0; y < rows; ++y) {
+        const uint8_t* row = data + offset + y * stride;
+        for (size_t bit = 0; bit < static_cast<size_t>(width) * bits; bit += bits) {
+            const unsigned index = row[bit / 8] >> (8 - bits - bit % 8) & ((1u << bits) - 1);
+            if (index >= entries) throw bad_picture("the BMP uses a colour that its palette does not have");
+        }
+    }
+}
+
+struct CrcTable {
+    uint32_t entries[256];
+    constexpr CrcTable() : entries() {
+        for (uint32_t n = 0; n < 256; ++n) {
+            uint32_t c = n;
+            for (int bit = 0; bit < 8; ++bit)
+                c = c & 1 ? 0xEDB88320u ^ c >> 1 : c >> 1;
+            entries[n] = c;
+        }
+    }
+};
+
+/// CRC-32 as PNG and zlib have it.
+uint32_t crc32(const uint8_t* data, size_t size) {
+    static constexpr CrcTable table;
+    uint32_t crc = ~0u;
+    for (size_t i = 0; i < size; ++i)
+        crc = table.entries[(crc ^ data[i]) & 255] ^ crc >> 8;
+    return ~crc;
+}
+
+uint32_t big_endian(const uint8_t* p) {
+    return static_cast<uint32_t>(p[0]) << 24 | static_cast<uint32_t>(p[1]) << 16 | static_cast<uint32_t>(p[2]) << 8 |
+           p[3];
+}
+
+/// Walks over the chunks up to the last one: all there, and those that hold the picture undamaged.
+void check_png_chunks(Bytes bytes) {
+    size_t at = 8;
+    for (;;) {
+        if (bytes.size - at < 12) throw bad_picture("the PNG is cut short");
+        const uint8_t* chunk = bytes.data + at;
+        const size_t length = big_endian(chunk);
+        const uint8_t* type = chunk + 4;
+        if (at == 8 && (std::memcmp(type, "IHDR", 4) != 0 || length != 13)) throw bad_picture("the PNG has no header");
+        if (bytes.size - at - 12 < length) throw bad_picture("the PNG is cut short");
+        const bool critical = !(type[0] & 0x20);
+        if (critical && crc32(type, length + 4) != big_endian(chunk + 8 + length))
+            throw bad_picture("a PNG chunk is damaged (its checksum is wrong)");
+        if (std::memcmp(type, "IEND", 4) == 0) return;
+        at += 12 + length;
+    }
+}
+
+}  // namespace
+
+void decode_png(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
+    check_png_chunks(bytes);
+    const int bits = bytes.data[24];  // the header's bit depth
+    if (bits == 16)
+        decode_16_bit(bytes, limits, picture);
+    else
+        decode_8_bit(bytes, limits, picture);
+}
+
+void decode_bmp(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
+    check_bmp(bytes);
+    decode_8_bit(bytes, limits, picture);
+}
+
+void decode_tga(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
+    decode_8_bit(bytes, limits, picture);
+}
+
+}  // namespace rn50::formats
