@@ -122,14 +122,14 @@ void scratch(Canvas& canvas, Random& random, const Look& look, const Traits& tra
 /// Corrosion or gas bubbles: small round dark holes with a bright burr around them, scattered or in a nest.
 void pit(Canvas& canvas, const Noise& noise, Random& random, const Traits& traits) {
     std::vector<float> hole = no_cover(canvas), burr = no_cover(canvas);
-    const int number = traits.several ? pick_int(random, 8, 14) : pick_int(random, 3, 5);
+    const int number = traits.several ? pick_int(random, 8, 12) : pick_int(random, 3, 5);
     const float typical = traits.length(random, 5.5, 7.0, 8.0, 11.0);
     constexpr float kBurr = 1.6f;  // its reach, in radii of the hole
     const Point nest = place(random, 80);
     for (int i = 0; i < number; ++i) {
         const float radius = typical * pick(random, 0.75, 1.25);
         Point at = place(random, 40);
-        if (!traits.second) at = nest + direction(random.uniform(0, 1)) * pick(random, 0, 26.0 + 3.0 * number);
+        if (!traits.second) at = nest + direction(random.uniform(0, 1)) * pick(random, 0, 34.0 + 3.5 * number);
         const float squash = pick(random, 0.8, 1.0);
         for_box(canvas, at, at, radius * kBurr * 1.2f, [&](size_t pixel, float x, float y) {
             const float dx = (x - at.x) / radius, dy = (y - at.y) / (radius * squash);
@@ -142,7 +142,7 @@ void pit(Canvas& canvas, const Noise& noise, Random& random, const Traits& trait
     for (size_t i = 0; i < hole.size(); ++i) {
         if (hole[i] > 0.0f) burr[i] = 0.0f;
     }
-    apply(canvas, burr, {pick(random, 0.3, 0.6) * traits.strength, 0.0f});
+    apply(canvas, burr, {pick(random, 0.25, 0.5) * traits.strength, 0.0f});
     apply(canvas, hole, {-pick(random, 0.65, 0.85) * traits.strength, -0.55f * typical * traits.strength});
 }
 
@@ -210,9 +210,9 @@ void inclusion(Canvas& canvas, const Noise& noise, Random& random, const Traits&
     const float tone = traits.second ? pick(random, 0.88, 1.05) : pick(random, 0.08, 0.16);
     const float rise = pick(random, 0.8, 2.0);
     for (int i = 0; i < number; ++i) {
-        const float radius = traits.length(random, 13, 17, 20, 33);
+        const float radius = traits.length(random, 15, 19, 22, 34);
         const Point centre = place(random, 65);
-        const Blob blob = random_blob(random, centre, radius, 0.45f, 0.22f);
+        const Blob blob = random_blob(random, centre, radius, 0.35f, 0.16f);
         for_box(canvas, centre, centre, radius * 1.6f, [&](size_t pixel, float x, float y) {
             const float cover = clamp01(-blob.at(noise, x, y) * radius / 1.6f);
             if (cover <= 0.0f) return;
@@ -256,11 +256,11 @@ void stain(Canvas& canvas, const Noise& noise, Random& random, const Traits& tra
 void dent(Canvas& canvas, Random& random, const Look& look, const Traits& traits) {
     const int number = traits.several ? pick_int(random, 2, 3) : 1;
     for (int i = 0; i < number; ++i) {
-        const float radius = traits.length(random, 20, 27, 32, 52);
-        const float squash = traits.second ? pick(random, 0.4, 0.6) : pick(random, 0.85, 1.0);
+        const float radius = traits.length(random, 24, 30, 34, 52);
+        const float squash = traits.second ? pick(random, 0.5, 0.65) : pick(random, 0.85, 1.0);
         const Point centre = place(random, 65);
         const Point axis = chance(random, 0.5) ? look.grain : normal(look.grain);
-        const float depth = pick(random, 0.34, 0.46) * radius * squash * traits.strength;
+        const float depth = pick(random, 0.44, 0.6) * radius * squash * traits.strength;
         for_box(canvas, centre, centre, radius, [&](size_t pixel, float x, float y) {
             const float u = ((x - centre.x) * axis.x + (y - centre.y) * axis.y) / radius;
             const float v = ((y - centre.y) * axis.x - (x - centre.x) * axis.y) / (radius * squash);
