@@ -80,6 +80,9 @@ TEST_CASE("metrics: ranks merge to the same sums as one") {
         whole.add(answers.logits[i].data(), answers.labels[i], 0.5);
         (i % 3 ? first : second).add(answers.logits[i].data(), answers.labels[i], 0.5);
     }
+    const std::vector<float> unusable(classes, std::numeric_limits<float>::quiet_NaN());
+    for (EvalMetrics* one : {&whole, &whole, &first, &second})
+        one->add(unusable.data(), 2, 0.5);
     std::vector<double> sum = first.flat();
     const std::vector<double> other = second.flat();
     for (size_t i = 0; i < sum.size(); ++i)
