@@ -86,9 +86,19 @@ std::vector<float> no_cover(const Canvas& canvas) {
     return std::vector<float>(canvas.albedo.values.size(), 0.0f);
 }
 
+/// Ridges along the way of the tool, so that no furrow is smooth, nor its edge a line.
+void fray(const Canvas& canvas, const Noise& noise, std::vector<float>& cover, Point way) {
+    for_box(canvas, {0, 0}, {kWidth, kWidth}, 0, [&](size_t pixel, float x, float y) {
+        if (cover[pixel] <= 0.0f) return;
+        const float along = x * way.x + y * way.y, across = y * way.x - x * way.y;
+        const float ridge = noise.at(along / 17.0f, across / 0.8f) + 0.5f * noise.at(along / 3.0f, across / 0.5f);
+        cover[pixel] = std::max(cover[pixel] * (0.9f + 0.4f * ridge), 0.0f);
+    });
+}
+
 /// Something hard was dragged over the surface: long, straight or slightly bent, bright where the metal lies bare.
-void scratch(Canvas& canvas, Random& random, const Look& look, const Traits& traits) {
-    std::vector<float> cover = no_cover(canvas);
+void scratch(Canvas& canvas, const Noise& noise, Random& random, const Look& look, const Traits& traits) {
+    std::vector<float> furrow = no_cover(canvas), hairs = no_cover(canvas);
     const int number = traits.several ? pick_int(random, 2, 4) : 1;
     const double lean = random.uniform(-0.12, 0.12);
     const float half = traits.length(random, 1.9, 2.5, 2.7, 3.6);
@@ -105,18 +115,24 @@ void scratch(Canvas& canvas, Random& random, const Look& look, const Traits& tra
             const float taper = std::min({1.0f, 0.25f + 6.0f * t, 0.25f + 4.0f * (1.0f - t)});
             knots.push_back({middle + way * ((t - 0.5f) * length) + normal(way) * (off * bend), half * taper});
         }
-        stroke(canvas, cover, knots);
+        stroke(canvas, furrow, knots);
         // What scratches has more than one edge: hair lines run beside the furrow for a part of its way.
         for (int hair = pick_int(random, 0, 3); hair > 0; --hair) {
             const size_t first = random.below(kSegments / 2), last = first + 3 + random.below(kSegments / 2 - 2);
             const float aside = pick(random, -3.0, 3.0) * half;
             std::vector<Knot> line;
-            for (size_t k = first; k <= last; ++k)
-                line.push_back({knots[k].at + normal(way) * aside, 0.3f * half});
-            stroke(canvas, cover, line);
+            for (size_t k = first; k <= last; ++k) {
+                const float end = k == first || k == last ? 0.1f : 0.35f;
+                line.push_back({knots[k].at + normal(way) * aside, end * half});
+            }
+            stroke(canvas, hairs, line);
         }
     }
-    apply(canvas, cover, {pick(random, 0.75, 1.0) * traits.strength, -0.5f * half * traits.strength});
+    const Point turn = direction((traits.second ? 0.25 : 0.0) + lean);
+    fray(canvas, noise, furrow, look.grain * turn.x + normal(look.grain) * turn.y);
+    const float tone = pick(random, 0.75, 1.0) * traits.strength;
+    apply(canvas, furrow, {tone, -0.5f * half * traits.strength});
+    apply(canvas, hairs, {0.8f * tone, -0.15f * half * traits.strength});
 }
 
 /// Corrosion or gas bubbles: small round dark holes with a bright burr around them, scattered or in a nest.
@@ -330,7 +346,7 @@ void draw_defect(Canvas& canvas, const Noise& noise, Random& random, const Look&
         case Defect::none:
             break;
         case Defect::scratch:
-            scratch(canvas, random, look, traits);
+            scratch(canvas, noise, random, look, traits);
             break;
         case Defect::pit:
             pit(canvas, noise, random, traits);

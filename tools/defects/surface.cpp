@@ -109,14 +109,16 @@ void woven(Canvas& canvas, const Noise& noise, Random& random, Point grain, bool
             u += wander * noise.at(v * 0.13f, 77.5f);
             v += wander * noise.at(u * 0.13f, 11.5f);
             const int iu = static_cast<int>(u), iv = static_cast<int>(v);
-            const float fu = 2.0f * (u - static_cast<float>(iu)) - 1.0f,
-                        fv = 2.0f * (v - static_cast<float>(iv)) - 1.0f;
-            const bool warp = twill ? ((iu + iv) & 3) < 2 : ((iu + iv) & 1) != 0;
-            const float across = warp ? fu : fv, along = warp ? fv : fu;
-            const float round = 1.0f - across * across, bulge = 1.0f - 0.45f * along * along;
+            const float pu = u - static_cast<float>(iu), pv = v - static_cast<float>(iv);
+            const int phase = twill ? (iu + iv) & 3 : ((iu + iv) & 1) * 2;
+            const bool warp = phase < 2;
+            const float across = 2.0f * (warp ? pu : pv) - 1.0f, on = warp ? pv : pu;
+            // Where a thread shows it is a float, one or two crossings long, that dives under the others at both ends.
+            const float along = twill ? on + static_cast<float>(phase & 1) - 1.0f : 2.0f * on - 1.0f;
+            const float round = 1.0f - across * across, bulge = 1.0f - 0.75f * along * along * along * along;
             const float thread = warp ? noise.knot(iu, 3) + warp_shade * 6.0f : noise.knot(5, iv);
-            const float fibre = warp ? noise.at(u * 5.0f, v * 1.1f) : noise.at(u * 1.1f, v * 5.0f);
-            albedo[x] += contrast * (round * bulge - 0.6f) + uneven * thread + 0.06f * fibre;
+            const float fibre = warp ? noise.at(u * 7.0f + v, v * 1.3f) : noise.at(u * 1.3f, v * 7.0f + u);
+            albedo[x] += contrast * (round * bulge - 0.55f) + uneven * thread + 0.09f * fibre;
             relief[x] += 0.16f * pitch * round * bulge;
         }
     }
