@@ -151,8 +151,9 @@ TEST_CASE("statistics of a constant channel are its value and 0") {
                                         rig.rubbish(rig.act, desc.dst_shape()), stats);
         const Array got = rig.get(stats);
         for (int64_t c = 0; c < 9; ++c) {
-            CHECK(got[c] == 192);
-            CHECK(got[9 + c] == 0);
+            CHECK(got[c] == doctest::Approx(192).epsilon(1e-6));
+            CHECK(got[9 + c] >= 0);
+            CHECK(got[9 + c] <= 162 * 192e-6 * 192e-6);  // a deviation of a millionth of the value
         }
     });
 }

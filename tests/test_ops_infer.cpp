@@ -42,7 +42,12 @@ void check_infer(Rig& rig, const ConvDesc& prepared, int64_t batch, const naive:
     conv->pack(rig.ctx, rig.put_f32(weights), rig.put(norm), packed);
     const Tensor dst = rig.rubbish(rig.act, desc.dst_shape());
     conv->infer(rig.ctx, rig.put(src, desc.src_dtype), packed, rig.put_act(residual), relu, dst);
-    CHECK_NEAR(rig.get(dst), naive::infer(desc, naive::value(src), weights, norm, residual, relu), rig.tolerance);
+    const Array expected = naive::infer(desc, naive::value(src), weights, norm, residual, relu);
+    CHECK_NEAR(rig.get(dst), expected, rig.tolerance);
+    if (!with_residual) return;
+    const Tensor in_place = rig.put_act(residual);
+    conv->infer(rig.ctx, rig.put(src, desc.src_dtype), packed, in_place, relu, in_place);
+    CHECK_NEAR(rig.get(in_place), expected, rig.tolerance);
 }
 
 }  // namespace
