@@ -194,8 +194,11 @@ void crack(Canvas& canvas, Random& random, const Look& look, const Traits& trait
         const float half = traits.length(random, 2.2, 2.8, 3.0, 3.9);
         const double along_x = look.grain.x * look.grain.x > 0.5f ? 0.0 : 0.25;
         const double heading = along_x + (traits.second ? 0.25 : 0.0) + random.uniform(-0.1, 0.1);
-        const Point start = place(random, 85) + direction(heading) * (-0.45f * length);
-        crack_arm(canvas, cover, random, start, heading, length, half, pick_int(random, 1, 3));
+        const Point middle = place(random, 85);
+        for (const double back : {0.0, 0.5}) {  // it grew both ways from where it opened
+            const float arm = length * pick(random, 0.5, 0.65);
+            crack_arm(canvas, cover, random, middle, heading + back, arm, half, pick_int(random, 1, 2));
+        }
     }
     apply(canvas, cover, {-pick(random, 0.65, 0.85) * traits.strength, -1.2f * traits.strength, 0.35f});
 }
