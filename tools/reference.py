@@ -6,7 +6,7 @@ tests/formula.cpp is the other half of the same formulas. Indices count in PyTor
 The reference is fp32, NCHW. Each file also stores how far PyTorch is from itself (fp64, NHWC, bf16 autocast): by the rule
 of the tolerance table, a tolerance is at most five times that.
 
-    tools/reference.py [--out tests/golden] [--threads N] [--long]
+    tools/reference.py [--out tests/golden] [--only FILE] [--threads N] [--long]
 
 needs torch, torchvision and numpy; --long adds 50 steps of each optimizer to what is printed, and writes nothing of it.
 """
@@ -242,7 +242,8 @@ OPTIMIZERS = {
 }
 RUNS = {  # name: (depth, optimizer, gamma of last norms, batch, size, steps)
     "adamw": (50, "adamw", 0.0, 8, 96, 10),
-    "sgd": (50, "sgd", 0.2, 8, 96, 10),
+    # With gamma 0.2 this one is chaotic at batch 8: PyTorch is 1% of the weights away from itself.
+    "sgd": (50, "sgd", 0.0, 8, 96, 10),
     "sgd_plain_16": (50, "sgd_plain", 0.0, 16, 96, 5),
     "adamw_18": (18, "adamw", 0.0, 8, 64, 10),
     "sgd_18": (18, "sgd", 0.2, 8, 64, 10),
@@ -274,9 +275,11 @@ def train(run, way, steps=None):
 
 
 def run_distance(other, reference):
+    """Changes of the weights too small to rise over the rounding of the weights themselves are not compared."""
     first = reference["losses"][0]
+    changes = {n: v for n, v in reference["change"].items() if v["norm"] >= 1e-3}
     return {"losses": max(abs(a - b) / first for a, b in zip(other["losses"], reference["losses"])),
-            "change": max(distance(other["change"][n]["values"], v["values"]) for n, v in reference["change"].items())}
+            "change": max(distance(other["change"][n]["values"], v["values"]) for n, v in changes.items())}
 
 
 def training_file():
@@ -299,6 +302,7 @@ def main():
     parser = argparse.ArgumentParser(description="writes PyTorch's numbers for the tests")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "tests" / "golden")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", help="one file: resnet50, resnet18, blocks or training")
     parser.add_argument("--long", action="store_true", help="also print 50 steps of each optimizer, smoothed")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -307,6 +311,8 @@ def main():
     files = {"resnet50": lambda: net_file(50, 8, 96), "resnet18": lambda: net_file(18, 8, 64), "blocks": blocks_file,
              "training": training_file}
     for name, make in files.items():
+        if options.only not in (None, name):
+            continue
         content = {"torch": torch.__version__, **make()}
         (options.out / f"{name}.json").write_text(json.dumps(content, separators=(",", ":")) + "\n")
         for part in content.values():
