@@ -92,6 +92,9 @@ touch plain
 check unwritable_output_exits_3 exits 3 "cannot make the folder plain/set" "$program" --out plain/set $small
 check existing_set_exits_3 exits 3 "already there" "$program" --out one $small
 check existing_set_is_kept same one three
+mkdir tuned && echo "epochs = 3" >tuned/rn50.toml
+check draws_beside_a_recipe exits 0 "stays as it is" "$program" --out tuned $small --seed 7
+check tuned_recipe_is_kept equal "$(cat tuned/rn50.toml)" "epochs = 3"
 # A file may take one block here: the first picture cannot be written, as on a full disk.
 full_disk() { (trap '' XFSZ; ulimit -f 1; exec "$program" "$@"); }
 check full_disk_exits_3 exits 3 "cannot write full/" full_disk --out full --size 256 --count 8

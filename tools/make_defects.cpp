@@ -137,10 +137,12 @@ class Drawing {
             make_folders();
             draw_all();
             write_text(work_ / "classes.txt", list_of(classes_));
-            write_text(work_ / "rn50.toml", kRecipe);
-            // The recipe comes last: where it stands, the set is complete.
-            for (const char* name : kProducts)
+            move_into_place(work_ / "classes.txt", out_ / "classes.txt");
+            write_recipe();
+            // train comes last: where it stands, the set is complete.
+            for (const char* name : kFolders) {
                 move_into_place(work_ / name, out_ / name);
+            }
             fs::remove(work_);
         } catch (...) {
             std::error_code ignored;
@@ -158,15 +160,25 @@ class Drawing {
     const std::vector<Split>& splits() const { return splits_; }
 
   private:
-    static constexpr const char* kProducts[] = {"train", "val", "hard", "masks", "classes.txt", "rn50.toml"};
+    static constexpr const char* kFolders[] = {"masks", "hard", "val", "train"};
 
     void refuse_to_overwrite() const {
-        for (const char* name : kProducts) {
+        for (const char* name : kFolders) {
             std::error_code error;
             if (!fs::exists(out_ / name, error)) continue;
             throw Error(Exit::data, cat((out_ / name).string(), " is already there"),
                         "remove it first, or name another folder with --out");
         }
+    }
+
+    /// A recipe that is there may have been tuned by hand: it stays.
+    void write_recipe() const {
+        if (fs::exists(out_ / "rn50.toml")) {
+            log::info(cat((out_ / "rn50.toml").string(), " is already there and stays as it is"));
+            return;
+        }
+        write_text(work_ / "rn50.toml", kRecipe);
+        move_into_place(work_ / "rn50.toml", out_ / "rn50.toml");
     }
 
     void make_folders() const {
@@ -268,7 +280,8 @@ int main(int argc, char** argv) {
         ->capture_default_str()
         ->check(CLI::Range(2, 100'000'000));
     app.add_option("--seed", options.seed, "Another seed draws another set")->capture_default_str();
-    app.add_option("--threads", options.threads, "Threads to draw with; the pictures are the same for any number")
+    app.add_option("--threads", options.threads,
+                   "Threads to draw with, one per core unless told; the pictures are the same for any number")
         ->check(CLI::Range(1, 1024));
     try {
         app.parse(argc, argv);
@@ -285,6 +298,9 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "error: %s\n", error.what());
         if (!error.remedy().empty()) std::fprintf(stderr, "  %s\n", error.remedy().c_str());
         return static_cast<int>(error.code());
+    } catch (const fs::filesystem_error& error) {
+        std::fprintf(stderr, "error: %s\n", error.what());
+        return static_cast<int>(Exit::data);
     } catch (const std::exception& error) {
         std::fprintf(stderr, "error: %s\n", error.what());
         return static_cast<int>(Exit::internal);

@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 using Bytes = std::unique_ptr<unsigned char, decltype(&std::free)>;
 
-const char* const kRemedy = "free some space there, or name another folder with --out";
+const char* const kRemedy = "see that there is room and that you may write there, or name another folder with --out";
 
 void write_bytes(const fs::path& file, const void* bytes, size_t count) {
     std::FILE* out = std::fopen(file.c_str(), "wb");

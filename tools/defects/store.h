@@ -10,7 +10,7 @@ namespace rn50::defects {
 
 /// Makes a folder and those above it.
 void make_folder(const std::filesystem::path& folder);
-/// Renames `from` to `to`, which must not exist.
+/// Renames `from` to `to`; a file that is there is replaced, a folder that holds something is an error.
 void move_into_place(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// `rgb`: size x size x 3. JPEG of quality 90, 4:2:0.
