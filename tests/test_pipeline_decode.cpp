@@ -17,9 +17,9 @@ const std::vector<std::string> files = {
     "baseline.jpg",      "444.jpg",           "progressive.jpg",   "restart.jpg",       "gray.jpg",
     "cmyk.jpg",          "orientation_1.jpg", "orientation_2.jpg", "orientation_3.jpg", "orientation_4.jpg",
     "orientation_5.jpg", "orientation_6.jpg", "orientation_7.jpg", "orientation_8.jpg", "rgb.png",
-    "gray.png",          "bits.png",          "palette.png",       "alpha.png",         "deep.png",
-    "rgb.bmp",           "gray.bmp",          "palette.bmp",       "rgb.tga",           "runs.tga",
-    "rgb.ppm",           "gray.pgm",
+    "stored.png",        "gray.png",          "bits.png",          "palette.png",       "alpha.png",
+    "deep.png",          "rgb.bmp",           "gray.bmp",          "palette.bmp",       "rgb.tga",
+    "runs.tga",          "rgb.ppm",           "gray.pgm",
 };
 
 }  // namespace
@@ -88,9 +88,10 @@ TEST_CASE("pipeline: rubbish in a JPEG is an error when pixels are lost, and not
 }
 
 TEST_CASE("pipeline: damaged PNG data are an error") {
-    std::vector<uint8_t> bytes = read_file(golden_path("rgb.png"));
-    bytes[bytes.size() - 30] ^= 1;  // inside of the last data chunk or its checksum
-    CHECK_THROWS_AS(decode_bytes(bytes), Error);
+    // Not compressed: a damaged pixel is a pixel like any other, and only the checksum tells.
+    std::vector<uint8_t> bytes = read_file(golden_path("stored.png"));
+    bytes[bytes.size() / 2] ^= 1;
+    CHECK(contains(error_of([&] { decode_bytes(bytes); }).what(), "checksum"));
 }
 
 TEST_CASE("pipeline: what is no picture is called by its name") {

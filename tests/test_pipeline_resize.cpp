@@ -40,6 +40,11 @@ TEST_CASE("pipeline: a flat picture stays flat, whatever the sizes") {
             CHECK(dst == std::vector<uint8_t>(dst.size(), 201));
         }
     }
+    const int64_t wide = 300000;  // each weight is a few units of its fixed point
+    const std::vector<uint8_t> src(static_cast<size_t>(wide * 3), 201);
+    uint8_t dst[3];
+    resizer.bilinear({src.data(), 1, wide, wide * 3}, {0, 0, static_cast<double>(wide), 1}, dst, 1, 1, 3);
+    CHECK(dst[0] == 201);
 }
 
 TEST_CASE("pipeline: pixels outside of a view take no part, those around a box do") {

@@ -58,6 +58,7 @@ def pictures():
     exif = Image.Exif()
     exif[0x0112] = 6
     save(rgb, "rgb.png", exif=exif)
+    save(rgb, "stored.png", compress_level=0)
     save(rgb.convert("L"), "gray.png")
     save(rgb.convert("1"), "bits.png")
     save(rgb.quantize(7), "palette.png", bits=4)

@@ -54,18 +54,18 @@ int64_t ceil_to_int(double x) {
     return whole < x ? whole + 1 : whole;
 }
 
-/// Rounds the exact weights of one output position to fixed point so that they add up to 1 << shift exactly: a flat
-/// picture stays what it is.
+/// Rounds the exact weights of one output position to fixed point so that they add up to 1 << shift exactly, by
+/// rounding the running sum: a flat picture stays what it is, however far it is reduced.
 void to_fixed_point(const double* exact, int64_t n, int shift, int16_t* weights) {
-    const int32_t one = int32_t{1} << shift;
-    int32_t rest = one;
-    int64_t largest = 0;
+    const double one = int32_t{1} << shift;
+    double sum = 0;
+    int32_t rounded = 0;
     for (int64_t t = 0; t < n; ++t) {
-        weights[t] = static_cast<int16_t>(exact[t] * one + 0.5);
-        rest -= weights[t];
-        if (exact[t] > exact[largest]) largest = t;
+        sum += exact[t];
+        const auto next = static_cast<int32_t>(sum * one + 0.5);
+        weights[t] = static_cast<int16_t>(next - rounded);
+        rounded = next;
     }
-    weights[largest] = static_cast<int16_t>(weights[largest] + rest);
 }
 
 }  // namespace
