@@ -34,7 +34,7 @@ void fail(j_common_ptr info) {
 /// Warnings that lose no pixel. All others mean that libjpeg made data up.
 bool harmless(int code) {
     return code == JWRN_EXTRANEOUS_DATA || code == JWRN_ADOBE_XFORM || code == JWRN_JFIF_MAJOR ||
-           code == JWRN_NOT_SEQUENTIAL || code == JWRN_BOGUS_ICC;
+           code == JWRN_NOT_SEQUENTIAL;
 }
 
 void emit_message(j_common_ptr info, int level) {
@@ -56,7 +56,8 @@ void check_scans(j_common_ptr info) {
 /// Reads up to the first scan. False: handler.reason says why not.
 bool read_header(jpeg_decompress_struct& info, Handler& handler, Bytes bytes) {
     if (setjmp(handler.jump)) return false;
-    jpeg_mem_src(&info, bytes.data, static_cast<unsigned long>(bytes.size));
+    // Older headers lack the const; the data are only read.
+    jpeg_mem_src(&info, const_cast<uint8_t*>(bytes.data), static_cast<unsigned long>(bytes.size));
     jpeg_read_header(&info, TRUE);
     info.out_color_space = info.num_components == 4 ? JCS_CMYK : JCS_RGB;
     return true;
