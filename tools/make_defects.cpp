@@ -125,9 +125,9 @@ class Drawing {
           out_(options.out),
           work_(out_ / ".drawing"),
           classes_(make_classes(options.classes)),
-          splits_{{"train", 0, options.count, 0.7, 1.0},
-                  {"val", 1, options.count / 4, 0.7, 1.0},
-                  {"hard", 2, options.count / 10, 0.22, 0.5}} {}
+          splits_{{"train", 0, options.count, 0.8, 1.0},
+                  {"val", 1, options.count / 4, 0.8, 1.0},
+                  {"hard", 2, options.count / 10, 0.2, 0.45}} {}
 
     void run() {
         refuse_to_overwrite();

@@ -101,11 +101,11 @@ void scratch(Canvas& canvas, const Noise& noise, Random& random, const Look& loo
     std::vector<float> furrow = no_cover(canvas), hairs = no_cover(canvas);
     const int number = traits.several ? pick_int(random, 2, 4) : 1;
     const double lean = random.uniform(-0.12, 0.12);
-    const float half = traits.length(random, 1.9, 2.5, 2.7, 3.6);
+    const float half = traits.length(random, 2.4, 2.9, 3.0, 3.8);
     for (int i = 0; i < number; ++i) {
         const Point turn = direction((traits.second ? 0.25 : 0.0) + lean + random.uniform(-0.03, 0.03));
         const Point way = look.grain * turn.x + normal(look.grain) * turn.y;
-        const float length = traits.length(random, 85, 120, 135, 215);
+        const float length = traits.length(random, 100, 130, 140, 215);
         const float bend = pick(random, -0.07, 0.07) * length;
         const Point middle = place(random, 75);
         std::vector<Knot> knots;
@@ -139,7 +139,7 @@ void scratch(Canvas& canvas, const Noise& noise, Random& random, const Look& loo
 void pit(Canvas& canvas, const Noise& noise, Random& random, const Traits& traits) {
     std::vector<float> hole = no_cover(canvas), burr = no_cover(canvas);
     const int number = traits.several ? pick_int(random, 8, 12) : pick_int(random, 3, 5);
-    const float typical = traits.length(random, 5.5, 7.0, 8.0, 11.0);
+    const float typical = traits.length(random, 6.5, 8.0, 9.0, 12.0);
     constexpr float kBurr = 1.6f;  // its reach, in radii of the hole
     const Point nest = place(random, 80);
     for (int i = 0; i < number; ++i) {
@@ -190,8 +190,8 @@ void crack(Canvas& canvas, Random& random, const Look& look, const Traits& trait
     std::vector<float> cover = no_cover(canvas);
     const int number = traits.several ? 2 : 1;
     for (int i = 0; i < number; ++i) {
-        const float length = traits.length(random, 90, 115, 130, 190) * (traits.several ? 0.8f : 1.0f);
-        const float half = traits.length(random, 2.2, 2.8, 3.0, 3.9);
+        const float length = traits.length(random, 105, 125, 135, 190) * (traits.several ? 0.8f : 1.0f);
+        const float half = traits.length(random, 2.7, 3.2, 3.4, 4.2);
         const double along_x = look.grain.x * look.grain.x > 0.5f ? 0.0 : 0.25;
         const double heading = along_x + (traits.second ? 0.25 : 0.0) + random.uniform(-0.1, 0.1);
         const Point middle = place(random, 85);
@@ -229,7 +229,7 @@ void inclusion(Canvas& canvas, const Noise& noise, Random& random, const Traits&
     const float tone = traits.second ? pick(random, 0.88, 1.05) : pick(random, 0.08, 0.16);
     const float rise = pick(random, 0.8, 2.0);
     for (int i = 0; i < number; ++i) {
-        const float radius = traits.length(random, 15, 19, 22, 34);
+        const float radius = traits.length(random, 18, 22, 25, 36);
         const Point centre = place(random, 65);
         const Blob blob = random_blob(random, centre, radius, 0.35f, 0.16f);
         for_box(canvas, centre, centre, radius * 1.6f, [&](size_t pixel, float x, float y) {
@@ -248,13 +248,13 @@ void inclusion(Canvas& canvas, const Noise& noise, Random& random, const Traits&
 /// Oil, water or heat: a large soft discolouration through which the surface still shows, often with a dried rim.
 void stain(Canvas& canvas, const Noise& noise, Random& random, const Traits& traits) {
     const int number = traits.several ? pick_int(random, 2, 3) : 1;
-    const float tone = -pick(random, 0.3, 0.48) * traits.strength;
+    const float tone = -pick(random, 0.36, 0.52) * traits.strength;
     const float warm = (traits.second ? -0.7f : 1.0f) * pick(random, 0.1, 0.35) * traits.strength;
     const float rim = pick(random, 0.0, 0.3) * tone;
     const float softness = pick(random, 0.25, 0.6);
     canvas.coloured = true;
     for (int i = 0; i < number; ++i) {
-        const float radius = traits.length(random, 34, 44, 50, 78) * (traits.several ? 0.85f : 1.0f);
+        const float radius = traits.length(random, 40, 48, 54, 80) * (traits.several ? 0.85f : 1.0f);
         const Point centre = place(random, 75);
         const Blob blob = random_blob(random, centre, radius, 0.4f, 0.08f);
         for_box(canvas, centre, centre, radius * 1.6f, [&](size_t pixel, float x, float y) {
@@ -275,7 +275,7 @@ void stain(Canvas& canvas, const Noise& noise, Random& random, const Traits& tra
 void dent(Canvas& canvas, Random& random, const Look& look, const Traits& traits) {
     const int number = traits.several ? pick_int(random, 2, 3) : 1;
     for (int i = 0; i < number; ++i) {
-        const float radius = traits.length(random, 24, 30, 34, 52);
+        const float radius = traits.length(random, 28, 33, 37, 54);
         const float squash = traits.second ? pick(random, 0.5, 0.65) : pick(random, 0.85, 1.0);
         const Point centre = place(random, 65);
         const Point axis = chance(random, 0.5) ? look.grain : normal(look.grain);

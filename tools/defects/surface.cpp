@@ -13,14 +13,14 @@ Point grain_direction(Random& random) {
 }
 
 void brushed(Canvas& canvas, const Noise& noise, Random& random, Point grain) {
-    const float depth = pick(random, 0.6, 1.3);
+    const float depth = pick(random, 0.5, 1.0);
     add_noise(canvas.albedo, noise, random, grain, 150, 1.4f, 0.11f * depth);
     add_noise(canvas.albedo, noise, random, grain, 50, 0.9f, 0.10f * depth);
     add_noise(canvas.albedo, noise, random, grain, 260, 8, 0.06f * depth);
 }
 
 void honed(Canvas& canvas, const Noise& noise, Random& random, Point grain) {
-    const float depth = pick(random, 0.6, 1.3);
+    const float depth = pick(random, 0.5, 1.0);
     const float slope = pick(random, 0.35, 0.6);
     for (const float side : {-1.0f, 1.0f}) {
         const Point raw = grain + normal(grain) * (side * slope);
@@ -62,7 +62,7 @@ void tool_marks(Canvas& canvas, const Noise& noise, Random& random, float pitch,
 
 void turned(Canvas& canvas, const Noise& noise, Random& random, Point grain) {
     const Point centre = Point{128, 128} + direction(random.uniform(0, 1)) * pick(random, 20, 330);
-    const float depth = pick(random, 0.6, 1.2);
+    const float depth = pick(random, 0.5, 1.0);
     tool_marks(canvas, noise, random, pick(random, 2.2, 5.0), 0.5f, 0.2f * depth, [centre](float x, float y) {
         const float dx = x - centre.x, dy = y - centre.y;
         return std::sqrt(dx * dx + dy * dy);
@@ -84,7 +84,7 @@ void turned(Canvas& canvas, const Noise& noise, Random& random, Point grain) {
 void milled(Canvas& canvas, const Noise& noise, Random& random, Point grain) {
     const float radius = pick(random, 190, 420);
     const float axis = pick(random, -40, 40);
-    const float depth = pick(random, 0.6, 1.2);
+    const float depth = pick(random, 0.5, 1.0);
     tool_marks(canvas, noise, random, pick(random, 8, 15), 0.6f, 0.19f * depth, [=](float x, float y) {
         const float u = (x - 128) * grain.x + (y - 128) * grain.y, v = (y - 128) * grain.x - (x - 128) * grain.y - axis;
         return u + std::sqrt(std::max(radius * radius - v * v, 100.0f)) + 400.0f;
@@ -125,7 +125,7 @@ void woven(Canvas& canvas, const Noise& noise, Random& random, Point grain, bool
 }
 
 void cast_skin(Canvas& canvas, const Noise& noise, Random& random, Point grain) {
-    const float depth = pick(random, 0.6, 1.2), coarse = pick(random, 0.8, 1.3);
+    const float depth = pick(random, 0.5, 1.0), coarse = pick(random, 0.8, 1.3);
     add_noise(canvas.relief, noise, random, grain, 10 * coarse, 10 * coarse, 1.9f * depth);
     add_noise(canvas.relief, noise, random, direction(0.1), 4.3f * coarse, 4.3f * coarse, 0.75f * depth);
     add_noise(canvas.relief, noise, random, direction(0.2), 1.8f, 1.8f, 0.3f * depth);
@@ -133,7 +133,7 @@ void cast_skin(Canvas& canvas, const Noise& noise, Random& random, Point grain) 
 }
 
 void blasted(Canvas& canvas, const Noise& noise, Random& random, Point grain) {
-    const float depth = pick(random, 0.6, 1.2);
+    const float depth = pick(random, 0.5, 1.0);
     add_noise(canvas.relief, noise, random, grain, 2.4f, 2.4f, 0.55f * depth);
     add_noise(canvas.relief, noise, random, direction(0.1), 1.3f, 1.3f, 0.22f * depth);
     add_noise(canvas.albedo, noise, random, direction(0.07), 1.5f, 1.5f, 0.08f * depth);
