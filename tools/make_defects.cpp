@@ -127,7 +127,7 @@ class Drawing {
           classes_(make_classes(options.classes)),
           splits_{{"train", 0, options.count, 0.8, 1.0},
                   {"val", 1, options.count / 4, 0.8, 1.0},
-                  {"hard", 2, options.count / 10, 0.2, 0.45}} {}
+                  {"hard", 2, options.count / 10, 0.25, 0.6}} {}
 
     void run() {
         refuse_to_overwrite();
