@@ -144,7 +144,7 @@ $(BUILD)/make_defects: $(DEFECTS_OBJECTS) $(BASE_OBJECTS) $(BUILD)/sources
 	@$(CXX) $(BASE_FLAGS) $(CXXFLAGS) $(LDFLAGS) $(filter %.o,$^) -ljpeg -lpthread -o $@
 
 $(LIBRARY): $(LIB_OBJECTS) $(BUILD)/sources
-	@rm -f $@; ar rcs $@ $(LIB_OBJECTS)
+	@rm -f $@; ar qcs $@ $(LIB_OBJECTS)
 
 $(MAIN_OBJECT) $(PLAIN:%.cpp=$(BUILD)/%.o) $(DEFECTS_OBJECTS): $(BUILD)/%.o: %.cpp $(BUILD)/flags
 	@mkdir -p $(@D)
