@@ -76,13 +76,12 @@ demo: setup
 	./$(PROGRAM) train '$(DATA)/'
 
 clean:
-	rm -rf build rn50 rn50_cuda.so
+	rm -rf build rn50
 
 # --- how things are compiled ---------------------------------------------------------------------------------------------
 find_cpp = $(wildcard $(1)/*.cpp $(1)/*/*.cpp $(1)/*/*/*.cpp)
 SOURCES := $(sort $(call find_cpp,src))
 TESTS := $(sort $(wildcard tests/*.cpp))
-CUDA := $(sort $(wildcard cuda/*.cu))
 
 # A file named kernels.cpp is compiled once for each of these; the running processor picks one (RN50_ISA names it). Its wide
 # vectors stay inside the file, so how they would be passed between files (-Wpsabi) does not matter.
