@@ -53,7 +53,8 @@ class Conv {
     virtual int64_t packed_bytes() const = 0;
     /// packed = weights * norm.scale by output channel, with bias norm.shift.
     void pack(Context& ctx, const Tensor& weights, const Norm& norm, const Tensor& packed);
-    /// dst = conv(src, packed) + bias (+ residual), then max(0, .) if relu. residual: dst's shape, may be absent.
+    /// dst = conv(src, packed) + bias (+ residual), then max(0, .) if relu. residual: dst's shape, may
+    /// be absent, or dst itself (in place).
     void infer(Context& ctx, const Activation& src, const Tensor& packed, const Tensor& residual, bool relu,
                const Tensor& dst);
 
@@ -226,9 +227,12 @@ class Backend {
                                         const Tensor& state) = 0;
     virtual void do_join(const Activation& a, const Activation& b, const Tensor& dst) = 0;
     virtual void do_max_pool(const Activation& src, const Tensor& dst) = 0;
-    virtual void do_max_pool_backward(const Activation& src, const Tensor& diff_dst, const DiffSrc& diff_src) = 0;
+    virtual int64_t max_pool_workspace_bytes(const Shape& src) const = 0;  ///< of the backward, as avg_pool's
+    virtual int64_t avg_pool_workspace_bytes(const Shape& src) const = 0;
+    virtual void do_max_pool_backward(const Activation& src, const Tensor& diff_dst, const DiffSrc& diff_src,
+                                      const Tensor& workspace) = 0;
     virtual void do_avg_pool(const Tensor& src, const Tensor& dst) = 0;
-    virtual void do_avg_pool_backward(const Tensor& diff_dst, const DiffSrc& diff_src) = 0;
+    virtual void do_avg_pool_backward(const Tensor& diff_dst, const DiffSrc& diff_src, const Tensor& workspace) = 0;
     virtual void do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) = 0;
     virtual void do_softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float smoothing,
                                           const Tensor& state, const Tensor& loss, const Tensor& diff_logits) = 0;

@@ -1,0 +1,200 @@
+// The checked entries of the ops that need no preparation.
+#include "backend/backend.h"
+
+#include "backend/checks.h"
+#include "backend/profile.h"
+
+namespace rn50 {
+
+namespace {
+
+const std::string norm_name = "norm", join_name = "join", pool_name = "pool", loss_name = "loss",
+                  optimizer_name = "optimizer";
+
+void check_norm(const Norm& norm, int64_t channels) {
+    for (const Tensor* part : {&norm.scale, &norm.shift, &norm.mean, &norm.inv_std})
+        check_tensor(*part, DType::f32, {channels}, "norm");
+}
+
+Shape pooled(const Shape& s) {
+    return {s[0], (s[1] + 1) / 2, (s[2] + 1) / 2, s[3]};
+}
+
+}  // namespace
+
+void Backend::norm_from_batch(Context& ctx, const Tensor& stats, int64_t count, const Tensor& gamma,
+                              const Tensor& beta, float eps, const Norm& norm, const Tensor& observed) {
+    const int64_t channels = gamma.count();
+    check_tensor(stats, DType::f32, {2, channels}, "stats");
+    check_tensor(gamma, DType::f32, {channels}, "gamma");
+    check_tensor(beta, DType::f32, {channels}, "beta");
+    check_norm(norm, channels);
+    if (observed) check_tensor(observed, DType::f32, {2, channels}, "observed");
+    if (count < 2)
+        throw Error(Exit::usage, "batch norm over a single value has no variance",
+                    "use a larger --batch-size or --image-size");
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, norm_name, "from batch");
+    do_norm_from_batch(stats, count, gamma, beta, eps, norm, observed);
+}
+
+void Backend::norm_from_running(Context& ctx, const Tensor& running, const Tensor& gamma, const Tensor& beta,
+                                float eps, const Norm& norm) {
+    const int64_t channels = gamma.count();
+    check_tensor(running, DType::f32, {2, channels}, "running");
+    check_tensor(gamma, DType::f32, {channels}, "gamma");
+    check_tensor(beta, DType::f32, {channels}, "beta");
+    check_norm(norm, channels);
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, norm_name, "from running");
+    do_norm_from_running(running, gamma, beta, eps, norm);
+}
+
+void Backend::norm_backward(Context& ctx, const Tensor& sums, int64_t count, const Norm& norm, const Tensor& gamma,
+                            const NormGradient& gradient, const Tensor& diff_gamma, const Tensor& diff_beta,
+                            Write write) {
+    const int64_t channels = gamma.count();
+    check_tensor(sums, DType::f32, {2, channels}, "sums");
+    check_norm(norm, channels);
+    check_tensor(gamma, DType::f32, {channels}, "gamma");
+    for (const Tensor* part : {&gradient.factor, &gradient.mean_dz, &gradient.slope})
+        check_tensor(*part, DType::f32, {channels}, "gradient");
+    check_tensor(diff_gamma, DType::f32, {channels}, "diff_gamma");
+    check_tensor(diff_beta, DType::f32, {channels}, "diff_beta");
+    RN50_REQUIRE(count >= 1, "count ", count);
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, norm_name, "backward");
+    do_norm_backward(sums, count, norm, gamma, gradient, diff_gamma, diff_beta, write);
+}
+
+void Backend::norm_update_running(Context& ctx, const Tensor& observed, const Tensor& running, float momentum,
+                                  const Tensor& state) {
+    check_tensor(observed, DType::f32, running.shape, "observed");
+    check_tensor(running, DType::f32, running.shape, "running");
+    check_state(state);
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, norm_name, "update running");
+    do_norm_update_running(observed, running, momentum, state);
+}
+
+void Backend::join(Context& ctx, const Activation& a, const Activation& b, const Tensor& dst) {
+    check_tensor(dst, dst.dtype, dst.shape, "dst");
+    check_activation(a, dst.dtype, dst.shape, "a");
+    check_activation(b, dst.dtype, dst.shape, "b");
+    RN50_REQUIRE(!a.relu && !b.relu, "a join takes its sides before the ReLU");
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, join_name, "forward");
+    do_join(a, b, dst);
+}
+
+void Backend::max_pool(Context& ctx, const Activation& src, const Tensor& dst) {
+    check_activation(src, dst.dtype, src.raw.shape, "src");
+    check_tensor(dst, dst.dtype, pooled(src.raw.shape), "dst");
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, pool_name, "max forward");
+    do_max_pool(src, dst);
+}
+
+void Backend::max_pool_backward(Context& ctx, const Activation& src, const Tensor& diff_dst,
+                                const DiffSrc& diff_src) {
+    check_activation(src, diff_dst.dtype, src.raw.shape, "src");
+    check_tensor(diff_dst, diff_dst.dtype, pooled(src.raw.shape), "diff_dst");
+    check_diff_src(diff_src, diff_dst.dtype, src.raw.shape);
+    const Scratch workspace(ctx.arena, DType::u8, {max_pool_workspace_bytes(src.raw.shape)});
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, pool_name, "max backward");
+    do_max_pool_backward(src, diff_dst, diff_src, workspace.tensor());
+}
+
+void Backend::avg_pool(Context& ctx, const Tensor& src, const Tensor& dst) {
+    check_tensor(src, dst.dtype, src.shape, "src");
+    check_tensor(dst, dst.dtype, {src.shape[0], src.shape[3]}, "dst");
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, pool_name, "average forward");
+    do_avg_pool(src, dst);
+}
+
+void Backend::avg_pool_backward(Context& ctx, const Tensor& diff_dst, const DiffSrc& diff_src) {
+    const Shape& shape = diff_src.diff.shape;
+    check_tensor(diff_dst, diff_dst.dtype, {shape[0], shape[3]}, "diff_dst");
+    check_diff_src(diff_src, diff_dst.dtype, shape);
+    const Scratch workspace(ctx.arena, DType::u8, {avg_pool_workspace_bytes(shape)});
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, pool_name, "average backward");
+    do_avg_pool_backward(diff_dst, diff_src, workspace.tensor());
+}
+
+void Backend::dropout(Context& ctx, const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) {
+    RN50_REQUIRE(src.shape.rank() == 2, "dropout of ", src.shape.str());
+    check_tensor(src, dst.dtype, dst.shape, "src");
+    check_tensor(dst, dst.dtype, dst.shape, "dst");
+    RN50_REQUIRE(p >= 0 && p < 1, "dropout of ", p);
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, loss_name, "dropout");
+    do_dropout(src, dst, p, key);
+}
+
+void Backend::softmax_cross_entropy(Context& ctx, const Tensor& logits, const Tensor& labels, float smoothing,
+                                    const Tensor& state, const Tensor& loss, const Tensor& diff_logits) {
+    const int64_t batch = logits.shape[0];
+    check_tensor(logits, DType::f32, {batch, logits.shape[1]}, "logits");
+    check_tensor(labels, DType::i32, {batch}, "labels");
+    check_tensor(loss, DType::f32, {batch}, "loss");
+    RN50_REQUIRE(smoothing >= 0 && smoothing <= 1, "label smoothing ", smoothing);
+    if (diff_logits) {
+        check_tensor(diff_logits, DType::f32, logits.shape, "diff_logits");
+        check_state(state);
+    }
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, loss_name, "softmax cross-entropy");
+    do_softmax_cross_entropy(logits, labels, smoothing, state, loss, diff_logits);
+}
+
+void Backend::check_gradients(Context& ctx, const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
+                              const Tensor& state) {
+    check_tensor(gradients, DType::f32, {gradients.count()}, "gradients");
+    check_state(state);
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, optimizer_name, "check gradients");
+    do_check_gradients(gradients, clip_norm, policy, state);
+}
+
+void Backend::optimize(Context& ctx, const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
+                       const Tensor& moment1, const Tensor& moment2, const Tensor& state) {
+    const Shape shape{parameters.count()};
+    check_tensor(parameters, DType::f32, shape, "parameters");
+    check_tensor(gradients, DType::f32, shape, "gradients");
+    check_tensor(moment1, DType::f32, shape, "moment1");
+    if (desc.kind == OptimizerDesc::Kind::adamw) check_tensor(moment2, DType::f32, shape, "moment2");
+    check_state(state);
+    int64_t end = 0;
+    for (const ParameterRange& range : desc.ranges) {
+        RN50_REQUIRE(range.begin >= end && range.end >= range.begin, "parameter ranges overlap or descend");
+        end = range.end;
+    }
+    RN50_REQUIRE(end <= shape[0], "a parameter range ends at ", end, " of ", shape[0]);
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, optimizer_name, "step");
+    do_optimize(desc, parameters, gradients, moment1, moment2, state);
+}
+
+void Backend::zero(Context& ctx, const Tensor& dst) {
+    RN50_REQUIRE(dst.data != nullptr, "dst is absent");
+    if (!ctx.dry) do_zero(dst);
+}
+
+void Backend::copy_in(Context& ctx, const void* host, const Tensor& dst) {
+    RN50_REQUIRE(dst.data != nullptr, "dst is absent");
+    if (!ctx.dry) do_copy_in(host, dst);
+}
+
+void Backend::copy_out(Context& ctx, const Tensor& src, void* host) {
+    RN50_REQUIRE(src.data != nullptr, "src is absent");
+    if (!ctx.dry) do_copy_out(src, host);
+}
+
+void Backend::synchronize(Context& ctx) {
+    if (!ctx.dry) do_synchronize();
+}
+
+}  // namespace rn50
