@@ -1,0 +1,67 @@
+// A net: explicit forward and backward over one backend. No autograd: both read from top to bottom in resnet.cpp.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/parameters.h"
+
+namespace rn50 {
+
+struct NetDesc {
+    std::string model = "resnet50";  ///< resnet18, 34, 50, 101, 152
+    int64_t classes = 0;
+    int64_t image_size = 224;  ///< pixels a side
+    int64_t batch = 64;        ///< training batch of this rank
+    int64_t eval_batch = 0;    ///< largest batch of infer(); 0: batch
+    Precision precision = Precision::fp32;
+    float dropout = 0.3f;      ///< before the classifier
+    float norm_eps = 1e-5f, norm_momentum = 0.1f;  ///< momentum in PyTorch's sense
+    float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};  ///< of pixels / 255, RGB
+    bool lean = false;         ///< recompute every second block output in the backward pass
+    bool training = true;      ///< false: infer() only
+};
+
+/// The numbers of a net that a checkpoint keeps, in device memory. Which are there depends on NetDesc::training.
+struct NetState {
+    Tensor parameters;  ///< f32 {parameter_elements}
+    Tensor gradients;   ///< f32, the same layout; overwritten by each backward()
+    Tensor running;     ///< f32 {running_elements}
+    Tensor observed;    ///< f32, the same layout: this batch's mean and unbiased variance
+};
+
+class Net {
+  public:
+    virtual ~Net() = default;
+    virtual const NetDesc& desc() const = 0;
+    virtual const ParameterTable& table() const = 0;
+
+    /// Takes the tensors of state() from the arena, and keeps them; once, before anything else. Contents: parameters and
+    /// running statistics undefined, gaps zero.
+    virtual void allocate(Context& ctx) = 0;
+    virtual const NetState& state() const = 0;
+
+    /// Pictures u8 {batch, S, S, 3} to logits f32 {batch, classes}; keeps what backward() needs. The logits stay valid
+    /// until backward() returns.
+    virtual Tensor forward(Context& ctx, const Tensor& pictures, const DropoutKey& key) = 0;
+    /// From diff_logits f32 {batch, classes} to state().gradients, which are overwritten; releases what forward() kept.
+    virtual void backward(Context& ctx, const Tensor& diff_logits) = 0;
+    /// Moves the running statistics towards the last forward()'s; nothing when the StepState says skip.
+    virtual void update_running(Context& ctx, const Tensor& step_state) = 0;
+
+    /// Folds the running statistics into packed weights, which it takes from the arena; infer() needs them.
+    virtual void begin_inference(Context& ctx) = 0;
+    /// Any number of pictures up to eval_batch to logits f32 {n, classes}, overwritten.
+    virtual void infer(Context& ctx, const Tensor& pictures, const Tensor& logits) = 0;
+    /// Gives the packed weights back.
+    virtual void end_inference(Context& ctx) = 0;
+};
+
+/// Throws Error(Exit::usage) for an unknown model or a picture too small for it, naming what there is.
+std::unique_ptr<Net> make_net(Backend& backend, const NetDesc& desc);
+/// {"resnet18", ...}
+std::vector<std::string> model_names();
+
+}  // namespace rn50
