@@ -1,0 +1,125 @@
+#include "model/block.h"
+
+namespace rn50 {
+
+Block::Block(const NetBuild& build, const BlockDesc& desc) : backend_(build.backend), dtype_(build.dtype) {
+    const auto add = [&](std::vector<Unit>& units, const std::string& conv, const std::string& norm, int64_t side,
+                         int64_t in, int64_t out, int64_t kernel, int64_t stride, Init gamma) {
+        ConvDesc c;
+        c.name = desc.name + "." + conv;
+        c.height = c.width = side;
+        c.in_channels = in;
+        c.out_channels = out;
+        c.kernel = kernel;
+        c.stride = stride;
+        c.pad = kernel / 2;
+        units.emplace_back(build, c, desc.name + "." + norm, gamma);
+    };
+    const int64_t in = desc.in_channels, mid = desc.planes, out = desc.out_channels();
+    // Gamma of the last norm starts at 0: each block starts as the identity.
+    if (desc.bottleneck) {
+        add(units_, "conv1", "bn1", desc.side, in, mid, 1, 1, Init::one);
+        add(units_, "conv2", "bn2", desc.side, mid, mid, 3, desc.stride, Init::one);
+        add(units_, "conv3", "bn3", desc.out_side(), mid, out, 1, 1, Init::zero);
+    } else {
+        add(units_, "conv1", "bn1", desc.side, in, mid, 3, desc.stride, Init::one);
+        add(units_, "conv2", "bn2", desc.out_side(), mid, out, 3, 1, Init::zero);
+    }
+    if (desc.projects()) add(shortcut_, "downsample.0", "downsample.1", desc.side, in, out, 1, desc.stride, Init::one);
+}
+
+Tensor Block::forward(Context& ctx, const NetState& state, const Tensor& x) {
+    Activation src{x, {}, false};
+    for (Unit& unit : units_) {
+        unit.forward(ctx, state, src);
+        src = unit.pending(true);
+    }
+    for (Unit& unit : shortcut_)
+        unit.forward(ctx, state, {x, {}, false});
+    return join(ctx, x);
+}
+
+Tensor Block::join(Context& ctx, const Tensor& x) const {
+    const Tensor y = ctx.arena.alloc(Use::activations, dtype_, units_.back().dst_shape());
+    const Activation side = shortcut_.empty() ? Activation{x, {}, false} : shortcut_[0].pending(false);
+    backend_.join(ctx, units_.back().pending(false), side, y);
+    return y;
+}
+
+DiffSrc Block::gradient_of_output(Context& ctx, const Tensor& y) {
+    DiffSrc diff;
+    diff.at = {y, {}, true};
+    diff.norms[0] = units_.back().take_sums(ctx);
+    if (!shortcut_.empty()) diff.norms[1] = shortcut_[0].take_sums(ctx);
+    return diff;
+}
+
+void Block::backward_branch(Context& ctx, const NetState& state, const Tensor& g) {
+    Tensor dz = g;
+    for (size_t i = units_.size() - 1; i > 0; --i) {
+        const Activation src = units_[i - 1].pending(true);
+        DiffSrc diff;
+        diff.diff = ctx.arena.alloc(Use::activation_gradients, dtype_, src.raw.shape);
+        diff.at = src;
+        diff.norms[0] = units_[i - 1].take_sums(ctx);
+        units_[i].backward(ctx, state, src, dz, &diff);
+        if (i + 1 < units_.size()) ctx.arena.release(dz);  // g is the shortcut's too
+        dz = diff.diff;
+    }
+    diff_first_ = dz;
+}
+
+Tensor Block::backward_input(Context& ctx, const NetState& state, const Tensor& x, Tensor g, DiffSrc diff_x) {
+    const Activation src{x, {}, false};
+    diff_x.diff = g;  // an identity passes g on: the first unit adds to it in place
+    if (!shortcut_.empty()) {
+        DiffSrc diff;
+        diff.diff = ctx.arena.alloc(Use::activation_gradients, dtype_, x.shape);
+        shortcut_[0].backward(ctx, state, src, g, &diff);
+        ctx.arena.release(g);
+        diff_x.diff = diff.diff;
+    }
+    diff_x.write = Write::add;
+    units_[0].backward(ctx, state, src, diff_first_, &diff_x);
+    ctx.arena.release(diff_first_);
+    return diff_x.diff;
+}
+
+void Block::pack(Context& ctx, const NetState& state) {
+    for (Unit& unit : units_)
+        unit.pack(ctx, state);
+    for (Unit& unit : shortcut_)
+        unit.pack(ctx, state);
+}
+
+Tensor Block::infer(Context& ctx, Tensor x) const {
+    const int64_t batch = x.shape[0];
+    const auto convolve = [&](const Unit& unit, const Tensor& src, bool relu) {
+        const Tensor dst = ctx.arena.alloc(Use::activations, dtype_, unit.infer_shape(batch));
+        unit.infer(ctx, {src, {}, false}, {}, relu, dst);
+        return dst;
+    };
+    Tensor branch = convolve(units_[0], x, true);
+    for (size_t i = 1; i + 1 < units_.size(); ++i) {
+        const Tensor next = convolve(units_[i], branch, true);
+        ctx.arena.release(branch);
+        branch = next;
+    }
+    if (!shortcut_.empty()) {
+        const Tensor side = convolve(shortcut_[0], x, false);
+        ctx.arena.release(x);
+        x = side;
+    }
+    units_.back().infer(ctx, {branch, {}, false}, x, true, x);
+    ctx.arena.release(branch);
+    return x;
+}
+
+void Block::release_packed(Context& ctx) {
+    for (Unit& unit : units_)
+        unit.release_packed(ctx);
+    for (Unit& unit : shortcut_)
+        unit.release_packed(ctx);
+}
+
+}  // namespace rn50
