@@ -3,8 +3,8 @@
 namespace rn50 {
 
 Block::Block(const NetBuild& build, const BlockDesc& desc) : backend_(build.backend), dtype_(build.dtype) {
-    const auto add = [&](std::vector<Unit>& units, const std::string& conv, const std::string& norm, int64_t side,
-                         int64_t in, int64_t out, int64_t kernel, int64_t stride, Init gamma) {
+    const auto unit = [&](const std::string& conv, const std::string& norm, int64_t side, int64_t in, int64_t out,
+                          int64_t kernel, int64_t stride, Init gamma) {
         ConvDesc c;
         c.name = desc.name + "." + conv;
         c.height = c.width = side;
@@ -13,19 +13,20 @@ Block::Block(const NetBuild& build, const BlockDesc& desc) : backend_(build.back
         c.kernel = kernel;
         c.stride = stride;
         c.pad = kernel / 2;
-        units.emplace_back(build, c, desc.name + "." + norm, gamma);
+        return Unit(build, c, desc.name + "." + norm, gamma);
     };
     const int64_t in = desc.in_channels, mid = desc.planes, out = desc.out_channels();
-    // Gamma of the last norm starts at 0: each block starts as the identity.
+    // Gamma of the last norm starts at 0: each block starts as its shortcut.
     if (desc.bottleneck) {
-        add(units_, "conv1", "bn1", desc.side, in, mid, 1, 1, Init::one);
-        add(units_, "conv2", "bn2", desc.side, mid, mid, 3, desc.stride, Init::one);
-        add(units_, "conv3", "bn3", desc.out_side(), mid, out, 1, 1, Init::zero);
+        units_.push_back(unit("conv1", "bn1", desc.side, in, mid, 1, 1, Init::one));
+        units_.push_back(unit("conv2", "bn2", desc.side, mid, mid, 3, desc.stride, Init::one));
+        units_.push_back(unit("conv3", "bn3", desc.out_side(), mid, out, 1, 1, Init::zero));
     } else {
-        add(units_, "conv1", "bn1", desc.side, in, mid, 3, desc.stride, Init::one);
-        add(units_, "conv2", "bn2", desc.out_side(), mid, out, 3, 1, Init::zero);
+        units_.push_back(unit("conv1", "bn1", desc.side, in, mid, 3, desc.stride, Init::one));
+        units_.push_back(unit("conv2", "bn2", desc.out_side(), mid, out, 3, 1, Init::zero));
     }
-    if (desc.projects()) add(shortcut_, "downsample.0", "downsample.1", desc.side, in, out, 1, desc.stride, Init::one);
+    if (desc.projects())
+        shortcut_.emplace(unit("downsample.0", "downsample.1", desc.side, in, out, 1, desc.stride, Init::one));
 }
 
 Tensor Block::forward(Context& ctx, const NetState& state, const Tensor& x) {
@@ -34,14 +35,13 @@ Tensor Block::forward(Context& ctx, const NetState& state, const Tensor& x) {
         unit.forward(ctx, state, src);
         src = unit.pending(true);
     }
-    for (Unit& unit : shortcut_)
-        unit.forward(ctx, state, {x, {}, false});
+    if (shortcut_) shortcut_->forward(ctx, state, {x, {}, false});
     return join(ctx, x);
 }
 
 Tensor Block::join(Context& ctx, const Tensor& x) const {
     const Tensor y = ctx.arena.alloc(Use::activations, dtype_, units_.back().dst_shape());
-    const Activation side = shortcut_.empty() ? Activation{x, {}, false} : shortcut_[0].pending(false);
+    const Activation side = shortcut_ ? shortcut_->pending(false) : Activation{x, {}, false};
     backend_.join(ctx, units_.back().pending(false), side, y);
     return y;
 }
@@ -50,7 +50,7 @@ DiffSrc Block::gradient_of_output(Context& ctx, const Tensor& y) {
     DiffSrc diff;
     diff.at = {y, {}, true};
     diff.norms[0] = units_.back().take_sums(ctx);
-    if (!shortcut_.empty()) diff.norms[1] = shortcut_[0].take_sums(ctx);
+    if (shortcut_) diff.norms[1] = shortcut_->take_sums(ctx);
     return diff;
 }
 
@@ -72,10 +72,10 @@ void Block::backward_branch(Context& ctx, const NetState& state, const Tensor& g
 Tensor Block::backward_input(Context& ctx, const NetState& state, const Tensor& x, Tensor g, DiffSrc diff_x) {
     const Activation src{x, {}, false};
     diff_x.diff = g;  // an identity passes g on: the first unit adds to it in place
-    if (!shortcut_.empty()) {
+    if (shortcut_) {
         DiffSrc diff;
         diff.diff = ctx.arena.alloc(Use::activation_gradients, dtype_, x.shape);
-        shortcut_[0].backward(ctx, state, src, g, &diff);
+        shortcut_->backward(ctx, state, src, g, &diff);
         ctx.arena.release(g);
         diff_x.diff = diff.diff;
     }
@@ -88,8 +88,7 @@ Tensor Block::backward_input(Context& ctx, const NetState& state, const Tensor& 
 void Block::pack(Context& ctx, const NetState& state) {
     for (Unit& unit : units_)
         unit.pack(ctx, state);
-    for (Unit& unit : shortcut_)
-        unit.pack(ctx, state);
+    if (shortcut_) shortcut_->pack(ctx, state);
 }
 
 Tensor Block::infer(Context& ctx, Tensor x) const {
@@ -105,8 +104,8 @@ Tensor Block::infer(Context& ctx, Tensor x) const {
         ctx.arena.release(branch);
         branch = next;
     }
-    if (!shortcut_.empty()) {
-        const Tensor side = convolve(shortcut_[0], x, false);
+    if (shortcut_) {
+        const Tensor side = convolve(*shortcut_, x, false);
         ctx.arena.release(x);
         x = side;
     }
@@ -118,8 +117,7 @@ Tensor Block::infer(Context& ctx, Tensor x) const {
 void Block::release_packed(Context& ctx) {
     for (Unit& unit : units_)
         unit.release_packed(ctx);
-    for (Unit& unit : shortcut_)
-        unit.release_packed(ctx);
+    if (shortcut_) shortcut_->release_packed(ctx);
 }
 
 }  // namespace rn50

@@ -2,6 +2,7 @@
 // bottleneck is in its 3x3 convolution, as in torchvision).
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -47,7 +48,7 @@ class Block {
   private:
     Backend& backend_;
     std::vector<Unit> units_;
-    std::vector<Unit> shortcut_;  ///< one projection, or none
+    std::optional<Unit> shortcut_;  ///< the projection, if any
     DType dtype_;
     Tensor diff_first_;  ///< z-gradient of the first unit, between the two halves of the backward
 };

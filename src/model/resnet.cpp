@@ -70,7 +70,7 @@ ResNet::ResNet(Backend& backend, const NetDesc& desc)
     stem.stride = 2;
     stem.pad = 3;
     stem.src_dtype = DType::u8;
-    stem_.emplace_back(build, stem, "bn1", Init::one);
+    stem_.emplace(build, stem, "bn1", Init::one);
 
     BlockDesc block;
     block.bottleneck = architecture.bottleneck;
@@ -138,7 +138,7 @@ Tensor ResNet::forward(Context& ctx, const Tensor& pictures, const DropoutKey& k
     RN50_REQUIRE(desc_.training, "a net made for inference was asked to train");
     pictures_ = picture_activation(pictures);
     key_ = key;
-    Unit& stem = stem_[0];
+    Unit& stem = *stem_;
     stem.forward(ctx, state_, pictures_);
     const Shape s = stem.dst_shape();
     inputs_.assign(1, ctx.arena.alloc(Use::activations, dtype_, {s[0], (s[1] + 1) / 2, (s[2] + 1) / 2, s[3]}));
@@ -188,7 +188,7 @@ Tensor ResNet::classifier_gradient(Context& ctx, const Tensor& diff_logits) {
 }
 
 void ResNet::backward_stem(Context& ctx, Tensor diff_pooled) {
-    Unit& stem = stem_[0];
+    Unit& stem = *stem_;
     DiffSrc diff;
     diff.at = stem.pending(true);
     diff.norms[0] = stem.take_sums(ctx);
@@ -204,7 +204,7 @@ void ResNet::update_running(Context& ctx, const Tensor& step_state) {
 }
 
 void ResNet::begin_inference(Context& ctx) {
-    stem_[0].pack(ctx, state_);
+    stem_->pack(ctx, state_);
     for (Block& block : blocks_)
         block.pack(ctx, state_);
 }
@@ -222,7 +222,7 @@ void ResNet::infer(Context& ctx, const Tensor& pictures, const Tensor& logits) {
 }
 
 void ResNet::infer_features(Context& ctx, const Tensor& pictures, const Tensor& features) {
-    const Unit& stem = stem_[0];
+    const Unit& stem = *stem_;
     const Shape s = stem.infer_shape(pictures.shape[0]);
     Tensor x = ctx.arena.alloc(Use::activations, dtype_, {s[0], (s[1] + 1) / 2, (s[2] + 1) / 2, s[3]});
     {
@@ -237,7 +237,7 @@ void ResNet::infer_features(Context& ctx, const Tensor& pictures, const Tensor& 
 }
 
 void ResNet::end_inference(Context& ctx) {
-    stem_[0].release_packed(ctx);
+    stem_->release_packed(ctx);
     for (Block& block : blocks_)
         block.release_packed(ctx);
 }

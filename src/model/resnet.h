@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,8 +38,8 @@ class ResNet : public Net {
     NetDesc desc_;
     ParameterTable table_;
     DType dtype_;
-    int64_t infer_batch_;     ///< pictures that infer() takes through the net at a time
-    std::vector<Unit> stem_;  ///< one
+    int64_t infer_batch_;  ///< pictures that infer() takes through the net at a time
+    std::optional<Unit> stem_;
     std::vector<Block> blocks_;
     Parameter weights_, bias_;
     std::unique_ptr<Linear> linear_;
