@@ -1,0 +1,201 @@
+#include "train/checkpoint.h"
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace rn50 {
+
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr const char* format_key = "format";
+
+std::string running_name(const RunningStatistics& row, bool variance) {
+    return row.name + (variance ? ".running_var" : ".running_mean");
+}
+
+/// A part of a buffer in device memory.
+Tensor row_of(const Tensor& buffer, int64_t offset, int64_t count) {
+    return buffer.slice(offset, count);
+}
+
+bool is_classifier(const Parameter& parameter) {
+    return parameter.name.compare(0, 3, "fc.") == 0;
+}
+
+[[noreturn]] void not_a_checkpoint(const SafetensorsReader& file, const std::string& reason) {
+    throw Error(Exit::data, cat(file.path(), " is not a checkpoint of rn50: ", reason),
+                "give best.safetensors or last.safetensors of a run; weights of others start a run with --init");
+}
+
+std::string metadata_of(const SafetensorsReader& file, const char* key) {
+    const auto found = file.metadata().find(key);
+    if (found == file.metadata().end()) not_a_checkpoint(file, cat("its metadata lack \"", key, "\""));
+    return found->second;
+}
+
+template <class T>
+T json_of(const SafetensorsReader& file, const char* key) {
+    try {
+        return Json::parse(metadata_of(file, key)).get<T>();
+    } catch (const Json::exception&) {
+        not_a_checkpoint(file, cat("its metadata \"", key, "\" make no sense"));
+    }
+}
+
+/// Whether the file's classifier answers for other classes than the net's; the reason goes to `why`.
+bool other_classes(const SafetensorsReader& file, const Net& net, const std::vector<std::string>& classes,
+                   std::string& why) {
+    if (!file.has("fc.weight")) {
+        why = "has no classifier";
+        return true;
+    }
+    const Dims& dims = file.entry("fc.weight").dims;
+    if (dims.size() == 2 && dims[0] != net.desc().classes) {
+        why = cat("knows ", dims[0], " classes, these data have ", net.desc().classes);
+        return true;
+    }
+    const auto names = file.metadata().find("classes");
+    if (names == file.metadata().end()) return false;
+    const Json stored = Json::parse(names->second, nullptr, false);
+    if (stored.is_array() && stored != Json(classes)) {
+        why = "knows classes of other names";
+        return true;
+    }
+    return false;
+}
+
+/// A tensor that the net has no place for means that the file holds another net.
+void check_no_more(const SafetensorsReader& file, const Net& net) {
+    std::set<std::string> known;
+    for (const Parameter& parameter : net.table().parameters())
+        known.insert(parameter.name);
+    for (const RunningStatistics& row : net.table().running()) {
+        known.insert(running_name(row, false));
+        known.insert(running_name(row, true));
+        known.insert(row.name + ".num_batches_tracked");
+    }
+    for (const auto& [name, entry] : file.entries())
+        if (known.count(name) == 0)
+            throw Error(
+                Exit::data,
+                cat(file.path(), " holds ", name, " (", str(entry.dims), "), which ", net.desc().model, " has not"),
+                "choose the --model that the file was made with");
+}
+
+void check_row(const SafetensorsReader& file, const Net& net, const std::string& name, const Dims& dims) {
+    const char* const remedy = "choose the --model that the file was made with";
+    if (!file.has(name))
+        throw Error(Exit::data,
+                    cat(file.path(), " lacks ", name, " (", str(dims), "), which ", net.desc().model, " has"), remedy);
+    const Dims& stored = file.entry(name).dims;
+    if (stored != dims)
+        throw Error(
+            Exit::data,
+            cat(file.path(), ": ", name, " is ", str(stored), ", but in ", net.desc().model, " it is ", str(dims)),
+            remedy);
+}
+
+void load(const SafetensorsReader& file, Backend& backend, Context& ctx, const Net& net, bool with_classifier) {
+    const ParameterTable& table = net.table();
+    // Everything is checked before anything is changed.
+    for (const Parameter& parameter : table.parameters())
+        if (with_classifier || !is_classifier(parameter)) check_row(file, net, parameter.name, parameter.torch_dims());
+    for (const RunningStatistics& row : table.running())
+        for (const bool variance : {false, true})
+            check_row(file, net, running_name(row, variance), {row.channels});
+    check_no_more(file, net);
+
+    std::vector<float> stored, device;
+    const auto put = [&](const Tensor& dst) {
+        backend.copy_in(ctx, device.data(), dst);
+        backend.synchronize(ctx);  // the buffer is used again
+    };
+    for (const Parameter& parameter : table.parameters()) {
+        if (!with_classifier && is_classifier(parameter)) continue;
+        const auto count = static_cast<size_t>(parameter.count());
+        stored.resize(count);
+        device.resize(count);
+        file.read(parameter.name, parameter.torch_dims(), DType::f32, stored.data());
+        from_torch_layout(parameter, stored.data(), device.data());
+        put(row_of(net.state().parameters, parameter.offset, parameter.count()));
+    }
+    for (const RunningStatistics& row : table.running())
+        for (const bool variance : {false, true}) {
+            device.resize(static_cast<size_t>(row.channels));
+            file.read(running_name(row, variance), {row.channels}, DType::f32, device.data());
+            put(row_of(net.state().running, row.offset + (variance ? row.channels : 0), row.channels));
+        }
+}
+
+}  // namespace
+
+CheckpointInfo read_checkpoint_info(const SafetensorsReader& file) {
+    CheckpointInfo info;
+    info.model = metadata_of(file, "model");
+    info.classes = json_of<std::vector<std::string>>(file, "classes");
+    info.image_size = json_of<int64_t>(file, "image_size");
+    try {
+        info.resize = resize_from(metadata_of(file, "resize"));
+    } catch (const Error&) {
+        not_a_checkpoint(file, cat("it knows no resize \"", metadata_of(file, "resize"), "\""));
+    }
+    info.mean = json_of<std::array<float, 3>>(file, "mean");
+    info.std = json_of<std::array<float, 3>>(file, "std");
+    info.precision = metadata_of(file, "precision");
+    if (info.classes.empty()) not_a_checkpoint(file, "it knows no classes");
+    if (info.image_size < 1 || info.image_size > 65536) not_a_checkpoint(file, cat("image size ", info.image_size));
+    return info;
+}
+
+void save_checkpoint(const std::string& path, Backend& backend, Context& ctx, const Net& net,
+                     const CheckpointInfo& info, int64_t batches_tracked) {
+    SafetensorsWriter writer;
+    std::vector<float> scratch;
+    const auto fetch = [&](const Tensor& src) {
+        scratch.resize(static_cast<size_t>(src.count()));
+        backend.copy_out(ctx, src, scratch.data());
+    };
+    for (const Parameter& parameter : net.table().parameters())
+        writer.add(parameter.name, DType::f32, parameter.torch_dims(), [&, row = &parameter](void* dst) {
+            fetch(row_of(net.state().parameters, row->offset, row->count()));
+            to_torch_layout(*row, scratch.data(), static_cast<float*>(dst));
+        });
+    for (const RunningStatistics& row : net.table().running()) {
+        for (const bool variance : {false, true}) {
+            const Tensor values = row_of(net.state().running, row.offset + (variance ? row.channels : 0), row.channels);
+            writer.add(running_name(row, variance), DType::f32, {row.channels},
+                       [&backend, &ctx, values](void* dst) { backend.copy_out(ctx, values, dst); });
+        }
+        writer.add(row.name + ".num_batches_tracked", DType::i64, {}, &batches_tracked);
+    }
+    // Names of classes come from folders, which may be no UTF-8.
+    const auto text = [](const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); };
+    writer.set_metadata(format_key, "pt");
+    writer.set_metadata("model", info.model);
+    writer.set_metadata("classes", text(info.classes));
+    writer.set_metadata("image_size", std::to_string(info.image_size));
+    writer.set_metadata("resize", name_of(info.resize));
+    writer.set_metadata("mean", text(info.mean));
+    writer.set_metadata("std", text(info.std));
+    writer.set_metadata("precision", info.precision);
+    writer.write(path);
+}
+
+void load_checkpoint(const SafetensorsReader& file, Backend& backend, Context& ctx, const Net& net) {
+    load(file, backend, ctx, net, true);
+}
+
+void import_checkpoint(const SafetensorsReader& file, Backend& backend, Context& ctx, const Net& net,
+                       const std::vector<std::string>& classes) {
+    std::string why;
+    const bool fresh_classifier = other_classes(file, net, classes, why);
+    load(file, backend, ctx, net, !fresh_classifier);
+    if (fresh_classifier) log::info(cat(file.path(), " ", why, ": its weights are taken, the classifier starts anew"));
+}
+
+}  // namespace rn50

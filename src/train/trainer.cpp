@@ -1,0 +1,154 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace rn50 {
+
+Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
+    : backend_(backend), context_{arena, arena.counting(), nullptr}, options_(options) {
+    if (options_.net.eval_batch == 0) options_.net.eval_batch = options_.net.batch;
+    scale_.dynamic = options_.net.precision == Precision::fp16;
+    net_ = make_net(backend_, options_.net);
+    net_->allocate(context_);
+    options_.optimizer.ranges = net_->table().ranges();
+
+    const Shape parameters{net_->table().parameter_elements()};
+    const int64_t size = options_.net.image_size, batch = std::max(options_.net.batch, options_.net.eval_batch);
+    moment1_ = arena.alloc(Use::optimizer, DType::f32, parameters);
+    if (options_.optimizer.kind == OptimizerDesc::Kind::adamw)
+        moment2_ = arena.alloc(Use::optimizer, DType::f32, parameters);
+    step_state_ = arena.alloc(Use::optimizer, DType::u8, {int64_t{sizeof(StepState)}});
+    pictures_ = arena.alloc(Use::input, DType::u8, {batch, size, size, 3});
+    labels_ = arena.alloc(Use::input, DType::i32, {batch});
+    loss_ = arena.alloc(Use::input, DType::f32, {batch});
+    host_loss_.resize(static_cast<size_t>(batch));
+}
+
+Trainer::~Trainer() {
+    for (Tensor* tensor : {&moment1_, &moment2_, &step_state_, &pictures_, &labels_, &loss_})
+        context_.arena.release(*tensor);
+}
+
+void Trainer::initialize() {
+    if (context_.dry) return;
+    const std::vector<float> parameters = net_->table().initial_values(options_.seed);
+    const std::vector<float> running = net_->table().initial_running();
+    backend_.copy_in(context_, parameters.data(), net_->state().parameters);
+    backend_.copy_in(context_, running.data(), net_->state().running);
+    backend_.zero(context_, moment1_);
+    if (moment2_) backend_.zero(context_, moment2_);
+    StepState state;
+    if (scale_.dynamic) state.loss_scale = 65536;
+    backend_.copy_in(context_, &state, step_state_);
+    backend_.synchronize(context_);
+}
+
+void Trainer::step(const void* pictures, const void* labels, int64_t step, double lr) {
+    const int64_t batch = options_.net.batch;
+    const Tensor input = pictures_.slice(0, batch), target = labels_.slice(0, batch), loss = loss_.slice(0, batch);
+    lr_ = static_cast<float>(lr);
+    static_assert(offsetof(StepState, lr) == 0, "the learning rate is written to the front of the state");
+    backend_.copy_in(context_, &lr_, step_state_.slice(0, sizeof lr_));
+    backend_.copy_in(context_, pictures, input);
+    backend_.copy_in(context_, labels, target);
+
+    const Tensor logits = net_->forward(context_, input, {options_.seed, step, 0});
+    {
+        const Scratch diff_logits(context_.arena, DType::f32, logits.shape, Use::activation_gradients);
+        backend_.softmax_cross_entropy(context_, logits, target, options_.label_smoothing, step_state_, loss,
+                                       diff_logits.tensor());
+        net_->backward(context_, diff_logits.tensor());
+    }
+    const NetState& state = net_->state();
+    backend_.check_gradients(context_, state.gradients, options_.clip_norm, scale_, step_state_);
+    backend_.optimize(context_, options_.optimizer, state.parameters, state.gradients, moment1_, moment2_, step_state_);
+    net_->update_running(context_, step_state_);
+}
+
+StepResult Trainer::result() {
+    StepResult result;
+    const int64_t batch = options_.net.batch;
+    backend_.copy_out(context_, loss_.slice(0, batch), host_loss_.data());
+    backend_.copy_out(context_, step_state_, &result.state);
+    for (int64_t i = 0; i < batch; ++i)
+        result.loss += static_cast<double>(host_loss_[static_cast<size_t>(i)]);
+    result.loss /= static_cast<double>(batch);
+    return result;
+}
+
+void Trainer::infer(const void* pictures, const void* labels, int64_t count, const Tensor& logits) {
+    const Tensor input = pictures_.slice(0, count), target = labels_.slice(0, count), loss = loss_.slice(0, count);
+    backend_.copy_in(context_, pictures, input);
+    backend_.copy_in(context_, labels, target);
+    net_->infer(context_, input, logits);
+    backend_.softmax_cross_entropy(context_, logits, target, 0, {}, loss, {});
+    backend_.copy_out(context_, logits, host_logits_.data());
+    backend_.copy_out(context_, loss, host_loss_.data());
+}
+
+EvalMetrics Trainer::evaluate(Loader& loader, const std::function<bool(int64_t)>& each) {
+    const int64_t classes = options_.net.classes;
+    EvalMetrics metrics(classes);
+    host_logits_.resize(static_cast<size_t>(options_.net.eval_batch * classes));
+    const Scratch logits(context_.arena, DType::f32, {options_.net.eval_batch, classes}, Use::activations);
+    net_->begin_inference(context_);
+    bool go_on = true;
+    try {
+        while (go_on) {
+            const Batch* const batch = loader.next();
+            if (batch == nullptr) break;
+            infer(batch->images.data, batch->labels.data, batch->count, logits.tensor().slice(0, batch->count));
+            for (int64_t i = 0; i < batch->count; ++i)
+                metrics.add(host_logits_.data() + i * classes, batch->labels.as<int32_t>()[i],
+                            static_cast<double>(host_loss_[static_cast<size_t>(i)]));
+            go_on = each(metrics.images());
+        }
+    } catch (...) {
+        net_->end_inference(context_);
+        throw;
+    }
+    net_->end_inference(context_);
+    return metrics;
+}
+
+MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options) {
+    Arena arena;
+    Trainer trainer(backend, arena, options);
+    trainer.step(nullptr, nullptr, 0, 0);
+    const NetDesc& net = trainer.options_.net;
+    const Scratch logits(arena, DType::f32, {net.eval_batch, net.classes}, Use::activations);
+    trainer.net_->begin_inference(trainer.context_);
+    for (const int64_t count : {net.eval_batch, int64_t{1}})  // whole batches, and a rest
+        trainer.infer(nullptr, nullptr, count, logits.tensor().slice(0, count));
+    trainer.net_->end_inference(trainer.context_);
+    return arena.plan();
+}
+
+int64_t largest_batch(Backend& backend, TrainerOptions options, int64_t bytes_a_picture, int64_t limit) {
+    const auto fits = [&](int64_t batch) {
+        options.net.batch = batch;
+        options.net.eval_batch = batch;
+        try {
+            return plan_memory(backend, options).peak + batch * bytes_a_picture <= limit;
+        } catch (const Error&) {
+            return false;  // beyond what the device's library can do
+        }
+    };
+    int64_t good = 0, bad = options.net.batch;
+    for (int64_t batch = 1; batch < bad; batch *= 2) {  // from below: small plans are quick
+        if (fits(batch)) {
+            good = batch;
+        } else if (batch > 1) {  // one picture may be too few for batch norm
+            bad = batch;
+        }
+    }
+    while (bad - good > 1) {
+        const int64_t middle = good + (bad - good) / 2;
+        (fits(middle) ? good : bad) = middle;
+    }
+    return good;
+}
+
+}  // namespace rn50

@@ -1,0 +1,81 @@
+// One training step and one evaluation over a net: the same code runs dry for the memory plan and for real.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "backend/backend.h"
+#include "model/net.h"
+#include "pipeline/loader.h"
+#include "train/metrics.h"
+
+namespace rn50 {
+
+struct TrainerOptions {
+    NetDesc net;
+    OptimizerDesc optimizer;  ///< `ranges` come from the net's table
+    float label_smoothing = 0;
+    float clip_norm = 0;  ///< global L2 norm of the gradients; 0: no clipping
+    uint64_t seed = 0;    ///< of starting values and dropout
+};
+
+/// What one step has found.
+struct StepResult {
+    double loss = 0;  ///< mean over the batch
+    StepState state;  ///< grad_norm, loss_scale, skip, ...
+};
+
+class Trainer {
+  public:
+    /// Prepares the net and takes from `arena` all that stays for the whole run. With a counting arena every call is
+    /// dry. `backend` and `arena` must outlive the trainer.
+    Trainer(Backend& backend, Arena& arena, const TrainerOptions& options);
+    ~Trainer();
+    Trainer(const Trainer&) = delete;
+    Trainer& operator=(const Trainer&) = delete;
+
+    /// Starting values of parameters, running statistics and optimizer, as a function of the seed.
+    void initialize();
+
+    /// Forward, backward and update with one whole batch in host memory, which is read until result(): u8 {batch, S, S,
+    /// 3} and i32 {batch}. `step` counts the steps of the run from 0.
+    void step(const void* pictures, const void* labels, int64_t step, double lr);
+    /// Waits for the step.
+    StepResult result();
+
+    /// Everything in `loader` through the net as it infers; `each` is called with the number of pictures so far, and
+    /// false from it ends the evaluation early.
+    EvalMetrics evaluate(Loader& loader, const std::function<bool(int64_t)>& each);
+
+    Backend& backend() { return backend_; }
+    Context& context() { return context_; }
+    const TrainerOptions& options() const { return options_; }
+    const Net& net() const { return *net_; }
+    /// What a resumed run needs beside the net's state, in device memory.
+    const Tensor& moment1() const { return moment1_; }
+    const Tensor& moment2() const { return moment2_; }  ///< absent for SGD
+    const Tensor& step_state() const { return step_state_; }
+
+  private:
+    friend MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
+    void infer(const void* pictures, const void* labels, int64_t count, const Tensor& logits);
+
+    Backend& backend_;
+    Context context_;
+    TrainerOptions options_;
+    ScalePolicy scale_;
+    std::unique_ptr<Net> net_;
+    Tensor moment1_, moment2_, step_state_, pictures_, labels_, loss_;
+    std::vector<float> host_loss_, host_logits_;
+    float lr_ = 0;
+};
+
+/// The memory that a Trainer of these options takes at its highest: a dry run of one step and of evaluations.
+MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
+
+/// The largest batch below options.net.batch whose plan, with `bytes_a_picture` more for each picture, stays within
+/// `limit` bytes; 0: none does.
+int64_t largest_batch(Backend& backend, TrainerOptions options, int64_t bytes_a_picture, int64_t limit);
+
+}  // namespace rn50
