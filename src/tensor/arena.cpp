@@ -113,9 +113,13 @@ Tensor Arena::alloc(Use use, DType dtype, const Shape& shape) {
         return tensor;
     }
     const int64_t bytes = align_up(std::max<int64_t>(tensor.bytes(), 1), alignment);
+    // The rest behind the last tensor is taken only when no gap fits: its size differs between a counting and a real
+    // arena, and must not decide.
+    const auto rest_begin = blocks_.empty() || !blocks_.back().free ? blocks_.end() : blocks_.end() - 1;
     auto best = blocks_.end();
-    for (auto block = blocks_.begin(); block != blocks_.end(); ++block)
+    for (auto block = blocks_.begin(); block != rest_begin; ++block)
         if (block->free && block->bytes >= bytes && (best == blocks_.end() || block->bytes < best->bytes)) best = block;
+    if (best == blocks_.end() && rest_begin != blocks_.end() && rest_begin->bytes >= bytes) best = rest_begin;
     if (best == blocks_.end())
         throw Error(Exit::device, cat("the memory plan of ", capacity_, " bytes has no room for ", bytes, " bytes of ",
                                       name_of(use)),

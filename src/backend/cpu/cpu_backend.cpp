@@ -1,0 +1,116 @@
+#include "backend/cpu/cpu_backend.h"
+
+#include <omp.h>
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+
+#include "backend/cpu/conv.h"
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/linear.h"
+#include "base/machine.h"
+#include "base/math.h"
+
+namespace rn50::cpu {
+
+namespace {
+
+/// Host memory: large blocks straight from the system, on huge pages where it has them; small ones from the heap, where
+/// memory checkers see their ends.
+class Heap final : public Memory {
+  public:
+    void* allocate(int64_t bytes) override {
+        const size_t size = static_cast<size_t>(align_up(bytes, Arena::alignment));
+        void* data = nullptr;
+        if (bytes >= large) {
+            data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (data == MAP_FAILED) data = nullptr;
+            if (data) madvise(data, size, MADV_HUGEPAGE);
+        } else if (posix_memalign(&data, Arena::alignment, size) != 0) {
+            data = nullptr;
+        }
+        if (!data)
+            throw Error(Exit::device, cat("no room for ", bytes >> 20, " MiB of memory"),
+                        "use a smaller --batch-size or --image-size, or --memory lean");
+        return data;
+    }
+    void release(void* data, int64_t bytes) override {
+        if (bytes >= large)
+            munmap(data, static_cast<size_t>(align_up(bytes, Arena::alignment)));
+        else
+            std::free(data);
+    }
+    void fill(void* data, int value, int64_t bytes) override { std::memset(data, value, static_cast<size_t>(bytes)); }
+
+  private:
+    static constexpr int64_t large = 64 << 20;
+};
+
+std::string processor_name() {
+    std::ifstream in("/proc/cpuinfo");
+    for (std::string line; std::getline(in, line);)
+        if (line.compare(0, 10, "model name") == 0) return line.substr(line.find(':') + 2);
+    return "unknown processor";
+}
+
+}  // namespace
+
+bool has_bf16() {
+    return dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core_bf16;
+}
+
+CpuBackend::CpuBackend(int threads) : threads_(threads) {
+    omp_set_dynamic(0);
+    omp_set_num_threads(threads);
+}
+
+DeviceInfo CpuBackend::info() const {
+    DeviceInfo info;
+    info.kind = "cpu";
+    info.name = processor_name();
+    const dnnl_version_t* version = dnnl_version();
+    info.library = cat("oneDNN ", version->major, ".", version->minor, ".", version->patch);
+    info.threads = threads_;
+    const rn50::HostMemory host = memory_of_process();
+    info.total_memory = host.total;
+    info.free_memory = host.usable();
+    info.bf16 = has_bf16();
+    return info;
+}
+
+Memory& CpuBackend::memory() {
+    static Heap the_memory;
+    return the_memory;
+}
+
+Memory& CpuBackend::host_memory() {
+    return memory();
+}
+
+std::unique_ptr<Conv> CpuBackend::conv(const ConvDesc& desc) {
+    if (desc.dtype == DType::f16)
+        throw Error(Exit::device, "fp16 is not trained on a CPU", "use --precision fp32, or bf16 where the CPU has it");
+    if (desc.dtype == DType::bf16 && !has_bf16())
+        throw Error(Exit::device, "this CPU has no bf16 arithmetic (AVX512_BF16 or AMX)", "use --precision fp32");
+    return std::make_unique<CpuConv>(desc);
+}
+
+std::unique_ptr<Linear> CpuBackend::linear(const LinearDesc& desc) {
+    return std::make_unique<CpuLinear>(desc);
+}
+
+void CpuBackend::do_zero(const Tensor& dst) {
+    std::memset(dst.data, 0, static_cast<size_t>(dst.bytes()));
+}
+
+void CpuBackend::do_copy_in(const void* host, const Tensor& dst) {
+    std::memcpy(dst.data, host, static_cast<size_t>(dst.bytes()));
+}
+
+void CpuBackend::do_copy_out(const Tensor& src, void* host) {
+    std::memcpy(host, src.data, static_cast<size_t>(src.bytes()));
+}
+
+}  // namespace rn50::cpu

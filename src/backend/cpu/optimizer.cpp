@@ -1,0 +1,86 @@
+// The optimizer step over whole buffers.
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/kernels.h"
+#include "base/math.h"
+
+namespace rn50::cpu {
+
+namespace {
+
+// Elements of one piece of work; also the unit of partial sums, so that the norm does not depend on the threads.
+constexpr int64_t piece = 1 << 16;
+constexpr int64_t pieces_at_once = 256;
+
+}  // namespace
+
+void CpuBackend::do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
+                                    const Tensor& state) {
+    const float* g = gradients.as<float>();
+    const int64_t count = gradients.count(), pieces = ceil_div(count, piece);
+    double sum = 0;
+    for (int64_t first = 0; first < pieces; first += pieces_at_once) {
+        double partial[pieces_at_once];
+        const int64_t n = std::min(pieces_at_once, pieces - first);
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < n; ++i) {
+            const int64_t begin = (first + i) * piece;
+            partial[i] = kernels().sum_squares(g + begin, std::min(piece, count - begin));
+        }
+        for (int64_t i = 0; i < n; ++i)
+            sum += partial[i];
+    }
+    StepState& s = *static_cast<StepState*>(state.data);
+    const double norm = std::sqrt(sum) / s.loss_scale;
+    s.grad_norm = static_cast<float>(norm);
+    s.skip = !std::isfinite(sum);
+    double multiplier = 1.0 / s.loss_scale;
+    if (clip_norm > 0 && norm > clip_norm) multiplier *= clip_norm / (norm + 1e-6);  // torch's clip_grad_norm_
+    s.multiplier = static_cast<float>(multiplier);
+    if (s.skip) {
+        ++s.skipped;
+        ++s.skipped_in_row;
+        s.good_steps = 0;
+        if (policy.dynamic) s.loss_scale *= policy.backoff;
+        return;
+    }
+    s.skipped_in_row = 0;
+    ++s.t;
+    if (++s.good_steps >= policy.interval && policy.dynamic) {
+        s.loss_scale *= policy.growth;
+        s.good_steps = 0;
+    }
+}
+
+void CpuBackend::do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
+                             const Tensor& moment1, const Tensor& moment2, const Tensor& state) {
+    const StepState& s = *static_cast<const StepState*>(state.data);
+    if (s.skip) return;
+    const bool adamw = desc.kind == OptimizerDesc::Kind::adamw;
+    const double t = static_cast<double>(s.t);
+    AdamStep adam{s.lr, 0, desc.beta1, desc.beta2, desc.eps, s.multiplier,
+                  static_cast<float>(1.0 - std::pow(static_cast<double>(desc.beta1), t)),
+                  static_cast<float>(std::sqrt(1.0 - std::pow(static_cast<double>(desc.beta2), t)))};
+    SgdStep sgd{s.lr, 0, desc.momentum, s.multiplier, desc.nesterov, s.t == 1};
+    float *p = parameters.as<float>(), *m = moment1.as<float>(), *v = adamw ? moment2.as<float>() : nullptr;
+    const float* g = gradients.as<float>();
+    for (const ParameterRange& range : desc.ranges) {
+        adam.decay = range.decay ? s.lr * desc.weight_decay : 0;
+        sgd.weight_decay = range.decay ? desc.weight_decay : 0;
+        const int64_t pieces = ceil_div(range.end - range.begin, piece);
+#pragma omp parallel for schedule(static) if (pieces > 1)
+        for (int64_t i = 0; i < pieces; ++i) {
+            const int64_t begin = range.begin + i * piece, n = std::min(piece, range.end - begin);
+            if (adamw)
+                kernels().adamw(adam, p + begin, g + begin, m + begin, v + begin, n);
+            else
+                kernels().sgd(sgd, p + begin, g + begin, m + begin, n);
+        }
+    }
+}
+
+}  // namespace rn50::cpu
