@@ -1,0 +1,270 @@
+#include "train/fit.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+
+namespace rn50 {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int32_t skips_that_end_a_run = 50;
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+class Fit {
+  public:
+    Fit(Trainer& trainer, Loader& train, Loader& val, RunDir& run, const CheckpointInfo& info,
+        const FitOptions& options, FitState state, const FitObserver& observer)
+        : trainer_(trainer),
+          train_(train),
+          val_(val),
+          run_(run),
+          info_(info),
+          options_(options),
+          observer_(observer),
+          steps_per_epoch_(train.batches_per_epoch()),
+          batch_size_(trainer.options().net.batch) {
+        result_.state = std::move(state);
+    }
+
+    FitResult run() {
+        log_start();
+        const int64_t total = options_.epochs * steps_per_epoch_;
+        const int64_t last = options_.max_steps > 0 ? std::min(options_.max_steps, total) : total;
+        if (evaluation_due() && !finish_epoch()) return stopped();
+        if (state().step < last) train_.start_epoch(epoch(), state().step % steps_per_epoch_);
+        while (state().step < last) {
+            if (!train_epoch(last)) return stopped();
+            if (!evaluation_due()) break;                          // --max-steps ended it within the epoch
+            if (state().step < last) train_.start_epoch(epoch());  // loads while the evaluation runs
+            if (!finish_epoch()) return stopped();
+        }
+        if (state().step % steps_per_epoch_ != 0) save_position();
+        return std::move(result_);
+    }
+
+  private:
+    FitState& state() { return result_.state; }
+    /// Of the next step, from 0.
+    int64_t epoch() { return state().step / steps_per_epoch_; }
+    bool evaluation_due() {
+        return state().step > 0 && state().step % steps_per_epoch_ == 0 &&
+               static_cast<int64_t>(state().history.size()) < epoch();
+    }
+
+    void log_start() {
+        MetricsLine line;
+        line.event = "start";
+        line.epoch = epoch() + 1;
+        line.step = state().step;
+        line.memory_mb = options_.memory_mb;
+        run_.log(line);
+    }
+
+    /// To the end of the epoch, or to step `last`. False: a signal asks to stop.
+    bool train_epoch(int64_t last) {
+        epoch_start_ = Clock::now();
+        epoch_steps_ = 0;
+        const double waited_before = train_.wait_seconds();
+        do {
+            one_step();
+            if (interrupt_requested() != 0) {
+                note_epoch_time(waited_before);
+                return false;
+            }
+        } while (state().step % steps_per_epoch_ != 0 && state().step < last);
+        note_epoch_time(waited_before);
+        return true;
+    }
+
+    void note_epoch_time(double waited_before) {
+        epoch_seconds_ = seconds_since(epoch_start_);
+        epoch_wait_ = train_.wait_seconds() - waited_before;
+        state().elapsed_s += epoch_seconds_;
+    }
+
+    void one_step() {
+        const Clock::time_point start = Clock::now();
+        const double waited = train_.wait_seconds();
+        const int64_t epoch_now = epoch();
+        const Batch* const batch = train_.next();
+        RN50_REQUIRE(batch != nullptr && batch->count == batch_size_, "a training batch is not whole");
+        const double wait = train_.wait_seconds() - waited;
+        const double lr = options_.schedule.at(state().step);
+        trainer_.step(batch->images.data, batch->labels.data, state().step, lr);
+        const StepResult found = trainer_.result();
+        ++state().step;
+        ++epoch_steps_;
+        list_bad(train_);
+        const double seconds = seconds_since(start);
+
+        MetricsLine line;
+        line.event = "step";
+        line.epoch = epoch_now + 1;
+        line.step = state().step;
+        line.loss = found.loss;
+        line.lr = lr;
+        line.images_per_s = static_cast<double>(batch_size_) / seconds;
+        line.data_wait = wait / seconds;
+        line.loss_scale = static_cast<double>(found.state.loss_scale);
+        line.grad_norm = static_cast<double>(found.state.grad_norm);
+        line.memory_mb = options_.memory_mb;
+        run_.log(line);
+        check(found, epoch_now);
+        state().loss_sum += found.loss;
+        ++state().loss_steps;
+        observer_.step(epoch_now + 1, (state().step - 1) % steps_per_epoch_ + 1, found.loss, lr, wait);
+    }
+
+    void check(const StepResult& found, int64_t epoch_now) {
+        const bool scaled = trainer_.options().net.precision == Precision::fp16;
+        const bool lost = !std::isfinite(found.loss) && !scaled;
+        if (!lost && found.state.skipped_in_row < skips_that_end_a_run) {
+            if (found.state.skip != 0 && !scaled)
+                log::warn_once("skip",
+                               cat("step ", state().step, ": the gradients are not finite, the step is left out"));
+            return;
+        }
+        const std::string what =
+            lost ? cat("the loss is ", found.loss)
+                 : cat("gradients were not finite for ", found.state.skipped_in_row, " steps in a row");
+        const bool saved = !state().history.empty();
+        throw Error(
+            Exit::diverged, cat("diverged: ", what, " at step ", state().step, " (epoch ", epoch_now + 1, ")"),
+            cat("lower --lr, lengthen --warmup-epochs, or set --clip-norm 1",
+                saved ? cat("; ", run_.path(), " keeps the weights of epoch ", state().history.back().epoch) : ""));
+    }
+
+    void list_bad(const Loader& loader) {
+        size_t& told = &loader == &train_ ? told_train_ : told_val_;
+        for (; told < loader.bad().size(); ++told) {
+            const BadPicture& bad = loader.bad()[told];
+            run_.log_bad_picture(bad.name, bad.reason);
+            log::warn_once("bad pictures", cat("skipped ", bad.name, ": ", bad.reason, "; such pictures are listed in ",
+                                               run_.file("bad_pictures.txt")));
+        }
+    }
+
+    /// Evaluates and saves. False: a signal asks to stop, and the evaluation is left to the resumed run.
+    bool finish_epoch() {
+        const Clock::time_point start = Clock::now();
+        val_.start_epoch(0);
+        const EvalMetrics metrics = trainer_.evaluate(val_, [&](int64_t images) {
+            observer_.evaluating(images);
+            return interrupt_requested() == 0;
+        });
+        list_bad(val_);
+        if (interrupt_requested() != 0) return false;
+        state().elapsed_s += seconds_since(start);
+
+        EpochSummary summary;
+        summary.epoch = epoch();
+        summary.lr = options_.schedule.at(state().step - 1);
+        summary.train_loss = state().loss_sum / static_cast<double>(std::max<int64_t>(state().loss_steps, 1));
+        summary.val_loss = metrics.loss();
+        summary.top1 = metrics.top1();
+        summary.top5 = metrics.top5();
+        summary.macro_f1 = metrics.macro_f1();
+        summary.seconds = epoch_seconds_;
+        if (epoch_seconds_ > 0) {
+            summary.images_per_s = static_cast<double>(epoch_steps_ * batch_size_) / epoch_seconds_;
+            summary.data_wait = epoch_wait_ / epoch_seconds_;
+        }
+        state().history.push_back(summary);
+        state().loss_sum = 0;
+        state().loss_steps = 0;
+        const bool best = state().best()->epoch == summary.epoch;
+        if (best) result_.best_val = metrics;
+        log_evaluation(summary);
+        save_last();
+        if (best) keep_as_best();
+        save_state(run_.file("state.safetensors"), trainer_, info_, state());
+        observer_.epoch(summary, best);
+        return true;
+    }
+
+    void log_evaluation(const EpochSummary& summary) {
+        MetricsLine line;
+        line.event = "eval";
+        line.epoch = summary.epoch;
+        line.step = state().step;
+        line.loss = summary.val_loss;
+        line.top1 = summary.top1;
+        line.top5 = summary.top5;
+        line.macro_f1 = summary.macro_f1;
+        line.images_per_s = summary.images_per_s;
+        line.data_wait = summary.data_wait;
+        line.memory_mb = options_.memory_mb;
+        run_.log(line);
+    }
+
+    void save_last() {
+        save_checkpoint(run_.file("last.safetensors"), trainer_.backend(), trainer_.context(), trainer_.net(), info_,
+                        state().step);
+    }
+
+    /// best is last by another name, until last is replaced: a second name costs no writing. Where the file system has
+    /// no hard links it is written once more.
+    void keep_as_best() {
+        const std::string last = run_.file("last.safetensors"), best = run_.file("best.safetensors");
+        const std::string link_name = cat(best, ".tmp-", getpid());
+        unlink(link_name.c_str());
+        if (link(last.c_str(), link_name.c_str()) == 0) {
+            if (rename(link_name.c_str(), best.c_str()) == 0) {
+                unlink(link_name.c_str());  // it is still there when both were one file already
+                return;
+            }
+            unlink(link_name.c_str());
+        }
+        save_checkpoint(best, trainer_.backend(), trainer_.context(), trainer_.net(), info_, state().step);
+    }
+
+    void save_position() {
+        save_last();
+        // Without an evaluation nothing is best; yet a run leaves weights to look at under that name too.
+        if (state().history.empty()) keep_as_best();
+        save_state(run_.file("state.safetensors"), trainer_, info_, state());
+    }
+
+    FitResult stopped() {
+        result_.signal = interrupt_requested();
+        log::progress_done();
+        log::info(cat("stopping: saving step ", state().step, " to ", run_.path()));
+        save_position();
+        return std::move(result_);
+    }
+
+    Trainer& trainer_;
+    Loader& train_;
+    Loader& val_;
+    RunDir& run_;
+    const CheckpointInfo& info_;
+    const FitOptions& options_;
+    const FitObserver& observer_;
+    const int64_t steps_per_epoch_, batch_size_;
+    FitResult result_;
+    Clock::time_point epoch_start_{};
+    int64_t epoch_steps_ = 0;  ///< of the epoch, in this part of the run
+    double epoch_seconds_ = 0, epoch_wait_ = 0;
+    size_t told_train_ = 0, told_val_ = 0;
+};
+
+}  // namespace
+
+FitResult fit(Trainer& trainer, Loader& train, Loader& val, RunDir& run, const CheckpointInfo& info,
+              const FitOptions& options, FitState state, const FitObserver& observer) {
+    return Fit(trainer, train, val, run, info, options, std::move(state), observer).run();
+}
+
+}  // namespace rn50
