@@ -45,6 +45,8 @@ class RunDir {
     /// Appends "name<TAB>reason" to bad_pictures.txt; each name once a run, however often it is met. One thread at a
     /// time.
     void log_bad_picture(const std::string& name, const std::string& reason);
+    /// How many are listed there.
+    int64_t bad_pictures() const { return static_cast<int64_t>(bad_names_.size()); }
     /// Writes a whole file atomically. Throws Error(Exit::data).
     void write_text(const std::string& name, const std::string& text) const;
 

@@ -126,29 +126,4 @@ MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options) {
     return arena.plan();
 }
 
-int64_t largest_batch(Backend& backend, TrainerOptions options, int64_t bytes_a_picture, int64_t limit) {
-    const auto fits = [&](int64_t batch) {
-        options.net.batch = batch;
-        options.net.eval_batch = batch;
-        try {
-            return plan_memory(backend, options).peak + batch * bytes_a_picture <= limit;
-        } catch (const Error&) {
-            return false;  // beyond what the device's library can do
-        }
-    };
-    int64_t good = 0, bad = options.net.batch;
-    for (int64_t batch = 1; batch < bad; batch *= 2) {  // from below: small plans are quick
-        if (fits(batch)) {
-            good = batch;
-        } else if (batch > 1) {  // one picture may be too few for batch norm
-            bad = batch;
-        }
-    }
-    while (bad - good > 1) {
-        const int64_t middle = good + (bad - good) / 2;
-        (fits(middle) ? good : bad) = middle;
-    }
-    return good;
-}
-
 }  // namespace rn50

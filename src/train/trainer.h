@@ -74,8 +74,4 @@ class Trainer {
 /// The memory that a Trainer of these options takes at its highest: a dry run of one step and of evaluations.
 MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
 
-/// The largest batch below options.net.batch whose plan, with `bytes_a_picture` more for each picture, stays within
-/// `limit` bytes; 0: none does.
-int64_t largest_batch(Backend& backend, TrainerOptions options, int64_t bytes_a_picture, int64_t limit);
-
 }  // namespace rn50

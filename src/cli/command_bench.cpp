@@ -1,0 +1,246 @@
+// rn50 bench: how fast a step, an inference or the loader is here.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "backend/profile.h"
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "base/random.h"
+#include "cli/commands.h"
+#include "cli/inference.h"
+#include "cli/picture_options.h"
+#include "cli/training_setup.h"
+#include "report/table.h"
+
+namespace rn50 {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t classes_of_imagenet = 1000;
+constexpr int warm_up_calls = 2;
+constexpr int64_t least_calls = 10, most_calls = 200;
+constexpr double seconds_of_calls = 15;
+
+struct BenchResult {
+    double images_per_s = 0;
+    int64_t calls = 0;
+    int64_t planned_bytes = 0;
+    std::string device, precision;
+};
+
+/// The most memory that this process has held, in bytes.
+int64_t peak_rss() {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return int64_t{usage.ru_maxrss} * 1024;
+}
+
+/// Median seconds of one call: `max_steps` calls, or when that is 0 as many as take about a quarter of a minute.
+template <class Call>
+double median_seconds(int64_t max_steps, int64_t& calls, const Call& call) {
+    std::vector<double> seconds;
+    double sum = 0;
+    const auto enough = [&] {
+        const auto done = static_cast<int64_t>(seconds.size());
+        if (max_steps > 0) return done >= max_steps;
+        return done >= most_calls || (done >= least_calls && sum >= seconds_of_calls);
+    };
+    while (!enough() && interrupt_requested() == 0) {
+        const Clock::time_point start = Clock::now();
+        if (!call()) break;
+        seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+        sum += seconds.back();
+        log::progress(cat("call ", seconds.size(), ", ", report::fixed(1000 * seconds.back(), 1), " ms"));
+    }
+    log::progress_done();
+    calls = static_cast<int64_t>(seconds.size());
+    if (seconds.empty()) throw Error(Exit::data, "nothing was measured", "let it run for longer");
+    std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
+    return seconds[seconds.size() / 2];
+}
+
+void print_profile(const Profile& profile, int64_t calls) {
+    std::vector<std::pair<std::string, Profile::Row>> rows(profile.rows().begin(), profile.rows().end());
+    std::sort(rows.begin(), rows.end(),
+              [](const auto& a, const auto& b) { return a.second.seconds > b.second.seconds; });
+    double sum = 0;
+    for (const auto& [name, row] : rows)
+        sum += row.seconds;
+    report::Table table({"operation", ">calls", ">ms a step", ">share"});
+    const auto add = [&](const std::string& name, double count, double seconds) {
+        const double share = sum > 0 ? seconds / sum : 0;
+        table.row({name, report::fixed(count / static_cast<double>(calls), 0),
+                   report::fixed(1000 * seconds / static_cast<double>(calls), 2), report::fixed(100 * share, 1) + "%"});
+    };
+    double calls_of_all = 0;
+    for (const auto& [name, row] : rows) {
+        add(name, static_cast<double>(row.calls), row.seconds);
+        calls_of_all += static_cast<double>(row.calls);
+    }
+    add("all", calls_of_all, sum);
+    log::info("time by operation:");
+    std::fputs(table.str().c_str(), stderr);
+}
+
+struct SyntheticBatch {
+    SyntheticBatch(int64_t batch, int64_t size, int64_t classes)
+        : pictures(static_cast<size_t>(batch * size * size * 3)), labels(static_cast<size_t>(batch)) {
+        Random random(0, 0, 0, Purpose::demo);
+        for (uint8_t& value : pictures)
+            value = static_cast<uint8_t>(random.u32() >> 24);
+        for (int32_t& label : labels)
+            label = static_cast<int32_t>(random.below(static_cast<uint64_t>(classes)));
+    }
+    std::vector<uint8_t> pictures;
+    std::vector<int32_t> labels;
+};
+
+void describe(const TrainerOptions& setup, const MemoryPlan& plan) {
+    log::info(cat(setup.net.model, ", ", setup.net.image_size, " px, batch ", setup.net.batch, ", ",
+                  name_of(setup.net.precision), setup.net.lean ? ", lean memory" : ""));
+    std::string table = plan.table();
+    if (!table.empty()) table.pop_back();
+    log::info("memory plan:\n" + table);
+}
+
+BenchResult bench_step(const Options& options) {
+    const std::unique_ptr<Backend> backend = open_backend(options);
+    TrainerOptions setup = trainer_options(options, backend->info(), classes_of_imagenet);
+    const MemoryPlan plan =
+        plan_that_fits(*backend, setup, options.memory, ring_bytes_a_picture(options.image_size, 1));
+    describe(setup, plan);
+    const SyntheticBatch data(setup.net.batch, setup.net.image_size, setup.net.classes);
+    const int64_t idle = peak_rss();
+    Arena arena(backend->memory(), plan.peak);
+    Trainer trainer(*backend, arena, setup);
+    trainer.initialize();
+    int64_t step = 0;
+    const auto one = [&] {
+        trainer.step(data.pictures.data(), data.labels.data(), step++, options.lr);
+        trainer.result();
+        return true;
+    };
+    for (int i = 0; i < warm_up_calls; ++i)
+        one();
+    Profile profile;
+    if (options.verbose) trainer.context().profile = &profile;
+    BenchResult result;
+    const double seconds = median_seconds(options.max_steps, result.calls, one);
+    if (options.verbose) print_profile(profile, result.calls);
+    log::info(
+        cat("peak resident memory above idle: ", show_bytes(peak_rss() - idle), ", planned ", show_bytes(plan.peak)));
+    result.images_per_s = static_cast<double>(setup.net.batch) / seconds;
+    result.planned_bytes = plan.peak;
+    result.device = backend->info().name;
+    result.precision = name_of(setup.net.precision);
+    return result;
+}
+
+BenchResult bench_infer(const Options& options) {
+    const std::unique_ptr<Backend> backend = open_backend(options);
+    NetDesc desc = trainer_options(options, backend->info(), classes_of_imagenet).net;
+    desc.training = false;
+    desc.eval_batch = desc.batch;
+    const int64_t peak = Inference::plan(*backend, desc);
+    const SyntheticBatch data(desc.batch, desc.image_size, desc.classes);
+    const int64_t idle = peak_rss();
+    Arena arena(backend->memory(), peak);
+    Inference inference(*backend, arena, desc);
+    inference.initialize(static_cast<uint64_t>(options.seed));
+    inference.begin();
+    std::vector<float> logits(static_cast<size_t>(desc.batch * desc.classes));
+    const auto one = [&] {
+        inference.run(data.pictures.data(), desc.batch, logits.data());
+        return true;
+    };
+    for (int i = 0; i < warm_up_calls; ++i)
+        one();
+    Profile profile;
+    if (options.verbose) inference.context().profile = &profile;
+    BenchResult result;
+    const double seconds = median_seconds(options.max_steps, result.calls, one);
+    if (options.verbose) print_profile(profile, result.calls);
+    log::info(cat("peak resident memory above idle: ", show_bytes(peak_rss() - idle), ", planned ", show_bytes(peak)));
+    result.images_per_s = static_cast<double>(desc.batch) / seconds;
+    result.planned_bytes = peak;
+    result.device = backend->info().name;
+    result.precision = name_of(desc.precision);
+    return result;
+}
+
+/// The pictures of a data folder as training takes them, without a net behind.
+BenchResult bench_loader(const Options& options) {
+    const std::unique_ptr<Backend> backend = open_backend(options);
+    const DataSplits data = open_data(options.data, options.val_split, static_cast<uint64_t>(options.seed));
+    LoaderOptions loading;
+    loading.batch_size = options.batch_size;
+    loading.workers = static_cast<int>(options.workers);
+    loading.seed = static_cast<uint64_t>(options.seed);
+    loading.max_bad = options.max_bad;
+    loading.shuffle = loading.drop_last = loading.replace_bad = true;
+    loading.pictures = training_pictures(options);
+    Loader loader(*data.train, loading, backend->host_memory());
+    log::info(cat(report::grouped(data.train->size()), " pictures, ", loader.workers(),
+                  loader.workers() == 1 ? " worker" : " workers"));
+    int64_t epoch = 0, left = 0;
+    const auto one = [&] {
+        if (left == 0) {
+            loader.start_epoch(epoch++);
+            left = loader.batches_per_epoch();
+        }
+        --left;
+        return loader.next() != nullptr;
+    };
+    for (int i = 0; i < warm_up_calls; ++i)
+        one();
+    BenchResult result;
+    // The ring delivers in bursts, so single calls say little: all of them together do.
+    const Clock::time_point start = Clock::now();
+    median_seconds(options.max_steps, result.calls, one);
+    const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    result.images_per_s = static_cast<double>(options.batch_size * result.calls) / seconds;
+    result.planned_bytes = loader.memory_bytes();
+    result.device = backend->info().name;
+    result.precision = "u8";
+    return result;
+}
+
+void print(const Options& options, const BenchResult& result) {
+    const double memory_mb = static_cast<double>(result.planned_bytes) / 1e6;
+    if (options.json) {
+        const nlohmann::ordered_json object{{"images_per_s", result.images_per_s},
+                                            {"memory_mb", memory_mb},
+                                            {"device", result.device},
+                                            {"precision", result.precision},
+                                            {"batch_size", options.batch_size},
+                                            {"image_size", options.image_size}};
+        std::puts(object.dump().c_str());
+        return;
+    }
+    std::printf("%s: %s images/s (%s%lld calls), %s, batch %lld at %lld px, %s\n", options.bench.c_str(),
+                report::fixed(result.images_per_s, result.images_per_s < 100 ? 2 : 1).c_str(),
+                options.bench == "loader" ? "" : "median of ", static_cast<long long>(result.calls),
+                show_bytes(result.planned_bytes).c_str(), static_cast<long long>(options.batch_size),
+                static_cast<long long>(options.image_size), result.precision.c_str());
+}
+
+}  // namespace
+
+int run_bench(const Options& options) {
+    catch_interrupts();
+    print(options, options.bench == "step"    ? bench_step(options)
+                   : options.bench == "infer" ? bench_infer(options)
+                                              : bench_loader(options));
+    return static_cast<int>(interrupt_requested() != 0 ? exit_code_of_signal(interrupt_requested())
+                                                       : static_cast<int>(Exit::ok));
+}
+
+}  // namespace rn50

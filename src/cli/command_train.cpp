@@ -1,0 +1,284 @@
+// rn50 train: from a folder of pictures to a trained net.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/picture_options.h"
+#include "cli/progress.h"
+#include "cli/training_setup.h"
+#include "report/report.h"
+#include "report/table.h"
+#include "train/fit.h"
+
+namespace rn50 {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int train_slots = 4, val_slots = 2;
+
+/// Where a resumed run lies.
+struct ResumePoint {
+    std::string folder, state_file;
+};
+
+ResumePoint resume_point(const Options& options) {
+    const std::string named = options.resume == "auto" ? options.out : options.resume;
+    std::error_code unknown;
+    if (fs::is_directory(named, unknown)) return {named, (fs::path(named) / "state.safetensors").string()};
+    if (!fs::exists(named, unknown))
+        throw Error(Exit::data, cat(named, " does not exist: there is no run to resume"),
+                    "name the folder of a run, or its state.safetensors");
+    const std::string parent = fs::path(named).parent_path().string();
+    return {parent.empty() ? "." : parent, named};
+}
+
+void describe_data(const DataSplits& data) {
+    std::string extra;
+    for (const auto& [name, source] : data.extra)
+        extra += cat(", ", report::grouped(source->size()), " ", name);
+    std::string names;
+    for (size_t i = 0; i < data.classes.size() && i < 12; ++i)
+        names += cat(i == 0 ? " (" : ", ", report::shown(data.classes[i]));
+    names += data.classes.size() > 12 ? ", ...)" : ")";
+    log::info(cat("data: ", report::grouped(data.train->size()), " train, ", report::grouped(data.val->size()), " val",
+                  extra, " pictures; ", data.classes.size(), " classes", names));
+    for (const std::string& warning : data.warnings)
+        log::warn(warning);
+}
+
+LoaderOptions evaluation_loading(const Options& options) {
+    LoaderOptions loading;
+    loading.batch_size = options.batch_size;
+    loading.workers = static_cast<int>(options.workers);
+    loading.slots = val_slots;
+    loading.max_bad = options.max_bad;
+    loading.pictures = evaluation_pictures(options);
+    return loading;
+}
+
+LoaderOptions training_loading(const Options& options) {
+    LoaderOptions loading = evaluation_loading(options);
+    loading.slots = train_slots;
+    loading.seed = static_cast<uint64_t>(options.seed);
+    loading.shuffle = loading.drop_last = loading.replace_bad = true;
+    loading.pictures = training_pictures(options);
+    return loading;
+}
+
+CheckpointInfo checkpoint_info(const Options& options, const NetDesc& net, const std::vector<std::string>& classes) {
+    CheckpointInfo info;
+    info.model = options.model;
+    info.classes = classes;
+    info.image_size = options.image_size;
+    info.resize = resize_from(options.resize);
+    std::copy(std::begin(net.mean), std::end(net.mean), info.mean.begin());
+    std::copy(std::begin(net.std), std::end(net.std), info.std.begin());
+    info.precision = name_of(net.precision);
+    return info;
+}
+
+FitOptions fit_options(const Options& options, int64_t steps_per_epoch, const MemoryPlan& plan) {
+    FitOptions fit;
+    fit.epochs = options.epochs;
+    fit.max_steps = options.max_steps;
+    fit.schedule.base_lr = options.lr;
+    fit.schedule.total_steps = options.epochs * steps_per_epoch;
+    fit.schedule.warmup_steps = std::llround(options.warmup_epochs * static_cast<double>(steps_per_epoch));
+    if (fit.schedule.warmup_steps > fit.schedule.total_steps) {
+        log::warn(cat("--warmup-epochs ", options.warmup_epochs, " is longer than the run of ", options.epochs,
+                      options.epochs == 1 ? " epoch" : " epochs", ": the learning rate never reaches --lr"));
+    }
+    fit.memory_mb = static_cast<double>(plan.peak) / 1e6;
+    return fit;
+}
+
+FitObserver observer(Progress& progress, const Options& options, int64_t val_images) {
+    FitObserver watch;
+    watch.step = [&progress](int64_t epoch, int64_t step, double loss, double lr, double wait) {
+        progress.step(epoch, step, loss, lr, wait);
+    };
+    watch.evaluating = [val_images](int64_t images) {
+        log::progress(cat("val  ", images, "/", val_images, " pictures"));
+    };
+    watch.epoch = [&progress, &options](const EpochSummary& epoch, bool best) {
+        log::progress_done();
+        log::info(
+            cat("epoch ", epoch.epoch, "/", options.epochs, "  train loss ", report::fixed(epoch.train_loss, 4),
+                "  val loss ", report::fixed(epoch.val_loss, 4), "  top-1 ", report::fixed(epoch.top1, 2), "%  ",
+                report::fixed(epoch.images_per_s, epoch.images_per_s < 100 ? 1 : 0), " img/s",
+                epoch.data_wait >= 0.05 ? cat(", ", report::fixed(100 * epoch.data_wait, 0), "% waiting for data") : "",
+                best ? "  *" : ""));
+        progress.resume_clock();
+    };
+    return watch;
+}
+
+report::SplitRow split_row(const std::string& name, const EvalMetrics& metrics) {
+    return {name, metrics.images(), metrics.loss(), metrics.top1(), metrics.top5(), metrics.macro_f1()};
+}
+
+/// A run from its options to its report.
+class Training {
+  public:
+    explicit Training(const Options& options) : options_(options) {}
+
+    int run() {
+        const bool resumed = !options_.resume.empty();
+        if (resumed) {
+            point_ = resume_point(options_);
+            options_ = resumed_options(options_, (fs::path(point_.folder) / "run.toml").string());
+        }
+        catch_interrupts();
+        backend_ = open_backend(options_);
+        data_ = open_data(options_.data, options_.val_split, static_cast<uint64_t>(options_.seed));
+        describe_data(data_);
+
+        TrainerOptions setup = trainer_options(options_, backend_->info(), static_cast<int64_t>(data_.classes.size()));
+        options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
+        const int64_t ring = ring_bytes_a_picture(options_.image_size, train_slots + val_slots);
+        plan_ = plan_that_fits(*backend_, setup, options_.memory, ring);
+        // Only now is it known that the run can be: loaders, arena and net take their memory once.
+        Loader train(*data_.train, training_loading(options_), backend_->host_memory());
+        Loader val(*data_.val, evaluation_loading(options_), backend_->host_memory());
+        describe_plan(setup, train.memory_bytes() + val.memory_bytes());
+        Arena arena(backend_->memory(), plan_.peak);
+        Trainer trainer(*backend_, arena, setup);
+        info_ = checkpoint_info(options_, setup.net, data_.classes);
+
+        FitState state;
+        if (resumed) {
+            state = load_state(point_.state_file, trainer, info_);
+        } else {
+            trainer.initialize();
+            if (!options_.init.empty())
+                import_checkpoint(SafetensorsReader(options_.init), trainer.backend(), trainer.context(), trainer.net(),
+                                  data_.classes);
+        }
+        RunDir folder = resumed ? RunDir::resume(point_.folder, state.step) : RunDir::create(options_.out);
+        folder.write_text("run.toml", to_toml(options_));
+        log::info(cat("run: ", folder.path(), resumed ? cat(", resumed at step ", state.step) : ""));
+        return train_and_report(trainer, train, val, folder, std::move(state));
+    }
+
+  private:
+    void describe_plan(const TrainerOptions& setup, int64_t rings) {
+        log::info(cat("net: ", options_.model, ", ", options_.image_size, " px, batch ", options_.batch_size, ", ",
+                      name_of(setup.net.precision), ", ", options_.optimizer, setup.net.lean ? ", lean memory" : ""));
+        log::info(cat("memory plan: ", show_bytes(plan_.peak), " for the step, ", show_bytes(rings), " for loading\n",
+                      without_last_line_end(plan_.table())));
+    }
+
+    static std::string without_last_line_end(std::string text) {
+        if (!text.empty() && text.back() == '\n') text.pop_back();
+        return text;
+    }
+
+    int train_and_report(Trainer& trainer, Loader& train, Loader& val, RunDir& folder, FitState state) {
+        const int64_t steps = train.batches_per_epoch();
+        const FitOptions how = fit_options(options_, steps, plan_);
+        Progress progress(options_.epochs, steps, how.schedule.total_steps, state.step, options_.batch_size);
+        const FitObserver watch = observer(progress, options_, data_.val->size());
+        FitResult result = fit(trainer, train, val, folder, info_, how, std::move(state), watch);
+        log::progress_done();
+        if (result.signal != 0) {
+            log::info(cat("saved; go on with: rn50 train --resume auto --out ", folder.path()));
+            return exit_code_of_signal(result.signal);
+        }
+        train.stop();
+        report(trainer, val, folder, result);
+        return static_cast<int>(Exit::ok);
+    }
+
+    EvalMetrics evaluate(Trainer& trainer, Loader& loader, const std::string& name, int64_t images) {
+        loader.start_epoch(0);
+        EvalMetrics metrics = trainer.evaluate(loader, [&](int64_t done) {
+            log::progress(cat(name, "  ", done, "/", images, " pictures"));
+            return true;
+        });
+        log::progress_done();
+        return metrics;
+    }
+
+    /// Judges the best weights on val and on the splits beside it, and tells.
+    void report(Trainer& trainer, Loader& val, RunDir& folder, const FitResult& result) {
+        const bool again = !result.best_val;
+        const std::string best_file = folder.file("best.safetensors");
+        if (again || !data_.extra.empty())
+            load_checkpoint(SafetensorsReader(best_file), trainer.backend(), trainer.context(), trainer.net());
+        const EvalMetrics on_val = again ? evaluate(trainer, val, "val", data_.val->size()) : *result.best_val;
+
+        report::RunReport report;
+        report.splits.push_back(split_row("val", on_val));
+        for (const auto& [name, source] : data_.extra) {
+            Loader loader(*source, evaluation_loading(options_), backend_->host_memory());
+            report.splits.push_back(split_row(name, evaluate(trainer, loader, name, source->size())));
+        }
+        fill(report, on_val, folder, result);
+        folder.write_text("report.html", report::html(report));
+        MetricsLine line;
+        line.event = "end";
+        line.epoch = result.state.history.empty() ? 0 : result.state.best()->epoch;
+        line.step = result.state.step;
+        line.loss = on_val.loss();
+        line.top1 = on_val.top1();
+        line.top5 = on_val.top5();
+        line.macro_f1 = on_val.macro_f1();
+        line.memory_mb = static_cast<double>(plan_.peak) / 1e6;
+        folder.log(line);
+        std::fputs(report::text_summary(report).c_str(), stdout);
+        log::info(cat("best weights: ", best_file, "\nreport:       ", folder.file("report.html"),
+                      "\nuse them:     rn50 predict ", folder.path(), " PICTURE..."));
+    }
+
+    void fill(report::RunReport& report, const EvalMetrics& on_val, const RunDir& folder, const FitResult& result) {
+        const DeviceInfo device = backend_->info();
+        report.title = cat(options_.model, " on ", options_.data);
+        report.classes = data_.classes;
+        const EpochSummary* const best = result.state.best();
+        report.facts = {{"run", folder.path()},
+                        {"model", cat(options_.model, ", ", data_.classes.size(), " classes, ", options_.image_size,
+                                      " px, batch ", options_.batch_size, ", ", options_.precision)},
+                        {"device", cat(device.name, ", ", device.library)},
+                        {"pictures", cat(report::grouped(data_.train->size()), " train, ",
+                                         report::grouped(data_.val->size()), " val")},
+                        {"memory", show_bytes(plan_.peak)}};
+        if (best != nullptr)
+            report.facts.emplace_back("best",
+                                      cat("epoch ", best->epoch, ", top-1 ", report::fixed(best->top1, 2), "%"));
+        for (const EpochSummary& e : result.state.history)
+            report.history.push_back({e.epoch, e.lr, e.train_loss, e.val_loss, e.top1, e.top5, e.macro_f1,
+                                      e.images_per_s, e.data_wait, e.seconds});
+        for (int64_t label = 0; label < on_val.confusion().classes(); ++label) {
+            const ClassScore score = on_val.confusion().score(label);
+            report.scores.push_back({score.support, score.precision, score.recall, score.f1});
+        }
+        report.confusion = on_val.confusion().rows();
+        report.options = to_toml(options_);
+        report.memory_plan = plan_.table();
+        report.bad_pictures = folder.bad_pictures();
+        report.elapsed_s = result.state.elapsed_s;
+    }
+
+    Options options_;
+    ResumePoint point_;
+    std::unique_ptr<Backend> backend_;
+    DataSplits data_;
+    MemoryPlan plan_;
+    CheckpointInfo info_;
+};
+
+}  // namespace
+
+int run_train(const Options& options) {
+    return Training(options).run();
+}
+
+}  // namespace rn50

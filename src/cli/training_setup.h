@@ -1,0 +1,45 @@
+// From options to a trainer: device, precision, recipe, and whether the memory suffices. Shared by train and bench.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "backend/backend.h"
+#include "cli/options.h"
+#include "train/trainer.h"
+
+namespace rn50 {
+
+/// The backend of --device and --threads; says in one line what it is.
+std::unique_ptr<Backend> open_backend(const Options& options);
+
+/// --precision; auto: fp16 on a GPU that has it, else fp32. Throws Error(Exit::device) when the device lacks what is
+/// asked.
+Precision resolve_precision(const std::string& name, const DeviceInfo& device);
+
+TrainerOptions trainer_options(const Options& options, const DeviceInfo& device, int64_t classes);
+
+/// Host memory that loading takes for each picture of a batch, in a ring of `slots` batches.
+int64_t ring_bytes_a_picture(int64_t image_size, int slots);
+
+/// The memory plan of `trainer`, of whose net `lean` is set by --memory (auto: only where the full plan does not fit,
+/// which is said). Throws Error(Exit::device) before anything is taken when the plan and the rings, of
+/// `bytes_a_picture`, are more than this process may use, naming the largest batch that fits.
+MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory,
+                          int64_t bytes_a_picture);
+
+/// Bytes that a run may take now: of the device, or of this machine when the device is its processor; 0: not known.
+int64_t usable_memory(const DeviceInfo& device);
+
+/// The largest batch below `batch` that `fits` takes; 0: none. An Error from it means no.
+int64_t largest_that_fits(int64_t batch, const std::function<bool(int64_t)>& fits);
+
+/// Throws Error(Exit::device): the net's batch is too large for `reason`, `largest` would do.
+[[noreturn]] void throw_too_large(const NetDesc& net, const std::string& reason, int64_t largest);
+
+/// "3.2 GB"
+std::string show_bytes(int64_t bytes);
+
+}  // namespace rn50
