@@ -55,7 +55,7 @@ std::string usage_error(const std::vector<std::string>& arguments) {
 std::string file_error(const std::string& text) {
     const Folder folder;
     const std::string file = folder.file("a.toml", text);
-    const std::string said = usage_error({"train", "data", "--config", file});
+    const std::string said = usage_error({"train", "shop", "--config", file});
     return said.compare(0, file.size(), file) == 0 ? said.substr(file.size()) : said;
 }
 
@@ -66,9 +66,9 @@ bool contains(const std::string& text, const std::string& part) {
 }  // namespace
 
 TEST_CASE("options: without any, the defaults of the recipe") {
-    const Options options = parse({"train", "data"});
+    const Options options = parse({"train", "shop"});
     CHECK(options.command == "train");
-    CHECK(options.data == "data");
+    CHECK(options.data == "shop");
     CHECK(options.model == "resnet50");
     CHECK(options.device == "auto");
     CHECK(options.precision == "auto");
@@ -126,15 +126,15 @@ TEST_CASE("options: --config may name the data, whose own file is then read too;
 }
 
 TEST_CASE("options: unknown ones are refused with the nearest that exists") {
-    CHECK(usage_error({"train", "data", "--epoch", "5"}) == "unknown option --epoch | did you mean --epochs?");
-    CHECK(usage_error({"train", "data", "--epohcs=5"}) == "unknown option --epohcs | did you mean --epochs?");
-    CHECK(usage_error({"train", "data", "--batch_size", "5"}) ==
+    CHECK(usage_error({"train", "shop", "--epoch", "5"}) == "unknown option --epoch | did you mean --epochs?");
+    CHECK(usage_error({"train", "shop", "--epohcs=5"}) == "unknown option --epohcs | did you mean --epochs?");
+    CHECK(usage_error({"train", "shop", "--batch_size", "5"}) ==
           "unknown option --batch_size | did you mean --batch-size?");
-    CHECK(usage_error({"train", "data", "--label", "5"}) == "unknown option --label | did you mean --label-smoothing?");
-    CHECK(usage_error({"train", "data", "--qwertyuiop"}) ==
+    CHECK(usage_error({"train", "shop", "--label", "5"}) == "unknown option --label | did you mean --label-smoothing?");
+    CHECK(usage_error({"train", "shop", "--qwertyuiop"}) ==
           "unknown option --qwertyuiop | rn50 train --help lists the options");
-    CHECK(usage_error({"train", "data", "-epochs", "5"}) == "unknown option -epochs | did you mean --epochs?");
-    CHECK(usage_error({"eval", "c", "data", "--epochs", "5"}) ==
+    CHECK(usage_error({"train", "shop", "-epochs", "5"}) == "unknown option -epochs | did you mean --epochs?");
+    CHECK(usage_error({"eval", "c", "shop", "--epochs", "5"}) ==
           "--epochs is an option of train, not of eval | rn50 eval --help lists what there is");
     CHECK(usage_error({"trian", "data"}) == "unknown command trian | did you mean rn50 train?");
     CHECK(usage_error({"export", "c"}) == "unknown command export | rn50 --help lists the commands");
@@ -143,7 +143,7 @@ TEST_CASE("options: unknown ones are refused with the nearest that exists") {
 
 TEST_CASE("options: a wrong value is told with its option and what is allowed") {
     const auto told = [](const char* option, const char* value) {
-        return usage_error({"train", "data", option, value});
+        return usage_error({"train", "shop", option, value});
     };
     CHECK(contains(told("--epochs", "ten"), "--epochs ten is not a whole number"));
     CHECK(contains(told("--epochs", "1.5"), "--epochs 1.5 is not a whole number"));
@@ -162,8 +162,8 @@ TEST_CASE("options: a wrong value is told with its option and what is allowed") 
     CHECK(contains(told("--crop-scale", "0,1"), "must be from 0.001 to 1"));
     CHECK(contains(told("--gpus", "2"), "--gpus 2 is not in this build"));
     CHECK(contains(told("--ranks", "8"), "--ranks 8 is not in this build"));
-    CHECK(contains(usage_error({"train", "data", "--sync-bn"}), "--sync-bn is not in this build"));
-    CHECK(contains(usage_error({"train", "data", "--epochs"}), "--epochs"));
+    CHECK(contains(usage_error({"train", "shop", "--sync-bn"}), "--sync-bn is not in this build"));
+    CHECK(contains(usage_error({"train", "shop", "--epochs"}), "--epochs"));
     CHECK(told("--epochs", "+3").empty());
     CHECK(told("--lr", "1e-3").empty());
     CHECK(told("--gpus", "1").empty());
@@ -176,7 +176,7 @@ TEST_CASE("options: what must be there and what has no place") {
     CHECK(contains(usage_error({"predict", "c"}), "PATH is missing"));
     CHECK(contains(usage_error({"bench", "loader"}), "DATA is missing"));
     CHECK(contains(usage_error({"bench", "steps"}), "does not know \"steps\""));
-    CHECK(contains(usage_error({"train", "data", "more"}), "what is \"more\" for?"));
+    CHECK(contains(usage_error({"train", "shop", "more"}), "what is \"more\" for?"));
     CHECK(contains(usage_error({"doctor", "more"}), "what is \"more\" for?"));
     const Options predict = parse({"predict", "c", "a.jpg", "--json", "b.jpg"});
     CHECK(predict.checkpoint == "c");
@@ -232,7 +232,7 @@ TEST_CASE("options: files are flat TOML, and each complaint names file and line"
 
 TEST_CASE("options: a file that cannot be read is an error of the data, by name") {
     try {
-        parse({"train", "data", "--config", "/does/not/exist.toml"});
+        parse({"train", "shop", "--config", "/does/not/exist.toml"});
         FAIL("accepted");
     } catch (const Error& error) {
         CHECK(error.code() == Exit::data);
@@ -291,23 +291,23 @@ TEST_CASE("options: run.toml repeats the run") {
 
 TEST_CASE("options: a resumed run keeps its own, save what cannot change the result") {
     const Folder folder;
-    const Options first = parse({"train", "data", "--epochs", "7", "--lr", "0.1", "--workers", "3"});
+    const Options first = parse({"train", "shop", "--epochs", "7", "--lr", "0.1", "--workers", "3"});
     const std::string file = folder.file("run.toml", to_toml(first));
     const Options same =
         resumed_options(parse({"train", "--resume", "auto", "--out", folder.path, "--config", file}), file);
     CHECK(same.epochs == 7);
 
     Options asked =
-        parse({"train", "data", "--out", "o", "--resume", "auto", "--workers", "1", "--max-steps", "9", "--lr", "0.1"});
+        parse({"train", "shop", "--out", "o", "--resume", "auto", "--workers", "1", "--max-steps", "9", "--lr", "0.1"});
     const Options resumed = resumed_options(asked, file);
     CHECK(resumed.epochs == 7);
     CHECK(resumed.lr == 0.1);
     CHECK(resumed.workers == 1);
     CHECK(resumed.max_steps == 9);
     CHECK(resumed.out == "o");
-    CHECK(resumed.data == "data");
+    CHECK(resumed.data == "shop");
 
-    asked = parse({"train", "data", "--out", "o", "--resume", "auto", "--epochs", "8"});
+    asked = parse({"train", "shop", "--out", "o", "--resume", "auto", "--epochs", "8"});
     CHECK_THROWS_WITH_AS(resumed_options(asked, file), "the run had epochs = 7 and cannot go on with 8", Error);
 
     // A data set's file that was edited since does not change a run that goes on.

@@ -70,9 +70,15 @@ Array some_weights(const ConvDesc& desc, uint64_t seed) {
 void check_statistics(const Array& stored, const Array& stats) {
     const Array expected = naive::statistics(stored);
     CHECK_NEAR(stats.row(0), expected.row(0), 1e-5);
-    CHECK_NEAR(stats.row(1), expected.row(1), 1e-5);
+    // Where every value of a channel is the same, M2 is 0 and double precision itself gives only rounding.
+    double size = 0;
     for (int64_t c = 0; c < stats.shape[1]; ++c)
+        size += expected[stats.shape[1] + c];
+    if (size > 1e-12) CHECK_NEAR(stats.row(1), expected.row(1), 1e-5);
+    for (int64_t c = 0; c < stats.shape[1]; ++c) {
         CHECK(stats[stats.shape[1] + c] >= 0);
+        if (size <= 1e-12) CHECK(stats[stats.shape[1] + c] <= 1e-10);
+    }
 }
 
 void check_forward(Rig& rig, const ConvDesc& desc, const naive::Pending& src) {

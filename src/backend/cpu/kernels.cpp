@@ -153,36 +153,47 @@ template <class T>
 struct Stats {
     const T* x;
     int64_t rows, channels;
-    float* mean;
-    float* m2;
+    float* out;
     template <int vectors>
     inline void run(int64_t c, int n) const {
-        Vec first[vectors], sum[vectors], square[vectors];
+        // Shifted by the mean of the first rows, in runs of 32 rows: neither the sums nor their difference lose digits.
+        const int64_t guess_rows = rows < 8 ? rows : 8;
+        Vec pivot[vectors], sum[vectors], square[vectors];
         for (int v = 0; v < vectors; ++v) {
-            first[v] = load(x + c + v * lanes, n);
-            sum[v] = square[v] = Vec{};
+            pivot[v] = sum[v] = square[v] = Vec{};
+            for (int64_t r = 0; r < guess_rows; ++r)
+                pivot[v] += load(x + r * channels + c + v * lanes, n);
+            pivot[v] *= 1.0f / static_cast<float>(guess_rows);
         }
-        const T* row = x + c;
-        for (int64_t r = 0; r < rows; ++r, row += channels)
+        for (int64_t begin = 0; begin < rows; begin += 32) {
+            const int64_t end = begin + 32 < rows ? begin + 32 : rows;
+            Vec run_sum[vectors] = {}, run_square[vectors] = {};
+            for (int64_t r = begin; r < end; ++r)
+                for (int v = 0; v < vectors; ++v) {
+                    const Vec d = load(x + r * channels + c + v * lanes, n) - pivot[v];
+                    run_sum[v] += d;
+                    run_square[v] += d * d;
+                }
             for (int v = 0; v < vectors; ++v) {
-                const Vec d = load(row + v * lanes, n) - first[v];
-                sum[v] += d;
-                square[v] += d * d;
+                sum[v] += run_sum[v];
+                square[v] += run_square[v];
             }
+        }
         const float inverse = 1.0f / static_cast<float>(rows);
         for (int v = 0; v < vectors; ++v) {
             const Vec average = sum[v] * inverse;
-            store(mean + c + v * lanes, first[v] + average, n);
-            store(m2 + c + v * lanes, clip(square[v] - sum[v] * average), n);  // rounding must not make it negative
+            store(out + c + v * lanes, pivot[v], n);
+            store(out + channels + c + v * lanes, average, n);
+            store(out + 2 * channels + c + v * lanes, clip(square[v] - sum[v] * average), n);  // rounding must not make it negative
         }
     }
 };
 
-void stats(const void* x, DType dtype, int64_t rows, int64_t channels, float* mean, float* m2) {
+void stats(const void* x, DType dtype, int64_t rows, int64_t channels, float* out) {
     if (dtype == DType::bf16)
-        for_blocks(channels, Stats<Bf16>{static_cast<const Bf16*>(x), rows, channels, mean, m2});
+        for_blocks(channels, Stats<Bf16>{static_cast<const Bf16*>(x), rows, channels, out});
     else
-        for_blocks(channels, Stats<float>{static_cast<const float*>(x), rows, channels, mean, m2});
+        for_blocks(channels, Stats<float>{static_cast<const float*>(x), rows, channels, out});
 }
 
 template <class T, int norm_count>

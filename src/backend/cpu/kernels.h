@@ -46,8 +46,9 @@ struct Kernels {
     /// dst = src * scale + shift, clipped at 0 if relu; scale null: a conversion.
     void (*apply)(const void* src, DType src_dtype, void* dst, DType dst_dtype, int64_t rows, int64_t channels,
                   const float* scale, const float* shift, bool relu);
-    /// mean and M2 of each channel over the rows, {C} f32; sums are shifted by the first row: no cancellation.
-    void (*stats)(const void* x, DType dtype, int64_t rows, int64_t channels, float* mean, float* m2);
+    /// Of each channel over the rows: out {3, C} f32 = a value near the mean, the mean less that value, and M2. In one f32
+    /// the mean of a flat picture would be rounded by as much as the means of its tiles differ.
+    void (*stats)(const void* x, DType dtype, int64_t rows, int64_t channels, float* out);
     /// dst = factor * (dz - mean_dz - (raw - mean) * slope)
     void (*norm_gradient)(const void* dz, const void* raw, void* dst, DType dtype, int64_t rows, int64_t channels,
                           const float* factor, const float* mean_dz, const float* slope, const float* mean);

@@ -36,7 +36,7 @@ int64_t StatsGatherer::bytes(int64_t max_rows, int64_t channels) {
 
 StatsGatherer::StatsGatherer(Carver& carver, int64_t max_rows, int64_t channels)
     : channels_(channels),
-      tiles_(carver.take<float>(tile_count(max_rows, channels) * 2 * channels * 4)),
+      tiles_(carver.take<float>(tile_count(max_rows, channels) * 3 * channels * 4)),
       mean_(carver.take<double>(channels * 8)),
       m2_(carver.take<double>(channels * 8)) {
     if (!tiles_) return;
@@ -46,18 +46,17 @@ StatsGatherer::StatsGatherer(Carver& carver, int64_t max_rows, int64_t channels)
 
 void StatsGatherer::add(const void* data, DType dtype, int64_t rows) {
     for_tiles(rows, channels_, [&](int64_t tile, int64_t first, int64_t n) {
-        float* out = tiles_ + tile * 2 * channels_;
-        kernels().stats(row_at(data, dtype, first, channels_), dtype, n, channels_, out, out + channels_);
+        kernels().stats(row_at(data, dtype, first, channels_), dtype, n, channels_, tiles_ + tile * 3 * channels_);
     });
     const int64_t step = tile_rows(channels_);
     for (int64_t first = 0; first < rows; first += step) {
-        const float* tile = tiles_ + first / step * 2 * channels_;
+        const float* tile = tiles_ + first / step * 3 * channels_;
         const double n = static_cast<double>(std::min(step, rows - first));
         const double before = static_cast<double>(count_), share = n / (before + n), weight = before * share;
         for (int64_t c = 0; c < channels_; ++c) {
-            const double delta = tile[c] - mean_[c];
+            const double delta = static_cast<double>(tile[c]) + tile[channels_ + c] - mean_[c];
             mean_[c] += delta * share;
-            m2_[c] += tile[channels_ + c] + delta * delta * weight;
+            m2_[c] += tile[2 * channels_ + c] + delta * delta * weight;
         }
         count_ += std::min(step, rows - first);
     }

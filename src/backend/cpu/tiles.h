@@ -61,7 +61,7 @@ class StatsGatherer {
 
   private:
     int64_t channels_, count_ = 0;
-    float* tiles_;     // {tiles, 2, C}
+    float* tiles_;     // {tiles, 3, C}
     double *mean_, *m2_;  // {C}
 };
 
