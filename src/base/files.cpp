@@ -23,6 +23,8 @@ std::string remedy_for(int error) {
         case ENOSPC:
         case EDQUOT:
             return "free space there or choose a folder on another disk; an earlier version of the file is untouched";
+        case EFBIG:
+            return "files of this size are not allowed here (ulimit -f); an earlier version of the file is untouched";
         case EACCES:
         case EPERM:
         case EROFS:
@@ -61,6 +63,11 @@ void remove_leftovers(const std::string& path) {
     }
 }
 
+std::string show_size(double bytes) {
+    return bytes < 1e6 ? cat(static_cast<int64_t>(bytes), " bytes")
+                       : cat(std::fixed, std::setprecision(1), bytes / 1e6, " MB");
+}
+
 void check_free_space(const std::string& path, int64_t expected_bytes) {
     struct statvfs disk {};
     if (expected_bytes <= 0 || statvfs(folder_of(path).c_str(), &disk) != 0 || disk.f_blocks == 0) return;
@@ -68,8 +75,8 @@ void check_free_space(const std::string& path, int64_t expected_bytes) {
     const double free = static_cast<double>(blocks) * static_cast<double>(disk.f_frsize);
     if (free >= static_cast<double>(expected_bytes)) return;
     throw Error(Exit::data,
-                cat("writing ", path, ": it needs ", std::fixed, std::setprecision(1),
-                    static_cast<double>(expected_bytes) / 1e6, " MB and the disk has ", free / 1e6, " MB left"),
+                cat("writing ", path, ": it needs ", show_size(static_cast<double>(expected_bytes)),
+                    " and the disk has ", show_size(free), " left"),
                 remedy_for(ENOSPC));
 }
 

@@ -66,7 +66,7 @@ void progress(const std::string& line) {
 
 void progress_done() {
     const std::lock_guard<std::mutex> lock(mutex);
-    if (progress_stands) std::fputc('\n', stderr);
+    if (progress_stands) std::fputs("\r\033[K", stderr);
     progress_stands = false;
 }
 

@@ -13,7 +13,7 @@ void warn(const std::string& line);
 void warn_once(const std::string& key, const std::string& line);
 /// On a terminal: replaces the previous progress line. Elsewhere: nothing (callers print plain lines with info()).
 void progress(const std::string& line);
-/// Ends the progress line, if one stands.
+/// Clears the progress line, if one stands.
 void progress_done();
 /// Whether stderr is a terminal.
 bool on_terminal();

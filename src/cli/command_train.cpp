@@ -112,8 +112,11 @@ FitObserver observer(Progress& progress, const Options& options, int64_t val_ima
         log::progress_done();
         log::info(
             cat("epoch ", epoch.epoch, "/", options.epochs, "  train loss ", report::fixed(epoch.train_loss, 4),
-                "  val loss ", report::fixed(epoch.val_loss, 4), "  top-1 ", report::fixed(epoch.top1, 2), "%  ",
-                report::fixed(epoch.images_per_s, epoch.images_per_s < 100 ? 1 : 0), " img/s",
+                "  val loss ", report::fixed(epoch.val_loss, 4), "  top-1 ", report::fixed(epoch.top1, 2), "%",
+                // An epoch that was only evaluated in this part of the run has no rate.
+                epoch.images_per_s > 0
+                    ? cat("  ", report::fixed(epoch.images_per_s, epoch.images_per_s < 100 ? 1 : 0), " img/s")
+                    : "",
                 epoch.data_wait >= 0.05 ? cat(", ", report::fixed(100 * epoch.data_wait, 0), "% waiting for data") : "",
                 best ? "  *" : ""));
         progress.resume_clock();
@@ -135,6 +138,8 @@ class Training {
         if (resumed) {
             point_ = resume_point(options_);
             options_ = resumed_options(options_, (fs::path(point_.folder) / "run.toml").string());
+        } else if (!options_.out.empty()) {
+            RunDir::require_free(options_.out);  // before millions of pictures are looked for
         }
         catch_interrupts();
         backend_ = open_backend(options_);
@@ -154,9 +159,15 @@ class Training {
         info_ = checkpoint_info(options_, setup.net, data_.classes);
 
         FitState state;
-        if (resumed) {
+        if (resumed && holds_state()) {
             state = load_state(point_.state_file, trainer, info_);
+            if (state.pictures != data_.train->size())
+                throw Error(Exit::data,
+                            cat(point_.folder, " cannot be resumed: it trained on ", report::grouped(state.pictures),
+                                " pictures, now there are ", report::grouped(data_.train->size())),
+                            "restore the data, or start a new run from its weights with --init");
         } else {
+            state.pictures = data_.train->size();
             trainer.initialize();
             if (!options_.init.empty())
                 import_checkpoint(SafetensorsReader(options_.init), trainer.backend(), trainer.context(), trainer.net(),
@@ -169,11 +180,19 @@ class Training {
     }
 
   private:
+    /// A run that was killed within its first epoch has nothing to go on from but its options.
+    bool holds_state() const {
+        std::error_code unknown;
+        if (fs::exists(point_.state_file, unknown)) return true;
+        log::warn(cat(point_.folder, " was stopped before anything was saved: it starts from its beginning"));
+        return false;
+    }
+
     void describe_plan(const TrainerOptions& setup, int64_t rings) {
         log::info(cat("net: ", options_.model, ", ", options_.image_size, " px, batch ", options_.batch_size, ", ",
                       name_of(setup.net.precision), ", ", options_.optimizer, setup.net.lean ? ", lean memory" : ""));
-        log::info(cat("memory plan: ", show_bytes(plan_.peak), " for the step, ", show_bytes(rings), " for loading\n",
-                      without_last_line_end(plan_.table())));
+        log::info(cat("memory plan: ", show_bytes(plan_.peak), " for the step, ", show_bytes(rings),
+                      " for loading pictures\n", without_last_line_end(plan_.table())));
     }
 
     static std::string without_last_line_end(std::string text) {
@@ -193,22 +212,21 @@ class Training {
             return exit_code_of_signal(result.signal);
         }
         train.stop();
-        report(trainer, val, folder, result);
-        return static_cast<int>(Exit::ok);
+        return report(trainer, val, folder, result);
     }
 
     EvalMetrics evaluate(Trainer& trainer, Loader& loader, const std::string& name, int64_t images) {
         loader.start_epoch(0);
         EvalMetrics metrics = trainer.evaluate(loader, [&](int64_t done) {
             log::progress(cat(name, "  ", done, "/", images, " pictures"));
-            return true;
+            return interrupt_requested() == 0;
         });
         log::progress_done();
         return metrics;
     }
 
-    /// Judges the best weights on val and on the splits beside it, and tells.
-    void report(Trainer& trainer, Loader& val, RunDir& folder, const FitResult& result) {
+    /// Judges the best weights on val and on the splits beside it, and tells. Returns the exit code.
+    int report(Trainer& trainer, Loader& val, RunDir& folder, const FitResult& result) {
         const bool again = !result.best_val;
         const std::string best_file = folder.file("best.safetensors");
         if (again || !data_.extra.empty())
@@ -220,6 +238,12 @@ class Training {
         for (const auto& [name, source] : data_.extra) {
             Loader loader(*source, evaluation_loading(options_), backend_->host_memory());
             report.splits.push_back(split_row(name, evaluate(trainer, loader, name, source->size())));
+        }
+        if (interrupt_requested() != 0) {
+            log::info(
+                cat("the weights are saved, the report is not written; that does: rn50 train --resume auto --out ",
+                    folder.path()));
+            return exit_code_of_signal(interrupt_requested());
         }
         fill(report, on_val, folder, result);
         folder.write_text("report.html", report::html(report));
@@ -234,8 +258,12 @@ class Training {
         line.memory_mb = static_cast<double>(plan_.peak) / 1e6;
         folder.log(line);
         std::fputs(report::text_summary(report).c_str(), stdout);
-        log::info(cat("best weights: ", best_file, "\nreport:       ", folder.file("report.html"),
+        std::fflush(stdout);  // before the lines below, where both go to one file
+        const EpochSummary* const best = result.state.best();
+        log::info(cat("best weights: ", best_file, best != nullptr ? cat(" (epoch ", best->epoch, ")") : "", ", after ",
+                      clock_time(result.state.elapsed_s), " of training\nreport:       ", folder.file("report.html"),
                       "\nuse them:     rn50 predict ", folder.path(), " PICTURE..."));
+        return static_cast<int>(Exit::ok);
     }
 
     void fill(report::RunReport& report, const EvalMetrics& on_val, const RunDir& folder, const FitResult& result) {

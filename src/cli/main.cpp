@@ -41,6 +41,7 @@ int run(const std::vector<std::string>& arguments) {
     log::set_quiet(options.quiet);
     // A reader who has seen enough (`| head`) ends predict by SIGPIPE, as usual; a run of days outlives its terminal.
     if (options.command == "train") signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);  // a file above the limit of its size is an error to tell, not an end without a word
     for (const std::string& file : options.files_read)
         log::info("options from " + file);
     const int code = run_command(options);

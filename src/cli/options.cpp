@@ -162,7 +162,9 @@ void require_positional(const Options& options, const CommandRow& command) {
     const char* missing = nullptr;
     if ((command.bit == in_eval || command.bit == in_predict) && options.checkpoint.empty())
         missing = "CHECKPOINT";
-    else if ((command.bit == in_train || command.bit == in_eval) && options.data.empty())
+    else if (command.bit == in_train && options.data.empty() && options.resume.empty())
+        missing = "DATA";  // a resumed run knows its own
+    else if (command.bit == in_eval && options.data.empty())
         missing = "DATA";
     else if (command.bit == in_predict && options.paths.empty())
         missing = "PATH";

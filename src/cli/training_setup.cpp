@@ -53,7 +53,8 @@ void throw_too_large(const NetDesc& net, const std::string& reason, int64_t larg
 
 std::string show_bytes(int64_t bytes) {
     const double mb = static_cast<double>(bytes) / 1e6;
-    return mb < 1000 ? report::fixed(mb, 0) + " MB" : report::fixed(mb / 1000, mb < 10000 ? 2 : 1) + " GB";
+    return mb < 1000 ? report::fixed(mb, mb < 10 ? 1 : 0) + " MB"
+                     : report::fixed(mb / 1000, mb < 10000 ? 2 : 1) + " GB";
 }
 
 std::unique_ptr<Backend> open_backend(const Options& options) {

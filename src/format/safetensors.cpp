@@ -98,8 +98,10 @@ Json parse_header(const std::string& path, const std::string& text) {
     };
     try {
         return Json::parse(text, check);
-    } catch (const Json::exception& error) {
-        damaged(path, cat("its header is no JSON (", error.what(), ")"));
+    } catch (const Json::parse_error& error) {
+        damaged(path, cat("its header is no JSON, from byte ", error.byte, " of it on"));
+    } catch (const Json::exception&) {
+        damaged(path, "its header is no JSON");
     }
 }
 

@@ -30,9 +30,10 @@ std::string join(const std::string& folder, const std::string& name) {
 }
 
 Error unreadable_folder(const std::string& path) {
-    const char* remedy = errno == EACCES   ? "give yourself the right to read it (chmod u+rx)"
-                         : errno == ENOENT ? "check the path"
-                                           : "";
+    const char* remedy = errno == EACCES    ? "give yourself the right to read it (chmod u+rx)"
+                         : errno == ENOENT  ? "check the path"
+                         : errno == ENOTDIR ? "name a folder that holds a folder for each class"
+                                            : "";
     return Error(Exit::data, cat(path, ": the folder cannot be read: ", std::strerror(errno)), remedy);
 }
 

@@ -51,7 +51,7 @@ std::string MemoryPlan::table() const {
     std::ostringstream out;
     for (const auto& [bytes, name] : rows)
         out << "  " << std::left << std::setw(22) << name << std::right << std::setw(10) << std::fixed
-            << std::setprecision(1) << static_cast<double>(bytes) / (1 << 20) << " MiB\n";
+            << std::setprecision(1) << static_cast<double>(bytes) / 1e6 << " MB\n";
     return out.str();
 }
 

@@ -39,6 +39,17 @@ class Fit {
     }
 
     FitResult run() {
+        try {
+            return run_epochs();
+        } catch (const Error&) {
+            list_bad(train_);  // too many of them are a reason to stop, and are to be found in the list
+            list_bad(val_);
+            throw;
+        }
+    }
+
+  private:
+    FitResult run_epochs() {
         log_start();
         const int64_t total = options_.epochs * steps_per_epoch_;
         const int64_t last = options_.max_steps > 0 ? std::min(options_.max_steps, total) : total;
@@ -54,7 +65,6 @@ class Fit {
         return std::move(result_);
     }
 
-  private:
     FitState& state() { return result_.state; }
     /// Of the next step, from 0.
     int64_t epoch() { return state().step / steps_per_epoch_; }
@@ -137,7 +147,7 @@ class Fit {
             return;
         }
         const std::string what =
-            lost ? cat("the loss is ", found.loss)
+            lost ? cat("the loss is ", std::isnan(found.loss) ? "not a number" : "infinite")
                  : cat("gradients were not finite for ", found.state.skipped_in_row, " steps in a row");
         const bool saved = !state().history.empty();
         throw Error(

@@ -28,8 +28,9 @@ struct EpochSummary {
 /// Where a run stands. Together with the weights, the optimizer and the StepState this is all that the rest of the run
 /// depends on.
 struct FitState {
-    int64_t step = 0;     ///< optimizer steps done, skipped ones included
-    double loss_sum = 0;  ///< over the steps of the epoch in progress
+    int64_t pictures = 0;  ///< to train on: what an epoch is
+    int64_t step = 0;      ///< optimizer steps done, skipped ones included
+    double loss_sum = 0;   ///< over the steps of the epoch in progress
     int64_t loss_steps = 0;
     double elapsed_s = 0;               ///< of training, in all parts of the run
     std::vector<EpochSummary> history;  ///< the epochs that were evaluated

@@ -124,6 +124,19 @@ RunDir::~RunDir() {
     if (bad_pictures_ >= 0) close(bad_pictures_);
 }
 
+void RunDir::require_free(const std::string& path) {
+    std::error_code unknown;
+    if (fs::exists(path, unknown) && !fs::is_directory(path, unknown))
+        throw Error(Exit::data, cat(path, " is not a folder"), "name another folder with --out");
+    for (const char* name : {"run.toml", metrics_name, "last.safetensors", "best.safetensors", "state.safetensors"}) {
+        const auto bytes = fs::file_size(fs::path(path) / name, unknown);
+        // An empty metrics.jsonl is what a full disk leaves of a run that could not start.
+        if (!unknown && bytes > 0)
+            throw Error(Exit::usage, cat(path, " holds a run already: ", name),
+                        cat("choose another --out, or go on with that run: rn50 train --resume auto --out ", path));
+    }
+}
+
 RunDir RunDir::create(const std::string& path) {
     if (path.empty()) {
         make_folders("runs");
@@ -131,12 +144,9 @@ RunDir RunDir::create(const std::string& path) {
         run.metrics_ = open_metrics(run.file(metrics_name));
         return run;
     }
+    require_free(path);
     make_folders(path);
     RunDir run(path);
-    for (const char* name : {"run.toml", metrics_name, "last.safetensors", "best.safetensors", "state.safetensors"})
-        if (fs::exists(run.file(name)))
-            throw Error(Exit::usage, cat(path, " holds a run already: ", name),
-                        "choose another --out, or continue that run with --resume");
     run.metrics_ = open_metrics(run.file(metrics_name));
     return run;
 }

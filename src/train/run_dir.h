@@ -26,6 +26,8 @@ struct MetricsLine {
 /// written is said once as a warning, and the run of days goes on.
 class RunDir {
   public:
+    /// Throws Error(Exit::usage) when `path` holds a run already, Error(Exit::data) when it is no folder.
+    static void require_free(const std::string& path);
     /// Makes the folder of a new run, parents included. An empty `path` takes runs/YYYYMMDD-HHMMSS (local time), with a
     /// number behind it when that exists. Throws Error(Exit::usage) when `path` holds a run already, Error(Exit::data)
     /// when it cannot be made or written.

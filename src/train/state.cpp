@@ -39,11 +39,8 @@ std::string text_of(const FitState& state) {
     Json history = Json::array();
     for (const EpochSummary& epoch : state.history)
         history.push_back(json_of(epoch));
-    return Json{{"step", state.step},
-                {"loss_sum", state.loss_sum},
-                {"loss_steps", state.loss_steps},
-                {"elapsed_s", state.elapsed_s},
-                {"history", history}}
+    return Json{{"pictures", state.pictures},     {"step", state.step},           {"loss_sum", state.loss_sum},
+                {"loss_steps", state.loss_steps}, {"elapsed_s", state.elapsed_s}, {"history", history}}
         .dump();
 }
 
@@ -102,16 +99,16 @@ FitState load_state(const std::string& path, Trainer& trainer, const CheckpointI
         return found == file.metadata().end() ? std::string() : found->second;
     };
     if (metadata("format") != format_name) other_run(path, "it is not the state.safetensors of a run of this version");
-    const std::pair<const char*, std::string> expected[] = {{"model", info.model},
-                                                            {"classes", names(info.classes)},
-                                                            {"precision", info.precision},
-                                                            {"seed", std::to_string(trainer.options().seed)}};
+    if (metadata("classes") != names(info.classes)) other_run(path, "the run had other classes than these data");
+    const std::pair<const char*, std::string> expected[] = {
+        {"model", info.model}, {"precision", info.precision}, {"seed", std::to_string(trainer.options().seed)}};
     for (const auto& [key, value] : expected)
         if (metadata(key) != value) other_run(path, cat("its ", key, " was ", metadata(key), ", now it is ", value));
 
     FitState state;
     try {
         const Json position = Json::parse(metadata("position"));
+        state.pictures = position.at("pictures").get<int64_t>();
         state.step = position.at("step").get<int64_t>();
         state.loss_sum = position.at("loss_sum").get<double>();
         state.loss_steps = position.at("loss_steps").get<int64_t>();
