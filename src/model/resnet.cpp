@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "base/math.h"
+
 namespace rn50 {
 
 namespace {
@@ -30,14 +32,17 @@ const Architecture& architecture_of(const std::string& name) {
     throw Error(Exit::usage, cat("unknown model ", name), cat("models: ", known));
 }
 
-/// A processor is fastest while a picture's activations stay in its caches; a GPU wants all pictures at once.
+/// Pictures that pass through the net together. A processor is fastest while their activations stay in its caches, though
+/// each group reads all weights; a GPU wants all pictures at once.
 int64_t infer_batch_of(Backend& backend, const NetDesc& desc) {
     const DeviceInfo info = backend.info();
     if (info.kind != "cpu") return desc.eval_batch;
     const int64_t side = (desc.image_size + 1) / 2;
     const int64_t stem_bytes = side * side * stem_channels * size_of(activation_dtype(desc.precision));
-    const int64_t cache_bytes = int64_t{2 << 20} * std::max(info.threads, 2);
-    return std::clamp(cache_bytes / stem_bytes, int64_t{1}, desc.eval_batch);
+    const int64_t threads = std::max(info.threads, 1), cache_bytes = int64_t{3 << 20} * threads;
+    const int64_t fitting = std::max(cache_bytes / stem_bytes, threads);
+    const int64_t even = ceil_div(desc.eval_batch, ceil_div(desc.eval_batch, fitting));  // groups of nearly one size
+    return std::min(align_up(even, threads), desc.eval_batch);
 }
 
 NetDesc completed(NetDesc desc) {
