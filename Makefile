@@ -84,11 +84,12 @@ SOURCES := $(sort $(call find_cpp,src))
 TESTS := $(sort $(wildcard tests/*.cpp))
 
 # A file named kernels.cpp is compiled once for each of these; the running processor picks one (RN50_ISA names it). Its wide
-# vectors stay inside the file, so how they would be passed between files (-Wpsabi) does not matter.
+# vectors stay inside the file, so how they would be passed between files (-Wpsabi) does not matter; nobody asks
+# what a square root did to errno.
 ISAS := v2 v3 v4
-ISA_FLAGS_v2 := -Wno-psabi -march=x86-64-v2 -DRN50_ISA=v2
-ISA_FLAGS_v3 := -Wno-psabi -march=x86-64-v3 -DRN50_ISA=v3
-ISA_FLAGS_v4 := -Wno-psabi -march=x86-64-v4 -mprefer-vector-width=512 -DRN50_ISA=v4
+ISA_FLAGS_v2 := -Wno-psabi -fno-math-errno -march=x86-64-v2 -DRN50_ISA=v2
+ISA_FLAGS_v3 := -Wno-psabi -fno-math-errno -march=x86-64-v3 -DRN50_ISA=v3
+ISA_FLAGS_v4 := -Wno-psabi -fno-math-errno -march=x86-64-v4 -mprefer-vector-width=512 -DRN50_ISA=v4
 
 KERNELS := $(filter %/kernels.cpp,$(SOURCES))
 MAIN := src/cli/main.cpp

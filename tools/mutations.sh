@@ -49,5 +49,21 @@ echo "building the tests as they are"
 build || { tail build.log; exit 1; }
 run_tests || { echo "the tests fail without any mutation"; tail tests.log; exit 1; }
 
-# MUTATIONS
+ops=src/backend/cpu/ops.cpp kernels=src/backend/cpu/kernels.cpp
+mutate "batch norm backward without the mean of dz" $ops 's/(gradient\.mean_dz.* = ).*;/\10;/'
+mutate "batch norm backward without the part along the normalised value" $ops 's/(gradient\.slope.* = ).*;/\10;/'
+mutate "batch norm backward without gamma" $ops 's/(gradient\.factor.* = )gamma.as<float>\(\)\[c\] \* /\1/'
+mutate "the running variance divides by the count" $ops 's/count - 1\)/count)/'
+mutate "the residual gradient overwritten: = for += in the block" src/model/block.cpp 's/diff_x\.write = Write::add/diff_x.write = Write::overwrite/'
+mutate "the residual gradient overwritten: = for += in the kernel" $kernels 's/if \(t\.add\)/if (false)/'
+mutate "eps 1e-3" src/model/net.h 's/norm_eps = 1e-5f/norm_eps = 1e-3f/'
+mutate "eps 1e-4" src/model/net.h 's/norm_eps = 1e-5f/norm_eps = 1e-4f/'
+mutate "momentum 0.01" src/model/net.h 's/norm_momentum = 0\.1f/norm_momentum = 0.01f/'
+mutate "momentum as Keras means it" src/model/net.h 's/norm_momentum = 0\.1f/norm_momentum = 0.9f/'
+mutate "the decay of AdamW coupled: L2 in its gradient" $kernels \
+    's/const Vec decayed = .*;/const Vec decayed = load(p + i, k);/; s/(const Vec gradient = load\(g \+ i, k\) \* s\.multiplier);/\1 + load(p + i, k) * (s.decay \/ s.lr);/'
+mutate "AdamW decays every parameter" src/backend/cpu/optimizer.cpp 's/adam\.decay = range\.decay \? (.*) : 0;/adam.decay = \1;/'
+mutate "the warm-up a step behind" src/train/schedule.cpp 's/step \+ 1\)/step)/'
+mutate "the cosine a step ahead" src/train/schedule.cpp 's/\(step - warmup_steps\)/(step + 1 - warmup_steps)/'
+mutate "the trainer asks for the next step's rate" src/train/fit.cpp 's/schedule\.at\(state\(\)\.step\);/schedule.at(state().step + 1);/'
 exit $((missed > 0))
