@@ -208,7 +208,8 @@ void Loader::State::start(int64_t new_epoch, int64_t first_batch) {
 void Loader::State::work() {
     // Behind the threads that compute: these wait for each other at every barrier of OpenMP, so one of them that is
     // preempted holds up all. Loading has whole batches of slack. Without the right to it, all stays as it is.
-    setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), 10);
+    const auto self = static_cast<id_t>(syscall(SYS_gettid));
+    setpriority(PRIO_PROCESS, self, getpriority(PRIO_PROCESS, self) + 10);
     pthread_setname_np(pthread_self(), "rn50-loader");
     sigset_t all;  // Ctrl-C is for the main thread
     sigfillset(&all);
