@@ -35,7 +35,7 @@ const char* const kRecipe =
     "# Recipe for the demo set: learns from scratch on two CPU cores in a few minutes.\n"
     "model = \"resnet50\"\n"
     "image-size = 64\n"
-    "epochs = 9\n"
+    "epochs = 10\n"
     "batch-size = 32\n"
     "lr = 0.0015\n"
     "warmup-epochs = 1\n"
@@ -125,8 +125,8 @@ class Drawing {
           out_(options.out),
           work_(out_ / ".drawing"),
           classes_(make_classes(options.classes)),
-          splits_{{"train", 0, options.count, 0.8, 1.0},
-                  {"val", 1, options.count / 4, 0.8, 1.0},
+          splits_{{"train", 0, options.count, 0.9, 1.0},
+                  {"val", 1, options.count / 4, 0.9, 1.0},
                   {"hard", 2, options.count / 10, 0.25, 0.6}} {}
 
     void run() {
