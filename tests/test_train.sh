@@ -14,6 +14,8 @@ trap '[ -z "$job" ] || kill -9 "$job" 2>/dev/null; rm -rf "$work"' EXIT
 cd "$work" || exit 1
 failed=0
 code=0
+# Threads that spin while they wait for one another crawl where something else wants the cores.
+export OMP_WAIT_POLICY=passive
 
 run() { # ARGUMENTS of rn50: sets `code`, writes out and err
     "$program" "$@" >out 2>err

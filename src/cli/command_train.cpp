@@ -203,7 +203,9 @@ class Training {
     int train_and_report(Trainer& trainer, Loader& train, Loader& val, RunDir& folder, FitState state) {
         const int64_t steps = train.batches_per_epoch();
         const FitOptions how = fit_options(options_, steps, plan_);
-        Progress progress(options_.epochs, steps, how.schedule.total_steps, state.step, options_.batch_size);
+        const int64_t all = how.schedule.total_steps;
+        Progress progress(options_.epochs, steps, how.max_steps > 0 ? std::min(how.max_steps, all) : all, state.step,
+                          options_.batch_size);
         const FitObserver watch = observer(progress, options_, data_.val->size());
         FitResult result = fit(trainer, train, val, folder, info_, how, std::move(state), watch);
         log::progress_done();

@@ -195,7 +195,8 @@ void import_checkpoint(const SafetensorsReader& file, Backend& backend, Context&
     std::string why;
     const bool fresh_classifier = other_classes(file, net, classes, why);
     load(file, backend, ctx, net, !fresh_classifier);
-    if (fresh_classifier) log::info(cat(file.path(), " ", why, ": its weights are taken, the classifier starts anew"));
+    log::info(fresh_classifier ? cat(file.path(), " ", why, ": its weights are taken, the classifier starts anew")
+                               : cat("weights from ", file.path()));
 }
 
 }  // namespace rn50
