@@ -109,7 +109,9 @@ LIBRARY := $(BUILD)/librn50.a
 INSTRUMENT := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -Wno-maybe-uninitialized
 BASE_FLAGS := -std=c++17 -march=x86-64-v2 -ffp-contract=off -fopenmp -Wall -Wextra -Wshadow \
               $(if $(SANITIZE),$(INSTRUMENT),-O3) $(if $(filter 1,$(WERROR)),-Werror) -Isrc
-TEST_FLAGS := -Itools -DRN50_TESTS_DIR='"$(CURDIR)/tests"' -DRN50_PROGRAM='"$(abspath $(PROGRAM))"'
+# Tests find their files in this folder, also when a copy of the tree is built.
+RN50_HOME ?= $(CURDIR)
+TEST_FLAGS := -Itools -DRN50_TESTS_DIR='"$(RN50_HOME)/tests"' -DRN50_PROGRAM='"$(RN50_HOME)/$(PROGRAM)"'
 LIBS := -ldnnl -ljpeg -lpthread -ldl
 compile = $(CXX) $(BASE_FLAGS) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
 link = $(CXX) $(BASE_FLAGS) $(CXXFLAGS) $(LDFLAGS) $(filter %.o %.a,$^) $(LIBS) -o $@

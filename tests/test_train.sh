@@ -95,6 +95,10 @@ done
 for key in top1 top5 macro_f1; do
     check "metrics: an evaluation has $key" eval '[ "$(grep "\"event\":\"eval\"" a/metrics.jsonl | grep -c "\"$key\":[0-9.]")" = 2 ]'
 done
+# Linear warm-up over 5 steps, then 1e-4 * (1 + cos(pi * k / 5)) / 2 for k = 0..4.
+rates() { grep '"event":"step"' "$1/metrics.jsonl" | sed 's/.*"lr":\([^,]*\),.*/\1/' | awk '{ printf "%.3e ", $1 }'; }
+expected="2.000e-05 4.000e-05 6.000e-05 8.000e-05 1.000e-04 1.000e-04 9.045e-05 6.545e-05 3.455e-05 9.549e-06 "
+check "train: the learning rate of each step" eval '[ "$(rates a)" = "$expected" ]'
 run train --config a/run.toml --out b --workers 3
 check "train: run.toml repeats the run bit for bit, whatever the workers" eval 'is 0 && same_run a b'
 run train data "${tiny[@]}" --seed 4 --out c --max-steps 10
