@@ -56,3 +56,18 @@ TEST_CASE("interrupt: a second signal more than a second later ends the process 
     CHECK(exit_code_of_child([&] { return twice(SIGINT); }) == 130);
     CHECK(exit_code_of_child([&] { return twice(SIGTERM); }) == 143);
 }
+
+TEST_CASE("interrupt: a lost terminal asks to stop, but not after nohup") {
+    CHECK(exit_code_of_child([] {
+              signal(SIGHUP, SIG_DFL);
+              catch_interrupts();
+              raise(SIGHUP);
+              return interrupt_requested() == SIGHUP ? 0 : 1;
+          }) == 0);
+    CHECK(exit_code_of_child([] {
+              signal(SIGHUP, SIG_IGN);
+              catch_interrupts();
+              raise(SIGHUP);
+              return interrupt_requested();
+          }) == 0);
+}

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <set>
 
+#include "arena_mode.h"
 #include "model/net.h"
 #include "model/normal.h"
 #include "op_support.h"
@@ -289,6 +290,7 @@ TEST_CASE("weights go to torchvision's layout and back") {
 }
 
 TEST_CASE("a step takes the memory that it took dry, and gives it back") {
+    const ArenaMode mode("shared");
     const auto backend = cpu();
     for (const char* model : {"resnet18", "resnet50"})
         for (const bool lean : {false, true}) {

@@ -3,9 +3,9 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 
+#include "arena_mode.h"
 #include "op_support.h"
 
 using namespace rn50;
@@ -145,28 +145,11 @@ struct Step {
     uint64_t seed_ = 0;
 };
 
-/// One block for all tensors, whatever mode the environment asks for: only then do dry and real offsets compare.
-struct SharedArenas {
-    SharedArenas() {
-        if (const char* mode = std::getenv("RN50_ARENA")) before_ = mode;
-        setenv("RN50_ARENA", "shared", 1);
-    }
-    ~SharedArenas() {
-        if (before_.empty())
-            unsetenv("RN50_ARENA");
-        else
-            setenv("RN50_ARENA", before_.c_str(), 1);
-    }
-
-  private:
-    std::string before_;
-};
-
 }  // namespace
 
 TEST_CASE("a dry run touches nothing and needs exactly the memory of the real run") {
     for_each_rig([](Rig& rig) {
-        const SharedArenas shared;
+        const ArenaMode mode("shared");
         Arena counting;
         Step(rig.backend, {counting, true}, rig.act).run();  // its addresses are no memory: touching them would crash
         Arena real(rig.backend.memory(), counting.plan().peak);

@@ -5,15 +5,16 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <optional>
 #include <string>
 #include <vector>
 
+#include "arena_mode.h"
 #include "base/random.h"
 #include "tensor/arena.h"
 #include "tensor/tensor.h"
 
 using namespace rn50;
+using rn50::test::ArenaMode;
 
 namespace {
 
@@ -34,24 +35,6 @@ class CountingMemory : public Memory {
 
     int64_t lent = 0;
     int blocks = 0;
-};
-
-/// Sets RN50_ARENA for the length of a scope.
-class ArenaMode {
-  public:
-    explicit ArenaMode(const char* mode) {
-        if (const char* before = std::getenv("RN50_ARENA")) before_ = before;
-        setenv("RN50_ARENA", mode, 1);
-    }
-    ~ArenaMode() {
-        if (before_)
-            setenv("RN50_ARENA", before_->c_str(), 1);
-        else
-            unsetenv("RN50_ARENA");
-    }
-
-  private:
-    std::optional<std::string> before_;
 };
 
 /// A run of allocations and releases such as a training step's: `steps` draws decide between them. Gives the distance

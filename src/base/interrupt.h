@@ -1,16 +1,17 @@
-// Ctrl-C and SIGTERM: the first asks the program to save and stop, a later one ends it at once.
+// Ctrl-C, SIGTERM and SIGHUP: the first asks the program to save and stop, a later one ends it at once.
 #pragma once
 
 namespace rn50 {
 
-/// From now on SIGINT and SIGTERM only leave a note. One that follows the first within a second is taken for the same
-/// (make and schedulers pass signals on, and the terminal sends its own); a later one ends the process with its code.
+/// From now on SIGINT, SIGTERM and (unless it is ignored: nohup) SIGHUP only leave a note. One that follows the first
+/// within a second is taken for the same (make and schedulers pass signals on, and the terminal sends its own); a later
+/// one ends the process with its code.
 void catch_interrupts();
 
 /// The signal that asked to stop, or 0. Cheap: polled once a step.
 int interrupt_requested();
 
-/// The exit code that scripts expect after `signal`: 130 for SIGINT, 143 for SIGTERM.
+/// The exit code that scripts expect after `signal`: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP.
 constexpr int exit_code_of_signal(int signal) {
     return 128 + signal;
 }
