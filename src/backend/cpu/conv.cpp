@@ -15,12 +15,6 @@ namespace {
 // Pictures at a time: source and destination of one chunk, in the last-level cache with room for their neighbours.
 constexpr int64_t chunk_bytes = 6 << 20;
 
-dnnl::primitive_attr user_scratchpad() {
-    dnnl::primitive_attr attr;
-    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    return attr;
-}
-
 int64_t bytes_of(const memory::desc& desc) {
     return static_cast<int64_t>(desc.get_size());
 }
@@ -71,8 +65,13 @@ CpuConv::CpuConv(const ConvDesc& desc) : Conv(desc), dtype_(desc.dtype) {
         if (desc.training) {
             make_step(chunk_);
             if (desc.batch % chunk_) make_step(desc.batch % chunk_);
+            to_forward_ = Reorder(plain_weights_, forward_weights_);
+            to_backward_ = Reorder(plain_weights_, backward_weights_);
+            from_diff_ = Reorder(diff_weights_, plain_weights_);
+            add_diff_ = Reorder(diff_weights_, plain_weights_, true);
         }
         infer_weights_ = forward_desc(memory(chunk_), false, user_scratchpad()).weights_desc();
+        to_infer_ = Reorder(plain_weights_, infer_weights_);
         inference(chunk_, true, true);
     } catch (const dnnl::error& error) {
         onednn_failed(cat(desc.name, " in ", name_of(dtype_)), error);
@@ -96,8 +95,8 @@ void CpuConv::make_step(int64_t batch) {
                       {DNNL_ARG_SCRATCHPAD, bound.scratchpad}};
         scratchpad_bytes_ = std::max(scratchpad_bytes_, bytes_of(pd.scratchpad_desc()));
         if (std::strstr(pd.impl_info_str(), "ref"))
-            log::warn_once("slow " + desc().name, cat("oneDNN has only its slow reference code for ", desc().name,
-                                                      " on this CPU"));
+            log::warn_once("slow " + desc().name,
+                           cat("oneDNN has only its slow reference code for ", desc().name, " on this CPU"));
     };
     // The weights' layouts are chosen for the first (the usual) number of pictures and kept for the other.
     const bool first = steps_.empty();
@@ -158,22 +157,8 @@ CpuConv::Bound& CpuConv::inference(int64_t batch, bool relu, bool residual) {
     return inference_.emplace(key, std::move(bound)).first->second;
 }
 
-void CpuConv::reorder(const memory::desc& from_desc, void* from, const memory::desc& to_desc, void* to,
-                      Write write) const {
-    dnnl::primitive_attr attr = user_scratchpad();
-    if (write == Write::add) {
-        dnnl::post_ops ops;
-        ops.append_sum(1.0f);
-        attr.set_post_ops(ops);
-    }
-    const dnnl::reorder::primitive_desc pd(engine(), from_desc, engine(), to_desc, attr);
-    RN50_REQUIRE(bytes_of(pd.scratchpad_desc()) <= 0, desc().name, ": a reorder with a scratchpad");
-    dnnl::memory source(from_desc, engine(), from), target(to_desc, engine(), to);
-    dnnl::reorder(pd).execute(stream(), source, target);
-    stream().wait();
-}
-
-// --- workspaces: the same carving counts at set-up and places at run time -------------------------------------------------
+// --- workspaces: the same carving counts at set-up and places at run time
+// -------------------------------------------------
 
 struct CpuConv::Forward {
     void *src, *weights, *scratchpad;
@@ -207,9 +192,15 @@ int64_t CpuConv::packed_bytes() const {
 int64_t CpuConv::workspace_bytes(Phase phase) const {
     Carver carver;
     switch (phase) {
-        case Phase::forward: Forward(*this, carver); break;
-        case Phase::backward: Backward(*this, carver, nullptr); break;
-        case Phase::pack: carver.take(desc().weights_shape().count() * 4); break;
+        case Phase::forward:
+            Forward(*this, carver);
+            break;
+        case Phase::backward:
+            Backward(*this, carver, nullptr);
+            break;
+        case Phase::pack:
+            carver.take(desc().weights_shape().count() * 4);
+            break;
         case Phase::infer:
             carver.take(rows_in(chunk_) * desc().in_channels * size_of(dtype_));
             // Other numbers of pictures may want more than the chunk's own; oneDNN asks for little here.
@@ -219,13 +210,14 @@ int64_t CpuConv::workspace_bytes(Phase phase) const {
     return carver.used();
 }
 
-// --- the phases -------------------------------------------------------------------------------------------------------
+// --- the phases
+// -------------------------------------------------------------------------------------------------------
 
 void CpuConv::do_forward(const Activation& src, const Tensor& weights, const Tensor& dst, const Tensor& stats,
                          const Tensor& workspace) {
     Carver carver(workspace.data);
     Forward work(*this, carver);
-    reorder(plain_weights_, weights.data, forward_weights_, work.weights, Write::overwrite);
+    to_forward_.run(weights.data, work.weights);
     const bool plain = !src.norm && !src.relu && src.raw.dtype == dtype_;
     for (int64_t i = 0; i < desc().batch; i += chunk_) {
         const int64_t n = std::min(chunk_, desc().batch - i);
@@ -248,7 +240,7 @@ void CpuConv::do_backward(const Activation& src, const Tensor& weights, const Di
     const NormGradient& norm = diff_dst.norm;
     const int64_t in = desc().in_channels, out = desc().out_channels;
     const bool plain = !src.norm && !src.relu && src.raw.dtype == dtype_;
-    if (diff_src) reorder(plain_weights_, weights.data, backward_weights_, work.weights, Write::overwrite);
+    if (diff_src) to_backward_.run(weights.data, work.weights);
     const int64_t weight_count = bytes_of(diff_weights_) / 4;
     for (int64_t i = 0; i < desc().batch; i += chunk_) {
         const int64_t n = std::min(chunk_, desc().batch - i);
@@ -277,11 +269,10 @@ void CpuConv::do_backward(const Activation& src, const Tensor& weights, const Di
         const bool direct = diff_src->write == Write::overwrite;
         void* g = direct ? at(diff_src->diff, i) : work.g;
         step.backward_data.run(g, work.weights, work.d_raw, nullptr, work.scratchpad);
-        if (!direct || !work.gatherer.trivial())
-            work.gatherer.add(g, in, rows_in(i), rows_in(n), diff_src->write);
+        if (!direct || !work.gatherer.trivial()) work.gatherer.add(g, in, rows_in(i), rows_in(n), diff_src->write);
     }
     if (diff_src) work.gatherer.finish();
-    reorder(diff_weights_, work.total_weights, plain_weights_, diff_weights.data, write_weights);
+    (write_weights == Write::add ? add_diff_ : from_diff_).run(work.total_weights, diff_weights.data);
 }
 
 void CpuConv::do_pack(const Tensor& weights, const Norm& norm, const Tensor& packed, const Tensor& workspace) {
@@ -293,8 +284,7 @@ void CpuConv::do_pack(const Tensor& weights, const Norm& norm, const Tensor& pac
         for (int64_t j = 0; j < row; ++j)
             scaled[k * row + j] = w[k * row + j] * scale[k];
     std::memcpy(packed.data, norm.shift.data, static_cast<size_t>(channels) * 4);
-    reorder(plain_weights_, scaled, infer_weights_,
-            static_cast<char*>(packed.data) + align_up(channels * 4, Arena::alignment), Write::overwrite);
+    to_infer_.run(scaled, static_cast<char*>(packed.data) + align_up(channels * 4, Arena::alignment));
 }
 
 void CpuConv::do_infer(const Activation& src, const Tensor& packed, const Tensor& residual, bool relu,
@@ -315,7 +305,8 @@ void CpuConv::do_infer(const Activation& src, const Tensor& packed, const Tensor
         }
         const int64_t room = workspace.bytes() - (static_cast<char*>(scratchpad) - static_cast<char*>(workspace.data));
         Bound& bound = inference(n, relu, static_cast<bool>(residual));
-        RN50_REQUIRE(bytes_of(bound.scratchpad.get_desc()) <= room, desc().name, ": oneDNN asks for more scratch memory");
+        RN50_REQUIRE(bytes_of(bound.scratchpad.get_desc()) <= room, desc().name,
+                     ": oneDNN asks for more scratch memory");
         bound.run(input, weights, at(dst, i), packed.data, scratchpad);
     }
 }

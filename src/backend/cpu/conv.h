@@ -38,20 +38,18 @@ class CpuConv final : public Conv {
     };
     struct Forward;
     struct Backward;
-    struct Pack;
 
     ConvMemory memory(int64_t batch) const;
     void make_step(int64_t batch);
     Bound& inference(int64_t batch, bool relu, bool residual);
     int64_t rows_in(int64_t batch) const { return batch * desc().height * desc().width; }
     int64_t rows_out(int64_t batch) const;
-    void reorder(const dnnl::memory::desc& from_desc, void* from, const dnnl::memory::desc& to_desc, void* to,
-                 Write write) const;
 
     int64_t chunk_;  ///< pictures at a time
     DType dtype_;
     dnnl::memory::desc plain_weights_;  ///< f32 {K, kh, kw, C}, as parameters lie
     dnnl::memory::desc forward_weights_, backward_weights_, diff_weights_, infer_weights_;
+    Reorder to_forward_, to_backward_, to_infer_, from_diff_, add_diff_;  ///< of the weights
     int64_t scratchpad_bytes_ = 0, infer_scratchpad_bytes_ = 0;
     std::map<int64_t, Step> steps_;
     std::map<std::pair<int64_t, int>, Bound> inference_;

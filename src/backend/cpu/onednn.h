@@ -1,5 +1,5 @@
-// The one place that knows oneDNN's versions: 2.x describes an op and then makes its primitive descriptor, 3.x does both
-// at once. Everything else of the CPU twin uses what is common to both.
+// The one place that knows oneDNN's versions: 2.x describes an op and then makes its primitive descriptor, 3.x does
+// both at once. Everything else of the CPU twin uses what is common to both.
 #pragma once
 
 #include <oneapi/dnnl/dnnl.hpp>
@@ -18,6 +18,22 @@ dnnl::stream& stream();
 inline dnnl::memory::data_type to_onednn(DType dtype) {
     return dtype == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
 }
+
+/// Without a scratchpad of the library's own: what an op needs beside its tensors is in the plan.
+dnnl::primitive_attr user_scratchpad();
+
+/// A change of layout and dtype, prepared once; running it only sets addresses.
+class Reorder {
+  public:
+    Reorder() = default;
+    /// add: `to` += `from`
+    Reorder(const dnnl::memory::desc& from, const dnnl::memory::desc& to, bool add = false);
+    void run(void* from, void* to);
+
+  private:
+    dnnl::reorder primitive_;
+    dnnl::memory from_, to_;
+};
 
 /// The memory descriptors of a convolution over `batch` pictures: NHWC pictures, weights in the library's choice of
 /// layout; bias only where a norm is folded.
