@@ -1,9 +1,7 @@
 // The door: arguments in, a command run, errors told, an exit code out.
 #include <signal.h>
-#include <unistd.h>
 
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
 #include <new>
 
@@ -51,14 +49,6 @@ int run(const std::vector<std::string>& arguments) {
     return code;
 }
 
-/// OpenMP's threads spin for long where they wait for each other, and beside other work (the loader's, another user's)
-/// a thread that spins keeps the one that it waits for from running: 26 images/s where 36 are possible. libgomp reads
-/// the environment as it is loaded, so the program starts itself once more.
-void wait_briefly(char** arguments) {
-    if (std::getenv("OMP_WAIT_POLICY") != nullptr || std::getenv("GOMP_SPINCOUNT") != nullptr) return;
-    if (setenv("GOMP_SPINCOUNT", "1000", 1) == 0) execv("/proc/self/exe", arguments);
-}
-
 int tell(Exit code, const std::string& what, const std::string& remedy) {
     log::progress_done();
     std::fprintf(stderr, "error: %s\n", what.c_str());
@@ -72,7 +62,6 @@ int tell(Exit code, const std::string& what, const std::string& remedy) {
 
 int main(int count, char** values) {
     using namespace rn50;
-    wait_briefly(values);
     try {
         return run(std::vector<std::string>(values + 1, values + count));
     } catch (const Error& error) {
