@@ -111,6 +111,27 @@ void describe(const TrainerOptions& setup, const MemoryPlan& plan) {
     log::info("memory plan:\n" + table);
 }
 
+/// Times calls of a net that is set up, after some to warm up; `idle` is peak_rss() from before its arena was taken.
+template <class Call>
+BenchResult measure(const Options& options, Context& ctx, const NetDesc& net, int64_t planned_bytes, int64_t idle,
+                    const std::string& device, const Call& call) {
+    for (int i = 0; i < warm_up_calls; ++i)
+        call();
+    Profile profile;
+    if (options.verbose) ctx.profile = &profile;
+    BenchResult result;
+    const double seconds = median_seconds(options.max_steps, result.calls, call);
+    ctx.profile = nullptr;
+    if (options.verbose) print_profile(profile, result.calls);
+    log::info(cat("peak resident memory above idle: ", show_bytes(peak_rss() - idle), ", planned ",
+                  show_bytes(planned_bytes)));
+    result.images_per_s = static_cast<double>(net.batch) / seconds;
+    result.planned_bytes = planned_bytes;
+    result.device = device;
+    result.precision = name_of(net.precision);
+    return result;
+}
+
 BenchResult bench_step(const Options& options) {
     const std::unique_ptr<Backend> backend = open_backend(options);
     TrainerOptions setup = trainer_options(options, backend->info(), classes_of_imagenet);
@@ -128,20 +149,7 @@ BenchResult bench_step(const Options& options) {
         trainer.result();
         return true;
     };
-    for (int i = 0; i < warm_up_calls; ++i)
-        one();
-    Profile profile;
-    if (options.verbose) trainer.context().profile = &profile;
-    BenchResult result;
-    const double seconds = median_seconds(options.max_steps, result.calls, one);
-    if (options.verbose) print_profile(profile, result.calls);
-    log::info(
-        cat("peak resident memory above idle: ", show_bytes(peak_rss() - idle), ", planned ", show_bytes(plan.peak)));
-    result.images_per_s = static_cast<double>(setup.net.batch) / seconds;
-    result.planned_bytes = plan.peak;
-    result.device = backend->info().name;
-    result.precision = name_of(setup.net.precision);
-    return result;
+    return measure(options, trainer.context(), setup.net, plan.peak, idle, backend->info().name, one);
 }
 
 BenchResult bench_infer(const Options& options) {
@@ -161,19 +169,7 @@ BenchResult bench_infer(const Options& options) {
         inference.run(data.pictures.data(), desc.batch, logits.data());
         return true;
     };
-    for (int i = 0; i < warm_up_calls; ++i)
-        one();
-    Profile profile;
-    if (options.verbose) inference.context().profile = &profile;
-    BenchResult result;
-    const double seconds = median_seconds(options.max_steps, result.calls, one);
-    if (options.verbose) print_profile(profile, result.calls);
-    log::info(cat("peak resident memory above idle: ", show_bytes(peak_rss() - idle), ", planned ", show_bytes(peak)));
-    result.images_per_s = static_cast<double>(desc.batch) / seconds;
-    result.planned_bytes = peak;
-    result.device = backend->info().name;
-    result.precision = name_of(desc.precision);
-    return result;
+    return measure(options, inference.context(), desc, peak, idle, backend->info().name, one);
 }
 
 /// The pictures of a data folder as training takes them, without a net behind.

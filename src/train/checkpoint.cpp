@@ -18,11 +18,6 @@ std::string running_name(const RunningStatistics& row, bool variance) {
     return row.name + (variance ? ".running_var" : ".running_mean");
 }
 
-/// A part of a buffer in device memory.
-Tensor row_of(const Tensor& buffer, int64_t offset, int64_t count) {
-    return buffer.slice(offset, count);
-}
-
 bool is_classifier(const Parameter& parameter) {
     return parameter.name.compare(0, 3, "fc.") == 0;
 }
@@ -122,13 +117,13 @@ void load(const SafetensorsReader& file, Backend& backend, Context& ctx, const N
         device.resize(count);
         file.read(parameter.name, parameter.torch_dims(), DType::f32, stored.data());
         from_torch_layout(parameter, stored.data(), device.data());
-        put(row_of(net.state().parameters, parameter.offset, parameter.count()));
+        put(net.state().parameters.slice(parameter.offset, parameter.count()));
     }
     for (const RunningStatistics& row : table.running())
         for (const bool variance : {false, true}) {
             device.resize(static_cast<size_t>(row.channels));
             file.read(running_name(row, variance), {row.channels}, DType::f32, device.data());
-            put(row_of(net.state().running, row.offset + (variance ? row.channels : 0), row.channels));
+            put(net.state().running.slice(row.offset + (variance ? row.channels : 0), row.channels));
         }
 }
 
@@ -162,12 +157,12 @@ void save_checkpoint(const std::string& path, Backend& backend, Context& ctx, co
     };
     for (const Parameter& parameter : net.table().parameters())
         writer.add(parameter.name, DType::f32, parameter.torch_dims(), [&, row = &parameter](void* dst) {
-            fetch(row_of(net.state().parameters, row->offset, row->count()));
+            fetch(net.state().parameters.slice(row->offset, row->count()));
             to_torch_layout(*row, scratch.data(), static_cast<float*>(dst));
         });
     for (const RunningStatistics& row : net.table().running()) {
         for (const bool variance : {false, true}) {
-            const Tensor values = row_of(net.state().running, row.offset + (variance ? row.channels : 0), row.channels);
+            const Tensor values = net.state().running.slice(row.offset + (variance ? row.channels : 0), row.channels);
             writer.add(running_name(row, variance), DType::f32, {row.channels},
                        [&backend, &ctx, values](void* dst) { backend.copy_out(ctx, values, dst); });
         }
