@@ -151,7 +151,7 @@ EngineConfig described(Descriptor config) {
     }
     auto numerical = engine.get<cudnnBackendNumericalNote_t>(CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, most_notes);
     auto behavior = engine.get<cudnnBackendBehaviorNote_t>(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, most_notes);
-    return {std::move(config), std::move(choice), std::move(numerical), std::move(behavior)};
+    return {std::move(config), std::move(choice), std::move(numerical), std::move(behavior), {}};
 }
 
 }  // namespace
@@ -277,26 +277,28 @@ std::vector<EngineConfig> ConvGraph::propose(cudnnBackendHeurMode_t mode) const 
 
 std::vector<EngineConfig> ConvGraph::restore(const EngineChoice& choice) const {
     try {
-        Descriptor engine(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-        engine.set_descriptors(CUDNN_ATTR_ENGINE_OPERATION_GRAPH, {&graph_});
-        engine.set(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, choice.engine);
-        engine.finalize();
-        std::vector<Descriptor> knobs;
+        // The engine, then its knobs.
+        std::vector<Descriptor> parts;
+        parts.emplace_back(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+        parts[0].set_descriptors(CUDNN_ATTR_ENGINE_OPERATION_GRAPH, {&graph_});
+        parts[0].set(CUDNN_ATTR_ENGINE_GLOBAL_INDEX, choice.engine);
+        parts[0].finalize();
         for (const auto& [type, value] : choice.knobs) {
-            Descriptor& knob = knobs.emplace_back(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
+            Descriptor& knob = parts.emplace_back(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
             knob.set(CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, static_cast<cudnnBackendKnobType_t>(type));
             knob.set(CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, value);
             knob.finalize();
         }
-        std::vector<const Descriptor*> knob_pointers;
-        for (const Descriptor& knob : knobs)
-            knob_pointers.push_back(&knob);
+        std::vector<const Descriptor*> knobs;
+        for (size_t i = 1; i < parts.size(); ++i)
+            knobs.push_back(&parts[i]);
         Descriptor config(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-        config.set_descriptors(CUDNN_ATTR_ENGINECFG_ENGINE, {&engine});
-        if (!knobs.empty()) config.set_descriptors(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, knob_pointers);
+        config.set_descriptors(CUDNN_ATTR_ENGINECFG_ENGINE, {&parts[0]});
+        if (!knobs.empty()) config.set_descriptors(CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, knobs);
         config.finalize();
         std::vector<EngineConfig> restored;
         restored.push_back(described(std::move(config)));
+        restored.back().parts = std::move(parts);
         return restored;
     } catch (const Error&) {
         return {};  // no engine of that number, or knobs that it no longer has

@@ -73,6 +73,7 @@ struct EngineConfig {
     EngineChoice choice;
     std::vector<cudnnBackendNumericalNote_t> numerical_notes;
     std::vector<cudnnBackendBehaviorNote_t> behavior_notes;
+    std::vector<Descriptor> parts;  ///< what the configuration refers to, where it was put together here
 };
 
 /// One phase of one convolution, as a graph of one operation. Sums in f32.

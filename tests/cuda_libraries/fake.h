@@ -1,0 +1,50 @@
+// Stand-ins for CUDA's runtime, cuDNN's graph API and cuBLASLt, in host memory: what the library layer of cuda/ calls,
+// and no more. They hold every call to the libraries' documentation (right type and count of each attribute, all that
+// is required set before finalize, nothing set after, nothing read before), note each breach, and compute plainly.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "conv_products.h"
+
+namespace rn50::fake {
+
+/// An engine of the make-believe cuDNN.
+struct Engine {
+    int64_t index = 0;
+    std::vector<cudnnBackendNumericalNote_t> numerical;
+    std::vector<cudnnBackendBehaviorNote_t> behavior;
+    std::vector<std::pair<int64_t, int64_t>> knobs;  ///< as the heuristics set them
+    float milliseconds = 1;
+    int64_t workspace = 0;
+    bool fallback = false;        ///< proposed by the fallback mode only
+    bool wide_gradients = false;  ///< gives f32 weight gradients of 16-bit factors
+    bool refused = false;         ///< proposed, but no plan can be made of it
+    int64_t smallest_batch = 0;   ///< refuses smaller ones
+};
+
+struct World {
+    std::vector<Engine> engines;  ///< in the order of the heuristics
+    std::string gpu = "Make-Believe 1";
+    size_t cudnn = 90100;
+    int64_t free_memory = int64_t{1} << 40;
+
+    // What happened.
+    std::vector<std::string> faults;  ///< breaches of the documentation
+    int runs = 0, heuristics = 0, wide_questions = 0;
+    int64_t last_engine = -1;
+    int64_t allocated = 0;  ///< bytes now
+    double clock = 0;       ///< milliseconds of device time
+    int live_descriptors = 0;
+
+    // cuBLASLt's.
+    int gemm_heuristics = 0;
+    uint32_t reduction_mask = 0, alignments[4] = {};
+    uint64_t gemm_workspace = 0;
+    int gemm_compute = 0;
+};
+extern World world;
+
+}  // namespace rn50::fake

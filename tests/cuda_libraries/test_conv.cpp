@@ -1,0 +1,465 @@
+// The convolutions of cuda/ on a make-believe cuDNN (fake.h): which plan is taken, what is kept, and the numbers.
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "fake.h"
+#include "naive.h"
+
+using namespace rn50;
+using namespace rn50::cuda;
+using fake::Engine;
+using fake::world;
+using Phase = ConvProducts::Phase;
+
+namespace {
+
+/// A fresh world and a folder of its own; at the end no call may have broken the documentation, and all is given back.
+struct Scene {
+    Scene() {
+        world = {};
+        world.engines = {{1, {}, {}, {}, 3.0f}, {2, {}, {}, {{2, 7}, {18, 1}}, 1.0f}, {3, {}, {}, {}, 2.0f}};
+        folder = std::filesystem::temp_directory_path() / cat("rn50-plans-", getpid());
+        std::filesystem::remove_all(folder);
+        options.cache_folder = folder.string();
+        log::set_quiet(true);
+    }
+    ~Scene() {
+        std::filesystem::remove_all(folder);
+        log::set_quiet(false);
+        for (const std::string& fault : world.faults)
+            FAIL_CHECK(fault);
+        CHECK(world.live_descriptors == 0);
+        CHECK(world.allocated == 0);
+    }
+    std::unique_ptr<ConvProducts> conv(const ConvShape& shape) {
+        return make_conv_products(std::make_shared<ConvPlanner>(nullptr, options), shape);
+    }
+    /// The engine that a forward of this shape runs on.
+    int64_t engine_for(const ConvShape& shape) {
+        const auto made = conv(shape);
+        return engine_of(*made, shape, shape.batch);
+    }
+    static int64_t engine_of(ConvProducts& made, const ConvShape& shape, int64_t batch) {
+        const auto bytes = [](int64_t count) { return std::vector<float>(static_cast<size_t>(count)); };
+        auto x = bytes(shape.batch * shape.height * shape.width * shape.in_channels);
+        auto w = bytes(shape.out_channels * shape.kernel * shape.kernel * shape.in_channels);
+        auto y = bytes(shape.batch * shape.out_height() * shape.out_width() * shape.out_channels);
+        float workspace = 0;
+        made.forward(batch, x.data(), w.data(), y.data(), &workspace);
+        return world.last_engine;
+    }
+    std::string cache_file() const {
+        std::string found;
+        for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+            CHECK(found.empty());
+            found = entry.path().string();
+        }
+        return found;
+    }
+
+    PlannerOptions options;
+    std::filesystem::path folder;
+};
+
+ConvShape small(DType dtype = DType::f32) {
+    ConvShape shape;
+    shape.name = "layer1.0.conv2";
+    shape.batch = 3;
+    shape.height = 5;
+    shape.width = 6;
+    shape.in_channels = 4;
+    shape.out_channels = 8;
+    shape.kernel = 3;
+    shape.stride = 2;
+    shape.pad = 1;
+    shape.dtype = dtype;
+    return shape;
+}
+
+ConvShape inference(DType dtype = DType::f32) {
+    ConvShape shape = small(dtype);
+    shape.training = false;
+    return shape;
+}
+
+ConvDesc desc_of(const ConvShape& s) {
+    ConvDesc desc;
+    desc.batch = s.batch;
+    desc.height = s.height;
+    desc.width = s.width;
+    desc.in_channels = s.in_channels;
+    desc.out_channels = s.out_channels;
+    desc.kernel = s.kernel;
+    desc.stride = s.stride;
+    desc.pad = s.pad;
+    return desc;
+}
+
+naive::Array numbers(const Shape& shape, int seed) {
+    naive::Array made(shape);
+    for (int64_t i = 0; i < made.count(); ++i)
+        made[i] = static_cast<double>((i * 37 + seed * 101) % 61 - 30) / 32;  // exact in bf16
+    return made;
+}
+
+/// Memory as the dtype wants it, filled with rubbish unless there are values.
+struct Buffer {
+    Buffer(DType of, const naive::Array& from) : dtype(of), bytes(static_cast<size_t>(from.count() * size_of(of))) {
+        for (int64_t i = 0; i < from.count(); ++i) {
+            const auto single = static_cast<float>(from[i]);
+            uint32_t bits;
+            std::memcpy(&bits, &single, 4);
+            const auto half = static_cast<uint16_t>(bits >> 16);
+            if (of == DType::f32)
+                std::memcpy(&bytes[static_cast<size_t>(i) * 4], &single, 4);
+            else
+                std::memcpy(&bytes[static_cast<size_t>(i) * 2], &half, 2);
+        }
+    }
+    Buffer(DType of, int64_t count) : dtype(of), bytes(static_cast<size_t>(count * size_of(of)), 0x7f) {}
+    double at(int64_t i) const {
+        uint32_t bits = 0;
+        if (dtype == DType::f32) {
+            std::memcpy(&bits, &bytes[static_cast<size_t>(i) * 4], 4);
+        } else {
+            uint16_t half;
+            std::memcpy(&half, &bytes[static_cast<size_t>(i) * 2], 2);
+            bits = uint32_t{half} << 16;
+        }
+        float value;
+        std::memcpy(&value, &bits, 4);
+        return value;
+    }
+    void* data() { return bytes.data(); }
+    DType dtype;
+    std::vector<unsigned char> bytes;
+};
+
+void check_close(const Buffer& got, const naive::Array& expected, double tolerance) {
+    double difference = 0, norm = 0;
+    for (int64_t i = 0; i < expected.count(); ++i) {
+        difference += (got.at(i) - expected[i]) * (got.at(i) - expected[i]);
+        norm += expected[i] * expected[i];
+    }
+    CHECK(norm > 0);
+    CHECK(difference <= tolerance * tolerance * norm);
+}
+
+}  // namespace
+
+TEST_CASE("convolutions: the three phases give the numbers of the definition") {
+    for (const DType dtype : {DType::f32, DType::bf16})
+        for (const bool wide : {false, true})
+            for (const int64_t kernel : {1, 3}) {
+                Scene scene;
+                if (wide) world.engines[0].wide_gradients = true;
+                ConvShape shape = small(dtype);
+                shape.kernel = kernel;
+                shape.pad = kernel / 2;
+                const ConvDesc desc = desc_of(shape);
+                const auto made = scene.conv(shape);
+                CHECK(made->diff_weights_dtype() == (wide ? DType::f32 : dtype));
+                const naive::Array x = numbers(desc.src_shape(), 1), w = numbers(desc.weights_shape(), 2),
+                                   dy = numbers(desc.dst_shape(), 3);
+                Buffer bx(dtype, x), bw(dtype, w), bdy(dtype, dy), y(dtype, dy.count()), dx(dtype, x.count()),
+                    dw(made->diff_weights_dtype(), w.count());
+                made->forward(shape.batch, bx.data(), bw.data(), y.data(), nullptr);
+                made->backward_data(bdy.data(), bw.data(), dx.data(), nullptr);
+                made->backward_weights(bx.data(), bdy.data(), dw.data(), nullptr);
+                const double tolerance = dtype == DType::f32 ? 1e-6 : 3e-3;
+                check_close(y, naive::conv(desc, x, w), tolerance);
+                check_close(dx, naive::conv_backward_src(desc, dy, w), tolerance);
+                check_close(dw, naive::conv_backward_weights(desc, x, dy), wide ? 1e-6 : tolerance);
+            }
+}
+
+TEST_CASE("convolutions: an engine whose notes forbid it is never taken, however fast") {
+    struct Case {
+        cudnnBackendNumericalNote_t note;
+        bool strict, tf32, half;  // allowed in fp32, tf32, 16 bit
+    };
+    const Case cases[] = {
+        {CUDNN_NUMERICAL_NOTE_TENSOR_CORE, false, true, true},
+        {CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS, false, false, false},
+        {CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION, false, false, false},
+        {CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC, false, false, false},
+        {CUDNN_NUMERICAL_NOTE_FFT, false, false, false},
+        {CUDNN_NUMERICAL_NOTE_WINOGRAD, false, false, false},
+        {CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4, false, false, false},
+    };
+    for (const Case& c : cases) {
+        CAPTURE(c.note);
+        const auto taken = [&](DType dtype, bool tf32) {
+            Scene scene;
+            world.engines.insert(world.engines.begin(), Engine{9, {c.note}, {}, {}, 0.1f});
+            ConvShape shape = inference(dtype);
+            shape.tf32 = tf32;
+            return scene.engine_for(shape) == 9;
+        };
+        CHECK(taken(DType::f32, false) == c.strict);
+        CHECK(taken(DType::f32, true) == c.tf32);
+        CHECK(taken(DType::bf16, false) == c.half);
+    }
+    Scene scene;
+    world.engines.insert(world.engines.begin(),
+                         Engine{9, {}, {CUDNN_BEHAVIOR_NOTE_REQUIRES_FILTER_INT8x32_REORDER}, {}, 0.1f});
+    world.engines.insert(world.engines.begin(), Engine{8, {}, {CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION}, {}, 0.2f});
+    CHECK(scene.engine_for(inference()) == 8);
+}
+
+TEST_CASE("convolutions: the fastest is taken; within the noise, the smaller workspace; never more than the limit") {
+    Scene scene;
+    CHECK(scene.engine_for(inference()) == 2);
+
+    SUBCASE("workspace within the noise") {
+        world.engines = {{1, {}, {}, {}, 1.0f, 4096}, {2, {}, {}, {}, 1.02f, 64}, {3, {}, {}, {}, 1.5f, 0}};
+        std::filesystem::remove_all(scene.folder);
+        const auto made = scene.conv(inference());
+        CHECK(made->workspace_bytes(Phase::forward) == 64);
+    }
+    SUBCASE("the limit") {
+        world.engines = {{1, {}, {}, {}, 1.0f, 4096}, {2, {}, {}, {}, 2.0f, 64}};
+        scene.options.workspace_limit = 1000;
+        CHECK(scene.engine_for(inference()) == 2);
+    }
+    SUBCASE("a plan that cannot be made") {
+        world.engines = {{1, {}, {}, {}, 1.0f}, {2, {}, {}, {}, 2.0f}};
+        world.engines[0].refused = true;
+        std::filesystem::remove_all(scene.folder);
+        CHECK(scene.engine_for(inference()) == 2);
+    }
+    SUBCASE("many settings of one engine do not crowd out the others") {
+        std::filesystem::remove_all(scene.folder);
+        world.engines.clear();
+        for (int64_t i = 0; i < 20; ++i)
+            world.engines.push_back({1, {}, {}, {{2, i}}, 2.0f});
+        world.engines.push_back({5, {}, {}, {}, 1.0f});
+        CHECK(scene.engine_for(inference()) == 5);
+    }
+    SUBCASE("the fallbacks, when the heuristics have nothing that is allowed") {
+        std::filesystem::remove_all(scene.folder);
+        world.engines = {{1, {CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC}, {}, {}, 1.0f}, {2, {}, {}, {}, 2.0f}};
+        world.engines[1].fallback = true;
+        CHECK(scene.engine_for(inference()) == 2);
+    }
+}
+
+TEST_CASE("convolutions: where nothing is allowed, an error names layer, phase and precision") {
+    Scene scene;
+    world.engines = {{1, {CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, {}, {}, 1.0f}};
+    try {
+        scene.conv(small());
+        FAIL_CHECK("no error");
+    } catch (const Error& error) {
+        CHECK(error.code() == Exit::device);
+        CHECK(
+            std::string(error.what()).find("cuDNN 9.1.0 has no deterministic plan for layer1.0.conv2 forward in f32") ==
+            0);
+        CHECK(error.remedy().find("--precision") != std::string::npos);
+    }
+}
+
+TEST_CASE("convolutions: without autotuning the heuristics' first is taken, and nothing runs or is written") {
+    Scene scene;
+    scene.options.autotune = false;
+    scene.options.cache_folder.clear();
+    const auto made = scene.conv(small());
+    CHECK(world.runs == 0);
+    CHECK(Scene::engine_of(*made, small(), 3) == 1);
+    CHECK(!std::filesystem::exists(scene.folder));
+}
+
+TEST_CASE("convolutions: only the phases that are asked for are prepared") {
+    Scene scene;
+    ConvShape first = small();
+    first.backward_data = false;
+    const auto made = scene.conv(first);
+    CHECK_THROWS_AS(made->backward_data(&first, &first, &first, nullptr), Error);
+    const auto forward_only = scene.conv(inference());
+    CHECK_THROWS_AS(forward_only->backward_weights(&first, &first, &first, nullptr), Error);
+}
+
+TEST_CASE("convolutions: too little memory for timing gives the heuristics' first, and keeps no choice") {
+    Scene scene;
+    world.free_memory = 100;
+    const auto made = scene.conv(small());
+    CHECK(world.runs == 0);
+    CHECK(Scene::engine_of(*made, small(), 3) == 1);
+    world.free_memory = 1 << 30;
+    CHECK(scene.engine_for(small()) == 2);
+}
+
+TEST_CASE("convolutions: f32 gradients of 16-bit factors are asked for once") {
+    Scene scene;
+    const auto planner = std::make_shared<ConvPlanner>(nullptr, scene.options);
+    const auto first = make_conv_products(planner, small(DType::bf16));
+    const int questions = world.wide_questions;
+    CHECK(questions > 0);
+    ConvShape other = small(DType::bf16);
+    other.height = 7;
+    const auto second = make_conv_products(planner, other);
+    CHECK(world.wide_questions == questions);
+    CHECK(second->diff_weights_dtype() == DType::bf16);
+}
+
+TEST_CASE("convolutions: another batch takes the choice of this process and measures nothing") {
+    Scene scene;
+    const auto planner = std::make_shared<ConvPlanner>(nullptr, scene.options);
+    const auto first = make_conv_products(planner, inference());
+    const int runs = world.runs;
+    ConvShape halved = inference();
+    halved.batch = 2;
+    const auto second = make_conv_products(planner, halved);
+    CHECK(world.runs == runs);
+    CHECK(Scene::engine_of(*second, halved, 2) == 2);
+}
+
+TEST_CASE("plan cache: a second start measures nothing and takes the same plans") {
+    Scene scene;
+    scene.conv(small());
+    CHECK(world.runs > 0);
+    world.runs = world.heuristics = 0;
+    const auto again = scene.conv(small());
+    CHECK(world.runs == 0);
+    CHECK(world.heuristics == 0);
+    CHECK(Scene::engine_of(*again, small(), 3) == 2);
+
+    SUBCASE("another cuDNN, GPU, precision or shape measures for itself") {
+        ConvShape other = small();
+        other.tf32 = true;
+        scene.conv(other);
+        CHECK(world.runs > 1);
+        world.runs = 0;
+        world.cudnn = 90200;
+        scene.conv(small());
+        CHECK(world.runs > 0);
+        world.runs = 0;
+        world.gpu = "Make-Believe 2";
+        scene.conv(small());
+        CHECK(world.runs > 0);
+    }
+    SUBCASE("a file of another version, of another machine or with damage is measured and written anew") {
+        const std::string path = scene.cache_file(), whole = read_file(path);
+        const auto replaced = [&](const std::string& from, const std::string& to) {
+            std::string changed = whole;
+            changed.replace(changed.find(from), from.size(), to);
+            return changed;
+        };
+        for (const std::string& text :
+             {replaced("\"version\": 1", "\"version\": 2"), replaced("Make-Believe 1", "Make-Believe 7"),
+              whole.substr(0, whole.size() / 2), std::string("{}"), std::string("[1, 2"), std::string(),
+              replaced("\"engine\": 2", "\"engine\": \"two\"")}) {
+            CAPTURE(text);
+            write_file_atomic(path, text);
+            world.runs = 0;
+            scene.conv(small());
+            CHECK(world.runs > 0);
+            CHECK(read_file(path) == whole);
+        }
+    }
+    SUBCASE("an engine that is gone, has other knobs, is forbidden or has grown is measured anew") {
+        world.runs = 0;
+        const auto measured = [&] {
+            world.runs = 0;
+            scene.conv(small());
+            return world.runs > 0;
+        };
+        CHECK(!measured());
+        world.engines[1].index = 12;
+        CHECK(measured());
+        world.engines[1].knobs = {{3, 0}};
+        CHECK(measured());
+        world.engines[1].numerical = {CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC};
+        CHECK(measured());
+        CHECK(scene.engine_for(small()) == 3);
+        world.engines[2].workspace = int64_t{2} << 30;
+        CHECK(measured());
+        CHECK(scene.engine_for(small()) == 1);
+    }
+}
+
+TEST_CASE("plan cache: choices of several processes are kept beside one another") {
+    Scene scene;
+    const auto one = std::make_shared<ConvPlanner>(nullptr, scene.options);
+    const auto two = std::make_shared<ConvPlanner>(nullptr, scene.options);
+    ConvShape other = inference();
+    other.height = 9;
+    make_conv_products(one, inference());
+    make_conv_products(two, other);
+    world.runs = 0;
+    scene.conv(inference());
+    scene.conv(other);
+    CHECK(world.runs == 0);
+}
+
+TEST_CASE("plan cache: a folder that cannot be made is no error") {
+    Scene scene;
+    write_file_atomic(scene.folder.string(), "a file where a folder should be");
+    scene.options.cache_folder = (scene.folder / "inside").string();
+    CHECK(scene.engine_for(inference()) == 2);
+}
+
+TEST_CASE("plan cache: the folder comes from the environment") {
+    const char* names[] = {"RN50_PLAN_CACHE", "XDG_CACHE_HOME", "HOME", "RN50_AUTOTUNE"};
+    std::vector<std::string> before;
+    for (const char* name : names)
+        before.push_back(std::getenv(name) ? std::getenv(name) : "");
+    setenv("RN50_PLAN_CACHE", "/one", 1);
+    setenv("XDG_CACHE_HOME", "/two", 1);
+    setenv("HOME", "/three", 1);
+    unsetenv("RN50_AUTOTUNE");
+    CHECK(PlannerOptions::from_environment().cache_folder == "/one");
+    unsetenv("RN50_PLAN_CACHE");
+    CHECK(PlannerOptions::from_environment().cache_folder == "/two/rn50");
+    unsetenv("XDG_CACHE_HOME");
+    CHECK(PlannerOptions::from_environment().cache_folder == "/three/.cache/rn50");
+    CHECK(PlannerOptions::from_environment().autotune);
+    setenv("RN50_AUTOTUNE", "0", 1);
+    CHECK(!PlannerOptions::from_environment().autotune);
+    CHECK(PlannerOptions::from_environment().cache_folder.empty());
+    for (size_t i = 0; i < before.size(); ++i)
+        before[i].empty() ? unsetenv(names[i]) : setenv(names[i], before[i].c_str(), 1);
+}
+
+TEST_CASE("tail batch: the same engine without timing, within the workspace that was promised") {
+    Scene scene;
+    const ConvShape shape = inference();
+    auto made = scene.conv(shape);
+    const int runs = world.runs;
+    CHECK(Scene::engine_of(*made, shape, 1) == 2);
+    CHECK(world.runs == runs + 1);
+    CHECK_THROWS_AS(Scene::engine_of(*made, shape, 4), Error);
+
+    SUBCASE("the numbers of the first pictures, and no more than those are written") {
+        const ConvDesc desc = desc_of(shape);
+        const naive::Array x = numbers(desc.src_shape(), 1), w = numbers(desc.weights_shape(), 2);
+        const naive::Array y = naive::conv(desc, x, w);
+        Buffer bx(DType::f32, x), bw(DType::f32, w), by(DType::f32, y.count());
+        const Buffer untouched = by;
+        made->forward(2, bx.data(), bw.data(), by.data(), nullptr);
+        const int64_t part = y.count() / 3 * 2;
+        for (int64_t i = 0; i < part; ++i)
+            CHECK(by.at(i) == doctest::Approx(y[i]));
+        CHECK(std::equal(by.bytes.begin() + part * 4, by.bytes.end(), untouched.bytes.begin() + part * 4));
+    }
+    SUBCASE("another engine, where the whole batch's refuses") {
+        world.engines[1].smallest_batch = 3;
+        made = scene.conv(shape);
+        CHECK(Scene::engine_of(*made, shape, 3) == 2);
+        CHECK(Scene::engine_of(*made, shape, 2) == 1);
+    }
+    SUBCASE("an error, where none fits into the workspace") {
+        world.engines[1].smallest_batch = 3;
+        world.engines[0].workspace = world.engines[2].workspace = 64;
+        made = scene.conv(shape);
+        CHECK(made->workspace_bytes(Phase::forward) == 0);
+        CHECK_THROWS_AS(Scene::engine_of(*made, shape, 2), Error);
+    }
+}

@@ -1,0 +1,119 @@
+// Row-major products on a make-believe cuBLASLt (fake.h), and the words for errors.
+#include <doctest/doctest.h>
+
+#include "base/error.h"
+#include "fake.h"
+#include "gemm.h"
+
+using namespace rn50;
+using namespace rn50::cuda;
+using fake::world;
+
+namespace {
+
+std::vector<float> numbers(int64_t count, int seed) {
+    std::vector<float> made;
+    for (int64_t i = 0; i < count; ++i)
+        made.push_back(static_cast<float>((i * 29 + seed * 53) % 41 - 20) / 16);
+    return made;
+}
+
+}  // namespace
+
+TEST_CASE("gemm: row-major, transposed or not, odd sizes, with and without what stood there") {
+    world = {};
+    Gemm gemm(nullptr);
+    int64_t workspace = 0;
+    for (const bool ta : {false, true})
+        for (const bool tb : {false, true})
+            for (const float beta : {0.0f, 1.0f}) {
+                GemmShape shape;
+                shape.transpose_a = ta;
+                shape.transpose_b = tb;
+                shape.m = 5;
+                shape.n = 6;
+                shape.k = 7;
+                const auto a = numbers(5 * 7, 1), b = numbers(7 * 6, 2), before = numbers(5 * 6, 3);
+                auto c = before;
+                gemm.run(shape, a.data(), b.data(), beta, c.data(), &workspace);
+                for (int64_t i = 0; i < 5; ++i)
+                    for (int64_t j = 0; j < 6; ++j) {
+                        double sum = beta * before[static_cast<size_t>(i * 6 + j)];
+                        for (int64_t l = 0; l < 7; ++l)
+                            sum += double{a[static_cast<size_t>(ta ? l * 5 + i : i * 7 + l)]} *
+                                   b[static_cast<size_t>(tb ? j * 7 + l : l * 6 + j)];
+                        CHECK(c[static_cast<size_t>(i * 6 + j)] == doctest::Approx(sum));
+                    }
+            }
+}
+
+TEST_CASE("gemm: each shape and alignment is decided once, deterministically and in f32") {
+    world = {};
+    Gemm gemm(nullptr);
+    alignas(256) float a[512] = {}, b[512] = {}, c[512] = {};
+    GemmShape shape;
+    shape.m = shape.n = shape.k = 4;
+    gemm.run(shape, a, b, 0, c, c);
+    gemm.run(shape, a, b, 1, c, c);
+    CHECK(world.gemm_heuristics == 1);
+    CHECK(world.alignments[0] == 256);
+    CHECK(world.gemm_workspace == Gemm::workspace_bytes);
+    CHECK(world.gemm_compute == CUBLAS_COMPUTE_32F);
+    CHECK((world.reduction_mask & (CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE)) == 0);
+    CHECK((world.reduction_mask & CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE) != 0);
+    gemm.run(shape, a + 1, b + 4, 0, c + 2, c);
+    CHECK(world.gemm_heuristics == 2);
+    CHECK(world.alignments[0] == 16);  // cuBLASLt's A is our B
+    CHECK(world.alignments[1] == 4);
+    CHECK(world.alignments[2] == 8);
+    shape.tf32 = true;
+    gemm.run(shape, a, b, 0, c, c);
+    CHECK(world.gemm_compute == CUBLAS_COMPUTE_32F_FAST_TF32);
+    shape.ab = DType::bf16;
+    gemm.run(shape, a, b, 0, c, c);
+    CHECK(world.gemm_compute == CUBLAS_COMPUTE_32F);
+    CHECK(world.gemm_heuristics == 4);
+    shape.k = 0;
+    CHECK_THROWS_AS(gemm.run(shape, a, b, 0, c, c), Error);
+}
+
+TEST_CASE("check: an error of a library carries what, its words and a remedy") {
+    const auto remedy = [](auto status) {
+        try {
+            check(status, "layer1.0.conv1 forward");
+        } catch (const Error& error) {
+            CHECK(error.code() == Exit::device);
+            CHECK(std::string(error.what()).find("layer1.0.conv1 forward: ") == 0);
+            return error.remedy();
+        }
+        return std::string("no error");
+    };
+    const auto says = [](const std::string& text, const char* part) {
+        INFO(text);
+        CHECK(text.find(part) != std::string::npos);
+    };
+    CHECK(remedy(cudaSuccess) == "no error");
+    CHECK(remedy(CUDNN_STATUS_SUCCESS) == "no error");
+    CHECK(remedy(CUBLAS_STATUS_SUCCESS) == "no error");
+    says(remedy(cudaErrorNoDevice), "nvidia-smi");
+    says(remedy(cudaErrorInsufficientDriver), "CUDA up to 12.2, rn50_cuda.so needs 13.0");
+    says(remedy(cudaErrorMemoryAllocation), "another process");
+    says(remedy(cudaErrorNoKernelImageForDevice), "no code for this GPU");
+    for (const cudaError_t lost : {cudaErrorECCUncorrectable, cudaErrorLaunchFailure, cudaErrorIllegalAddress})
+        says(remedy(lost), "--resume");
+    says(remedy(CUDNN_STATUS_NOT_SUPPORTED), "--precision");
+    says(remedy(CUDNN_STATUS_EXECUTION_FAILED), "--resume");
+    says(remedy(CUDNN_STATUS_NOT_INITIALIZED), "nvidia-smi");
+    says(remedy(CUBLAS_STATUS_ARCH_MISMATCH), "does not serve this GPU");
+    CHECK(cuda_version_text(12020) == "12.2");
+    CHECK(cudnn_version_text(8907) == "8.9.7");
+    CHECK(cudnn_version_text(91300) == "9.13.0");
+    CHECK(cublaslt_version_text(120205) == "12.2.5");
+}
+
+TEST_CASE("the libraries: one object that names both") {
+    world = {};
+    setenv("RN50_AUTOTUNE", "0", 1);
+    CHECK(make_products(nullptr)->name() == "cuDNN 9.1.0, cuBLASLt 12.2.5");
+    unsetenv("RN50_AUTOTUNE");
+}
