@@ -267,9 +267,10 @@ void gather(Rig& rig, const NormSums& norm, const Array& dz) {
 BlockBench::BlockBench(Backend& backend, Precision precision, const Kind& kind)
     : parts_(std::make_unique<Parts>(backend, precision, kind)) {
     Parts& p = *parts_;
-    const NetBuild build{backend, p.table, p.rig.act, true, kind.batch, kind.batch, 1e-5f};
+    const NetBuild build{backend, p.table,    p.rig.act,  p.rig.precision == Precision::tf32,
+                         true,    kind.batch, kind.batch, 1e-5f};
     p.block = std::make_unique<Block>(
-        build, BlockDesc{kind.name, kind.bottleneck, kind.side, kind.channels, kind.planes, kind.stride});
+        build, BlockDesc{kind.name, kind.bottleneck, kind.side, kind.channels, kind.planes, kind.stride, true});
     p.state.parameters = p.take(p.table.parameter_elements());
     p.state.gradients = p.take(p.table.parameter_elements());
     p.state.running = p.take(p.table.running_elements());

@@ -23,6 +23,7 @@ struct ConvDesc {
     int64_t kernel = 1, stride = 1, pad = 0;
     DType src_dtype = DType::f32;  ///< act, or u8 for the picture itself
     DType dtype = DType::f32;      ///< act: dst and all activation gradients
+    bool tf32 = false;             ///< products of f32 may round their factors to tf32
     bool training = true;          ///< false: only pack() and infer() will be called
 
     Shape src_shape() const { return {batch, height, width, in_channels}; }
@@ -82,6 +83,7 @@ struct LinearDesc {
     std::string name;
     int64_t batch = 0, in_features = 0, out_features = 0;
     DType dtype = DType::f32;  ///< act
+    bool tf32 = false;         ///< as ConvDesc's
 };
 
 class Linear {

@@ -11,8 +11,9 @@ namespace rn50 {
 /// reproducibility contract: append, never renumber.
 enum class Purpose : uint32_t { shuffle = 1, crop = 2, flip = 3, color = 4, dropout = 5, init = 6, split = 7, demo = 8 };
 
-/// One block of Philox4x32-10: four 32-bit words from a 128-bit counter and a 64-bit key.
-inline std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
+/// One block of Philox4x32-10: four 32-bit words from a 128-bit counter and a 64-bit key. (constexpr: GPU code calls it
+/// too.)
+constexpr std::array<uint32_t, 4> philox(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key) {
     for (int round = 0; round < 10; ++round) {
         const uint64_t a = uint64_t{0xD2511F53u} * counter[0];
         const uint64_t b = uint64_t{0xCD9E8D57u} * counter[2];

@@ -16,14 +16,14 @@ Block::Block(const NetBuild& build, const BlockDesc& desc) : backend_(build.back
         return Unit(build, c, desc.name + "." + norm, gamma);
     };
     const int64_t in = desc.in_channels, mid = desc.planes, out = desc.out_channels();
-    // Gamma of the last norm starts at 0: each block starts as its shortcut.
+    const Init last = desc.zero_init_residual ? Init::zero : Init::one;
     if (desc.bottleneck) {
         units_.push_back(unit("conv1", "bn1", desc.side, in, mid, 1, 1, Init::one));
         units_.push_back(unit("conv2", "bn2", desc.side, mid, mid, 3, desc.stride, Init::one));
-        units_.push_back(unit("conv3", "bn3", desc.out_side(), mid, out, 1, 1, Init::zero));
+        units_.push_back(unit("conv3", "bn3", desc.out_side(), mid, out, 1, 1, last));
     } else {
         units_.push_back(unit("conv1", "bn1", desc.side, in, mid, 3, desc.stride, Init::one));
-        units_.push_back(unit("conv2", "bn2", desc.out_side(), mid, out, 3, 1, Init::zero));
+        units_.push_back(unit("conv2", "bn2", desc.out_side(), mid, out, 3, 1, last));
     }
     if (desc.projects())
         shortcut_.emplace(unit("downsample.0", "downsample.1", desc.side, in, out, 1, desc.stride, Init::one));

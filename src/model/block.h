@@ -15,6 +15,7 @@ struct BlockDesc {
     std::string name;
     bool bottleneck = true;
     int64_t side = 0, in_channels = 0, planes = 0, stride = 1;
+    bool zero_init_residual = true;  ///< as NetDesc's
 
     int64_t out_side() const { return (side - 1) / stride + 1; }
     int64_t out_channels() const { return planes * (bottleneck ? 4 : 1); }

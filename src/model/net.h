@@ -17,11 +17,12 @@ struct NetDesc {
     int64_t batch = 64;        ///< training batch of this rank
     int64_t eval_batch = 0;    ///< largest batch of infer(); 0: batch
     Precision precision = Precision::fp32;
-    float dropout = 0.3f;      ///< before the classifier
-    float norm_eps = 1e-5f, norm_momentum = 0.1f;  ///< momentum in PyTorch's sense
+    float dropout = 0.3f;                                                         ///< before the classifier
+    float norm_eps = 1e-5f, norm_momentum = 0.1f;                                 ///< momentum in PyTorch's sense
     float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};  ///< of pixels / 255, RGB
-    bool lean = false;         ///< recompute every second block output in the backward pass
-    bool training = true;      ///< false: infer() only
+    bool lean = false;               ///< recompute every second block output in the backward pass
+    bool zero_init_residual = true;  ///< a block starts as its shortcut: gamma of its last norm starts at 0, else at 1
+    bool training = true;            ///< false: infer() only
 };
 
 /// The numbers of a net that a checkpoint keeps, in device memory. Which are there depends on NetDesc::training.
@@ -38,8 +39,8 @@ class Net {
     virtual const NetDesc& desc() const = 0;
     virtual const ParameterTable& table() const = 0;
 
-    /// Takes the tensors of state() from the arena, and keeps them; once, before anything else. Contents: parameters and
-    /// running statistics undefined, gaps zero.
+    /// Takes the tensors of state() from the arena, and keeps them; once, before anything else. Contents: parameters
+    /// and running statistics undefined, gaps zero.
     virtual void allocate(Context& ctx) = 0;
     virtual const NetState& state() const = 0;
 

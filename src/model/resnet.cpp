@@ -32,8 +32,8 @@ const Architecture& architecture_of(const std::string& name) {
     throw Error(Exit::usage, cat("unknown model ", name), cat("models: ", known));
 }
 
-/// Pictures that pass through the net together. A processor is fastest while their activations stay in its caches, though
-/// each group reads all weights; a GPU wants all pictures at once.
+/// Pictures that pass through the net together. A processor is fastest while their activations stay in its caches,
+/// though each group reads all weights; a GPU wants all pictures at once.
 int64_t infer_batch_of(Backend& backend, const NetDesc& desc) {
     const DeviceInfo info = backend.info();
     if (info.kind != "cpu") return desc.eval_batch;
@@ -64,7 +64,8 @@ ResNet::ResNet(Backend& backend, const NetDesc& desc)
       dtype_(activation_dtype(desc_.precision)),
       infer_batch_(infer_batch_of(backend_, desc_)) {
     const Architecture& architecture = architecture_of(desc_.model);
-    const NetBuild build{backend_, table_, dtype_, desc_.training, desc_.batch, infer_batch_, desc_.norm_eps};
+    const bool tf32 = desc_.precision == Precision::tf32;
+    const NetBuild build{backend_, table_, dtype_, tf32, desc_.training, desc_.batch, infer_batch_, desc_.norm_eps};
 
     ConvDesc stem;
     stem.name = "conv1";
@@ -79,6 +80,7 @@ ResNet::ResNet(Backend& backend, const NetDesc& desc)
 
     BlockDesc block;
     block.bottleneck = architecture.bottleneck;
+    block.zero_init_residual = desc_.zero_init_residual;
     block.side = ((desc_.image_size + 1) / 2 + 1) / 2;
     block.in_channels = stem_channels;
     for (size_t stage = 0; stage < architecture.blocks.size(); ++stage)
@@ -97,6 +99,7 @@ ResNet::ResNet(Backend& backend, const NetDesc& desc)
     linear.in_features = block.in_channels;
     linear.out_features = desc_.classes;
     linear.dtype = dtype_;
+    linear.tf32 = tf32;
     table_.add("fc.weight", {linear.out_features, linear.in_features}, Init::uniform_fan_in, linear.in_features, true);
     table_.add("fc.bias", {linear.out_features}, Init::uniform_fan_in, linear.in_features, false);
     weights_ = table_.parameters()[table_.parameters().size() - 2];

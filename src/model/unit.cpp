@@ -26,6 +26,7 @@ Tensor part_of(const Tensor& buffer, const Parameter& parameter) {
 Unit::Unit(const NetBuild& build, ConvDesc conv, const std::string& norm_name, Init gamma)
     : backend_(build.backend), desc_(std::move(conv)), eps_(build.eps) {
     desc_.dtype = build.dtype;
+    desc_.tf32 = build.tf32;
     if (desc_.src_dtype != DType::u8) desc_.src_dtype = build.dtype;
 
     ParameterTable& table = build.table;

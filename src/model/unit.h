@@ -13,6 +13,7 @@ struct NetBuild {
     Backend& backend;
     ParameterTable& table;
     DType dtype = DType::f32;  ///< of activations
+    bool tf32 = false;
     bool training = true;
     int64_t batch = 0;        ///< of forward()
     int64_t infer_batch = 0;  ///< largest batch of infer()

@@ -6,6 +6,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/kernels.h"
+#include "backend/step_state.h"
 #include "base/math.h"
 
 namespace rn50::cpu {
@@ -34,26 +35,7 @@ void CpuBackend::do_check_gradients(const Tensor& gradients, float clip_norm, co
         for (int64_t i = 0; i < n; ++i)
             sum += partial[i];
     }
-    StepState& s = *static_cast<StepState*>(state.data);
-    const double norm = std::sqrt(sum) / s.loss_scale;
-    s.grad_norm = static_cast<float>(norm);
-    s.skip = !std::isfinite(sum);
-    double multiplier = 1.0 / s.loss_scale;
-    if (clip_norm > 0 && norm > clip_norm) multiplier *= clip_norm / (norm + 1e-6);  // torch's clip_grad_norm_
-    s.multiplier = static_cast<float>(multiplier);
-    if (s.skip) {
-        ++s.skipped;
-        ++s.skipped_in_row;
-        s.good_steps = 0;
-        if (policy.dynamic) s.loss_scale *= policy.backoff;
-        return;
-    }
-    s.skipped_in_row = 0;
-    ++s.t;
-    if (++s.good_steps >= policy.interval && policy.dynamic) {
-        s.loss_scale *= policy.growth;
-        s.good_steps = 0;
-    }
+    advance(*static_cast<StepState*>(state.data), sum, clip_norm, policy);
 }
 
 void CpuBackend::do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
@@ -62,7 +44,12 @@ void CpuBackend::do_optimize(const OptimizerDesc& desc, const Tensor& parameters
     if (s.skip) return;
     const bool adamw = desc.kind == OptimizerDesc::Kind::adamw;
     const double t = static_cast<double>(s.t);
-    AdamStep adam{s.lr, 0, desc.beta1, desc.beta2, desc.eps, s.multiplier,
+    AdamStep adam{s.lr,
+                  0,
+                  desc.beta1,
+                  desc.beta2,
+                  desc.eps,
+                  s.multiplier,
                   static_cast<float>(1.0 - std::pow(static_cast<double>(desc.beta1), t)),
                   static_cast<float>(std::sqrt(1.0 - std::pow(static_cast<double>(desc.beta2), t)))};
     SgdStep sgd{s.lr, 0, desc.momentum, s.multiplier, desc.nesterov, s.t == 1};

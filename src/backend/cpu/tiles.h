@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "backend/carver.h"
 #include "backend/cpu/kernels.h"
 #include "backend/types.h"
 #include "base/math.h"
@@ -29,23 +30,6 @@ void for_tiles(int64_t rows, int64_t channels, const Body& body) {
         body(tile, first, rows - first < step ? rows - first : step);
     }
 }
-
-/// Carves one u8 workspace into aligned parts; made once over nothing, it counts.
-class Carver {
-  public:
-    explicit Carver(void* base = nullptr) : base_(static_cast<char*>(base)) {}
-    template <class T = void>
-    T* take(int64_t bytes) {
-        const int64_t at = used_;
-        used_ = align_up(used_ + bytes, Arena::alignment);
-        return base_ ? reinterpret_cast<T*>(base_ + at) : nullptr;
-    }
-    int64_t used() const { return used_; }
-
-  private:
-    char* base_;
-    int64_t used_ = 0;
-};
 
 /// dst = pending value of src, over all threads; rows of src's last dimension.
 void apply_pending(const Activation& src, const void* src_data, void* dst, DType dst_dtype, int64_t rows,

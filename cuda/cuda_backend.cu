@@ -1,0 +1,124 @@
+#include "cuda_backend.h"
+
+#include <cstring>
+
+#include "conv.h"
+#include "linear.h"
+
+namespace rn50::cuda {
+
+namespace {
+
+Error no_memory(const char* what, int64_t bytes, cudaError_t status) {
+    return Error(
+        Exit::device, cat("no room for ", bytes >> 20, " MiB of ", what, " (CUDA error ", int{status}, ")"),
+        "use a smaller --batch-size or --image-size, or --memory lean; nvidia-smi shows who else uses the GPU");
+}
+
+class DeviceMemory final : public Memory {
+  public:
+    void* allocate(int64_t bytes) override {
+        void* data = nullptr;
+        const cudaError_t status = cudaMalloc(&data, static_cast<size_t>(bytes));
+        if (status != cudaSuccess) throw no_memory("GPU memory", bytes, status);
+        return data;
+    }
+    void release(void* data, int64_t) override { cudaFree(data); }
+    void fill(void* data, int value, int64_t bytes) override {
+        check(cudaMemset(data, value, static_cast<size_t>(bytes)), "cudaMemset");
+    }
+};
+
+/// Pinned: the device reads it while the host goes on.
+class PinnedMemory final : public Memory {
+  public:
+    void* allocate(int64_t bytes) override {
+        void* data = nullptr;
+        const cudaError_t status = cudaMallocHost(&data, static_cast<size_t>(bytes));
+        if (status != cudaSuccess) throw no_memory("pinned host memory", bytes, status);
+        return data;
+    }
+    void release(void* data, int64_t) override { cudaFreeHost(data); }
+    void fill(void* data, int value, int64_t bytes) override { std::memset(data, value, static_cast<size_t>(bytes)); }
+};
+
+cudaDeviceProp properties_of(int device) {
+    cudaDeviceProp properties;
+    check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
+    return properties;
+}
+
+}  // namespace
+
+CudaBackend::CudaBackend(int device) : device_(device) {
+    check(cudaSetDevice(device), "cudaSetDevice");
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+    products_ = make_products(stream_);
+    sums_ = static_cast<double*>(memory().allocate(gradient_sums_bytes));
+}
+
+CudaBackend::~CudaBackend() {
+    pieces_.reset();
+    products_.reset();
+    memory().release(sums_, gradient_sums_bytes);
+    cudaStreamDestroy(stream_);
+}
+
+DeviceInfo CudaBackend::info() const {
+    const cudaDeviceProp properties = properties_of(device_);
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    DeviceInfo info;
+    info.kind = "cuda";
+    info.name = properties.name;
+    info.library = products_->name();
+    info.total_memory = static_cast<int64_t>(total);
+    info.free_memory = static_cast<int64_t>(free);
+    info.fp16 = properties.major >= 7;
+    info.bf16 = info.tf32 = properties.major >= 8;
+    return info;
+}
+
+Memory& CudaBackend::memory() {
+    static DeviceMemory the_memory;
+    return the_memory;
+}
+
+Memory& CudaBackend::host_memory() {
+    static PinnedMemory the_memory;
+    return the_memory;
+}
+
+std::unique_ptr<Conv> CudaBackend::conv(const ConvDesc& desc) {
+    const DeviceInfo device = info();
+    if ((desc.dtype == DType::f16 && !device.fp16) || (desc.dtype == DType::bf16 && !device.bf16) ||
+        (desc.tf32 && !device.tf32))
+        throw Error(Exit::device, cat(device.name, " has no arithmetic in ", desc.tf32 ? "tf32" : name_of(desc.dtype)),
+                    device.fp16 ? "use --precision fp16 or fp32" : "use --precision fp32");
+    return std::make_unique<CudaConv>(desc, *products_, stream_);
+}
+
+std::unique_ptr<Linear> CudaBackend::linear(const LinearDesc& desc) {
+    return std::make_unique<CudaLinear>(desc, *products_, stream_);
+}
+
+void CudaBackend::do_zero(const Tensor& dst) {
+    check(cudaMemsetAsync(dst.data, 0, static_cast<size_t>(dst.bytes()), stream_), "cudaMemset");
+}
+
+void CudaBackend::do_copy_in(const void* host, const Tensor& dst) {
+    check(cudaMemcpyAsync(dst.data, host, static_cast<size_t>(dst.bytes()), cudaMemcpyHostToDevice, stream_),
+          "copy to the GPU");
+}
+
+void CudaBackend::do_copy_out(const Tensor& src, void* host) {
+    check(cudaMemcpyAsync(host, src.data, static_cast<size_t>(src.bytes()), cudaMemcpyDeviceToHost, stream_),
+          "copy from the GPU");
+    do_synchronize();
+}
+
+void CudaBackend::do_synchronize() {
+    check(cudaStreamSynchronize(stream_), "wait for the GPU");
+}
+
+}  // namespace rn50::cuda

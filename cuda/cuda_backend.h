@@ -1,0 +1,63 @@
+// The CUDA twin of src/backend/cpu: cuDNN and cuBLASLt for products, own kernels for everything else, on one stream.
+#pragma once
+
+#include <memory>
+
+#include "backend/backend.h"
+#include "optimizer.h"
+#include "products.h"
+
+namespace rn50::cuda {
+
+class CudaBackend final : public Backend {
+  public:
+    /// Takes GPU `device` (CUDA's number). Throws Error(Exit::device) when it cannot.
+    explicit CudaBackend(int device);
+    ~CudaBackend() override;
+    DeviceInfo info() const override;
+    Memory& memory() override;
+    Memory& host_memory() override;
+    std::unique_ptr<Conv> conv(const ConvDesc& desc) override;
+    std::unique_ptr<Linear> linear(const LinearDesc& desc) override;
+
+  protected:
+    void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,
+                            const Norm& norm, const Tensor& observed) override;
+    void do_norm_from_running(const Tensor& running, const Tensor& gamma, const Tensor& beta, float eps,
+                              const Norm& norm) override;
+    void do_norm_backward(const Tensor& sums, int64_t count, const Norm& norm, const Tensor& gamma,
+                          const NormGradient& gradient, const Tensor& diff_gamma, const Tensor& diff_beta,
+                          Write write) override;
+    void do_norm_update_running(const Tensor& observed, const Tensor& running, float momentum,
+                                const Tensor& state) override;
+    void do_join(const Activation& a, const Activation& b, const Tensor& dst) override;
+    void do_max_pool(const Activation& src, const Tensor& dst) override;
+    int64_t max_pool_workspace_bytes(const Shape& src) const override;
+    int64_t avg_pool_workspace_bytes(const Shape& src) const override;
+    void do_max_pool_backward(const Activation& src, const Tensor& diff_dst, const DiffSrc& diff_src,
+                              const Tensor& workspace) override;
+    void do_avg_pool(const Tensor& src, const Tensor& dst) override;
+    void do_avg_pool_backward(const Tensor& diff_dst, const DiffSrc& diff_src, const Tensor& workspace) override;
+    void do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) override;
+    void do_softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float smoothing, const Tensor& state,
+                                  const Tensor& loss, const Tensor& diff_logits) override;
+    void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
+                            const Tensor& state) override;
+    void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
+                     const Tensor& moment1, const Tensor& moment2, const Tensor& state) override;
+    void do_zero(const Tensor& dst) override;
+    void do_copy_in(const void* host, const Tensor& dst) override;
+    void do_copy_out(const Tensor& src, void* host) override;
+    void do_synchronize() override;
+
+  private:
+    void cut_ranges(const std::vector<ParameterRange>& ranges);
+
+    int device_;
+    cudaStream_t stream_ = nullptr;
+    std::unique_ptr<Products> products_;
+    std::unique_ptr<Pieces> pieces_;
+    double* sums_ = nullptr;  // partial sums of check_gradients
+};
+
+}  // namespace rn50::cuda

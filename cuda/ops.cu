@@ -1,0 +1,377 @@
+// Batch norm's arithmetic, joins, pooling, dropout and the loss.
+#include "affine.cuh"
+#include "backend/carver.h"
+#include "base/random.h"
+#include "cuda_backend.h"
+#include "tiles.h"
+#include "tiling.cuh"
+
+namespace rn50::cuda {
+
+namespace {
+
+dim3 grid_of(int64_t threads) {
+    return dim3(static_cast<unsigned>(ceil_div(threads, block_threads)));
+}
+
+// --- batch norm: one thread a channel
+// ---------------------------------------------------------------------------------
+
+struct NormOut {
+    float *scale, *shift, *mean, *inv_std;
+};
+
+NormOut out_of(const Norm& norm) {
+    return {norm.scale.as<float>(), norm.shift.as<float>(), norm.mean.as<float>(), norm.inv_std.as<float>()};
+}
+
+__device__ void fill_norm(const NormOut& norm, int64_t c, float mean, double variance, float eps, float gamma,
+                          float beta) {
+    const float inv_std = static_cast<float>(1.0 / sqrt(variance + static_cast<double>(eps)));
+    const float scale = __fmul_rn(gamma, inv_std);
+    norm.mean[c] = mean;
+    norm.inv_std[c] = inv_std;
+    norm.scale[c] = scale;
+    norm.shift[c] = beta - mean * scale;
+}
+
+__global__ void __launch_bounds__(block_threads)
+    norm_from_batch_kernel(const float* stats, double count, const float* gamma, const float* beta, float eps,
+                           NormOut norm, float* observed, int64_t channels) {
+    const int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    const float mean = stats[c], m2 = stats[channels + c];
+    fill_norm(norm, c, mean, static_cast<double>(m2) / count, eps, gamma[c], beta[c]);
+    if (!observed) return;
+    observed[c] = mean;
+    observed[channels + c] = static_cast<float>(static_cast<double>(m2) / (count - 1));
+}
+
+__global__ void __launch_bounds__(block_threads)
+    norm_from_running_kernel(const float* running, const float* gamma, const float* beta, float eps, NormOut norm,
+                             int64_t channels) {
+    const int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    if (c < channels)
+        fill_norm(norm, c, running[c], static_cast<double>(running[channels + c]), eps, gamma[c], beta[c]);
+}
+
+struct NormGradientOut {
+    float *factor, *mean_dz, *slope, *diff_gamma, *diff_beta;
+};
+
+/// inverse: 1 / count, or 0 when mean and variance were constants.
+__global__ void __launch_bounds__(block_threads)
+    norm_backward_kernel(const float* sums, double inverse, const float* inv_std, const float* gamma,
+                         NormGradientOut out, bool add, int64_t channels) {
+    const int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    const float dz = sums[c], dz_normalised = sums[channels + c];
+    out.factor[c] = gamma[c] * inv_std[c];
+    out.mean_dz[c] = static_cast<float>(static_cast<double>(dz) * inverse);
+    out.slope[c] = static_cast<float>(static_cast<double>(dz_normalised) * inverse * static_cast<double>(inv_std[c]));
+    out.diff_gamma[c] = add ? out.diff_gamma[c] + dz_normalised : dz_normalised;
+    out.diff_beta[c] = add ? out.diff_beta[c] + dz : dz;
+}
+
+__global__ void __launch_bounds__(block_threads)
+    update_running_kernel(const float* observed, float* running, float momentum, const StepState* state,
+                          int64_t count) {
+    const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    if (i >= count || state->skip) return;
+    running[i] = (1.0f - momentum) * running[i] + momentum * observed[i];
+}
+
+// --- joins and pools
+// --------------------------------------------------------------------------------------------------
+
+/// Reads both sides and writes dst once.
+template <class T, int n>
+__global__ void __launch_bounds__(block_threads)
+    join_kernel(const T* __restrict__ a, Affine of_a, const T* __restrict__ b, Affine of_b, T* __restrict__ dst,
+                int64_t rows, int64_t channels, int64_t rows_per_tile) {
+    const Walk<n> walk(rows, rows_per_tile);
+    if (walk.channel >= channels) return;
+    const ChannelAffine<n> value_a(of_a, walk.channel, true), value_b(of_b, walk.channel, true);
+#pragma unroll 4
+    for (int64_t row = walk.row; row < walk.end; row += walk.step) {
+        const int64_t place = row * channels + walk.channel;
+        float x[n], y[n];
+        load(a + place, x);
+        load(b + place, y);
+#pragma unroll
+        for (int i = 0; i < n; ++i)
+            x[i] = clip(value_a(x[i], i) + value_b(y[i], i));
+        store(dst + place, x);
+    }
+}
+
+/// A picture batch {N, height, width, C} that is pooled to {N, out_height, out_width, C}.
+struct Pooling {
+    int height, width, out_height, out_width;
+    int64_t channels, packs;  ///< packs: threads that share a pixel
+    int64_t threads;          ///< of all output pixels
+};
+
+/// 3x3, stride 2, padding 1. Writes the maximum (dst) and its place in the window (index), whichever is not null.
+/// Neighbouring windows read their common pixels from the cache: 1.25 elements are read from memory for each of src.
+template <class T, int n>
+__global__ void __launch_bounds__(block_threads)
+    max_pool_kernel(const T* __restrict__ src, Affine affine, bool relu, T* __restrict__ dst,
+                    uint8_t* __restrict__ index, Pooling p) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    if (thread >= p.threads) return;
+    const int64_t channel = thread % p.packs * n, pixel = thread / p.packs;
+    const int ox = static_cast<int>(pixel % p.out_width), oy = static_cast<int>(pixel / p.out_width % p.out_height);
+    const T* const picture = src + pixel / p.out_width / p.out_height * p.height * p.width * p.channels + channel;
+    const ChannelAffine<n> value(affine, channel, true);
+    float best[n];
+    Pack<uint8_t, n> place;
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+        best[i] = -INFINITY;
+        place.v[i] = 0;
+    }
+    for (int k = 0; k < 9; ++k) {
+        const int y = 2 * oy - 1 + k / 3, x = 2 * ox - 1 + k % 3;
+        if (y < 0 || y >= p.height || x < 0 || x >= p.width) continue;
+        float v[n];
+        load(picture + (int64_t{y} * p.width + x) * p.channels, v);
+#pragma unroll
+        for (int i = 0; i < n; ++i) {
+            v[i] = value(v[i], i);
+            if (relu) v[i] = clip(v[i]);
+            if (v[i] > best[i] || v[i] != v[i]) {  // NaN is passed on
+                best[i] = v[i];
+                place.v[i] = static_cast<uint8_t>(k);
+            }
+        }
+    }
+    const int64_t at = pixel * p.channels + channel;
+    if (dst) store(dst + at, best);
+    if (index) *reinterpret_cast<Pack<uint8_t, n>*>(index + at) = place;
+}
+
+/// dst {N, C} = mean over the pixels of src {N, pixels, C}.
+template <class T, int n>
+__global__ void __launch_bounds__(block_threads)
+    avg_pool_kernel(const T* __restrict__ src, T* __restrict__ dst, int64_t pixels, int64_t channels, int64_t packs,
+                    int64_t threads) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    if (thread >= threads) return;
+    const int64_t channel = thread % packs * n, picture = thread / packs;
+    const T* const from = src + picture * pixels * channels + channel;
+    float sum[n] = {};
+#pragma unroll 8
+    for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+        float v[n];
+        load(from + pixel * channels, v);
+#pragma unroll
+        for (int i = 0; i < n; ++i)
+            sum[i] += v[i];
+    }
+    const float inverse = 1.0f / static_cast<float>(pixels);
+#pragma unroll
+    for (int i = 0; i < n; ++i)
+        sum[i] *= inverse;
+    store(dst + picture * channels + channel, sum);
+}
+
+// --- classifier and loss
+// ------------------------------------------------------------------------------------------------
+
+/// A thread takes the four channels of one block of random numbers.
+template <class T>
+__global__ void __launch_bounds__(block_threads)
+    dropout_kernel(const T* src, T* dst, float p, DropoutKey key, int64_t rows, int64_t channels, int64_t fours) {
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    if (thread >= rows * fours) return;
+    const int64_t row = thread / fours, four = thread % fours;
+    const uint64_t sample = static_cast<uint64_t>(key.first_sample + row);
+    const auto words =
+        philox({static_cast<uint32_t>(four), static_cast<uint32_t>(key.step), static_cast<uint32_t>(sample),
+                static_cast<uint32_t>(sample >> 32) ^ (static_cast<uint32_t>(Purpose::dropout) << 24)},
+               {static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32)});
+    const float keep = 1.0f / (1.0f - p);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        const int64_t channel = four * 4 + i, at = row * channels + channel;
+        if (channel >= channels) return;
+        const float uniform = static_cast<float>(words[static_cast<size_t>(i)] >> 8) * 0x1p-24f;
+        dst[at] = from_float<T>(uniform >= p ? to_float(src[at]) * keep : 0.0f);
+    }
+}
+
+__device__ inline float warp_sum(float value) {
+    for (int by = 16; by > 0; by /= 2)
+        value += __shfl_xor_sync(0xFFFFFFFFu, value, by);
+    return value;
+}
+
+__device__ inline float warp_max(float value) {
+    for (int by = 16; by > 0; by /= 2)
+        value = fmaxf(value, __shfl_xor_sync(0xFFFFFFFFu, value, by));
+    return value;
+}
+
+/// A warp takes a row of logits.
+__global__ void __launch_bounds__(block_threads)
+    cross_entropy_kernel(const float* __restrict__ logits, const int32_t* __restrict__ labels, float smoothing,
+                         const StepState* state, float* __restrict__ loss, float* __restrict__ diff_logits,
+                         int64_t batch, int64_t classes) {
+    const int64_t row = int64_t{blockIdx.x} * (block_threads / 32) + threadIdx.x / 32;
+    if (row >= batch) return;  // whole warps
+    const int64_t lane = threadIdx.x % 32;
+    const float* const x = logits + row * classes;
+    const int32_t label = labels[row];
+    float top = -INFINITY;
+    for (int64_t k = lane; k < classes; k += 32)
+        top = fmaxf(top, x[k]);
+    top = warp_max(top);
+    float sum = 0, off_sum = 0;
+    for (int64_t k = lane; k < classes; k += 32) {
+        sum += expf(x[k] - top);
+        off_sum += x[k] - top;
+    }
+    sum = warp_sum(sum);
+    off_sum = warp_sum(off_sum);
+    const float log_sum = logf(sum), off = smoothing / static_cast<float>(classes);
+    // -sum q log p, with log p_k = x_k - top - log_sum and sum q = 1
+    if (lane == 0) loss[row] = log_sum - (1.0f - smoothing) * (x[label] - top) - off * off_sum;
+    if (!diff_logits) return;
+    const float scale = state->loss_scale / static_cast<float>(batch), on = 1.0f - smoothing + off;
+    for (int64_t k = lane; k < classes; k += 32)
+        diff_logits[row * classes + k] = (expf(x[k] - top - log_sum) - (k == label ? on : off)) * scale;
+}
+
+template <class T, int n>
+void pool_maximum(cudaStream_t stream, const Activation& src, void* dst, uint8_t* index) {
+    const Shape& in = src.raw.shape;
+    Pooling p{};
+    p.height = static_cast<int>(in[1]);
+    p.width = static_cast<int>(in[2]);
+    p.out_height = (p.height + 1) / 2;
+    p.out_width = (p.width + 1) / 2;
+    p.channels = in[3];
+    p.packs = in[3] / n;
+    p.threads = in[0] * p.out_height * p.out_width * p.packs;
+    launch<max_pool_kernel<T, n>>(grid_of(p.threads), dim3(block_threads), stream, static_cast<const T*>(src.raw.data),
+                                  affine_of(src.norm), src.relu, static_cast<T*>(dst), index, p);
+}
+
+struct MaxPoolBackward {
+    uint8_t* index;
+    void* sums;
+    MaxPoolBackward(const Shape& in, Carver& carver)
+        : index(carver.take<uint8_t>(in[0] * ((in[1] + 1) / 2) * ((in[2] + 1) / 2) * in[3])),
+          sums(carver.take(leave_workspace_bytes(in[0] * in[1] * in[2], in[3]))) {}
+};
+
+}  // namespace
+
+// --- the ops
+// ------------------------------------------------------------------------------------------------------------
+
+void CudaBackend::do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta,
+                                     float eps, const Norm& norm, const Tensor& observed) {
+    launch<norm_from_batch_kernel>(grid_of(gamma.count()), dim3(block_threads), stream_, floats(stats),
+                                   static_cast<double>(count), floats(gamma), floats(beta), eps, out_of(norm),
+                                   observed ? observed.as<float>() : nullptr, gamma.count());
+}
+
+void CudaBackend::do_norm_from_running(const Tensor& running, const Tensor& gamma, const Tensor& beta, float eps,
+                                       const Norm& norm) {
+    launch<norm_from_running_kernel>(grid_of(gamma.count()), dim3(block_threads), stream_, floats(running),
+                                     floats(gamma), floats(beta), eps, out_of(norm), gamma.count());
+}
+
+void CudaBackend::do_norm_backward(const Tensor& sums, int64_t count, const Norm& norm, const Tensor& gamma,
+                                   const NormGradient& gradient, const Tensor& diff_gamma, const Tensor& diff_beta,
+                                   Write write) {
+    const NormGradientOut out{gradient.factor.as<float>(), gradient.mean_dz.as<float>(), gradient.slope.as<float>(),
+                              diff_gamma.as<float>(), diff_beta.as<float>()};
+    launch<norm_backward_kernel>(grid_of(gamma.count()), dim3(block_threads), stream_, floats(sums),
+                                 norm.frozen ? 0.0 : 1.0 / static_cast<double>(count), floats(norm.inv_std),
+                                 floats(gamma), out, write == Write::add, gamma.count());
+}
+
+void CudaBackend::do_norm_update_running(const Tensor& observed, const Tensor& running, float momentum,
+                                         const Tensor& state) {
+    launch<update_running_kernel>(grid_of(running.count()), dim3(block_threads), stream_, floats(observed),
+                                  running.as<float>(), momentum, static_cast<const StepState*>(state.data),
+                                  running.count());
+}
+
+void CudaBackend::do_join(const Activation& a, const Activation& b, const Tensor& dst) {
+    const int64_t channels = dst.shape[3], rows = dst.count() / channels;
+    with_packs(dst.dtype, channels, [&](auto element, auto width) {
+        using T = decltype(element);
+        constexpr int n = decltype(width)::value;
+        const Tiling tiling = tile(rows, channels, n);
+        launch<join_kernel<T, n>>(tiling.grid(), tiling.block(), stream_, static_cast<const T*>(a.raw.data),
+                                  affine_of(a.norm), static_cast<const T*>(b.raw.data), affine_of(b.norm),
+                                  static_cast<T*>(dst.data), rows, channels, tiling.rows_per_tile);
+    });
+}
+
+void CudaBackend::do_max_pool(const Activation& src, const Tensor& dst) {
+    with_packs(dst.dtype, dst.shape[3], [&](auto element, auto width) {
+        pool_maximum<decltype(element), decltype(width)::value>(stream_, src, dst.data, nullptr);
+    });
+}
+
+int64_t CudaBackend::max_pool_workspace_bytes(const Shape& src) const {
+    Carver carver;
+    MaxPoolBackward(src, carver);
+    return carver.used();
+}
+
+int64_t CudaBackend::avg_pool_workspace_bytes(const Shape& src) const {
+    return leave_workspace_bytes(src[0] * src[1] * src[2], src[3]);
+}
+
+void CudaBackend::do_max_pool_backward(const Activation& src, const Tensor& diff_dst, const DiffSrc& diff_src,
+                                       const Tensor& workspace) {
+    const Shape& in = src.raw.shape;
+    Carver carver(workspace.data);
+    const MaxPoolBackward work(in, carver);
+    with_packs(diff_dst.dtype, in[3], [&](auto element, auto width) {
+        pool_maximum<decltype(element), decltype(width)::value>(stream_, src, nullptr, work.index);
+    });
+    leave_gradient(stream_, MaxPoolGradient{diff_dst.data, work.index, in[1], in[2]}, diff_src, work.sums);
+}
+
+void CudaBackend::do_avg_pool(const Tensor& src, const Tensor& dst) {
+    const int64_t channels = src.shape[3], pixels = src.shape[1] * src.shape[2];
+    with_packs(src.dtype, channels, [&](auto element, auto width) {
+        using T = decltype(element);
+        constexpr int n = decltype(width)::value;
+        const int64_t packs = channels / n, threads = src.shape[0] * packs;
+        launch<avg_pool_kernel<T, n>>(grid_of(threads), dim3(block_threads), stream_, static_cast<const T*>(src.data),
+                                      static_cast<T*>(dst.data), pixels, channels, packs, threads);
+    });
+}
+
+void CudaBackend::do_avg_pool_backward(const Tensor& diff_dst, const DiffSrc& diff_src, const Tensor& workspace) {
+    const Shape& shape = diff_src.diff.shape;
+    leave_gradient(stream_, MeanGradient{diff_dst.data, shape[1] * shape[2]}, diff_src, workspace.data);
+}
+
+void CudaBackend::do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) {
+    const int64_t rows = src.shape[0], channels = src.shape[1], fours = ceil_div(channels, 4);
+    with_act(src.dtype, [&](auto element) {
+        using T = decltype(element);
+        launch<dropout_kernel<T>>(grid_of(rows * fours), dim3(block_threads), stream_, static_cast<const T*>(src.data),
+                                  static_cast<T*>(dst.data), p, key, rows, channels, fours);
+    });
+}
+
+void CudaBackend::do_softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float smoothing,
+                                           const Tensor& state, const Tensor& loss, const Tensor& diff_logits) {
+    const int64_t batch = logits.shape[0];
+    launch<cross_entropy_kernel>(grid_of(batch * 32), dim3(block_threads), stream_, floats(logits),
+                                 labels.as<int32_t>(), smoothing, static_cast<const StepState*>(state.data),
+                                 loss.as<float>(), diff_logits ? diff_logits.as<float>() : nullptr, batch,
+                                 logits.shape[1]);
+}
+
+}  // namespace rn50::cuda

@@ -1,0 +1,58 @@
+// How a {rows, C} matrix is laid over blocks: a block has `lanes` threads along the channels, each with one pack of
+// them, and row_threads along the rows; it walks over rows_per_tile rows. A thread meets the same channels in each of
+// its rows, so what belongs to a channel is read once. Partial sums are one row a tile. All of it depends on the shape
+// alone: the same call gives the same bits on every GPU.
+#pragma once
+
+#include <algorithm>
+
+#include "base/math.h"
+#include "portable.h"
+
+namespace rn50::cuda {
+
+constexpr int block_threads = 256;
+constexpr int64_t max_tiles = 1024;
+
+struct Tiling {
+    int lanes, row_threads;
+    int64_t rows_per_tile, tiles, channel_blocks;
+
+    dim3 grid() const { return dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(channel_blocks)); }
+    dim3 block() const { return dim3(static_cast<unsigned>(lanes), static_cast<unsigned>(row_threads)); }
+};
+
+/// `width`: channels of a pack. The block has 256 threads; a thread has at least 8 rows where there are enough.
+inline Tiling tile(int64_t rows, int64_t channels, int width) {
+    const int64_t packs = ceil_div(channels, width);
+    Tiling t;
+    t.lanes = 1;
+    while (t.lanes < packs && t.lanes < 32)
+        t.lanes *= 2;
+    t.row_threads = block_threads / t.lanes;
+    t.channel_blocks = ceil_div(packs, t.lanes);
+    const int64_t least = int64_t{8} * t.row_threads;
+    t.rows_per_tile = std::max(least, align_up(ceil_div(rows, max_tiles), t.row_threads));
+    t.tiles = ceil_div(rows, t.rows_per_tile);
+    return t;
+}
+
+/// Tiles of any pack width for these rows: at most this many. For the size of partial sums.
+inline int64_t tile_bound(int64_t rows, int64_t channels) {
+    return std::max({tile(rows, channels, 1).tiles, tile(rows, channels, 4).tiles, tile(rows, channels, 8).tiles});
+}
+
+/// A thread's part of a tile: its first channel (n of them) and its rows.
+template <int n>
+struct Walk {
+    int64_t channel, row, end, step;
+    __device__ Walk(int64_t rows, int64_t rows_per_tile)
+        : channel((int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * n),
+          row(int64_t{blockIdx.x} * rows_per_tile + threadIdx.y),
+          end((int64_t{blockIdx.x} + 1) * rows_per_tile),
+          step(blockDim.y) {
+        if (end > rows) end = rows;
+    }
+};
+
+}  // namespace rn50::cuda
