@@ -23,13 +23,13 @@ const char install_whole[] =
     "found";
 const char report[] = "please report this with the output of `rn50 doctor`";
 
+/// Without any driver the runtime speaks of one that is too old.
 std::string driver_too_old() {
     int runtime = 0, driver = 0;
-    std::string versions;
-    if (cudaRuntimeGetVersion(&runtime) == cudaSuccess && cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0)
-        versions = cat(" (it runs CUDA up to ", cuda_version_text(driver), ", rn50_cuda.so needs ",
-                       cuda_version_text(runtime), ")");
-    return cat("NVIDIA's driver is too old", versions, ": install a newer driver, or build with an older CUDA toolkit");
+    if (cudaRuntimeGetVersion(&runtime) != cudaSuccess || cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0)
+        return cat("NVIDIA's driver is not loaded: ", no_device);
+    return cat("NVIDIA's driver is too old (it runs CUDA up to ", cuda_version_text(driver), ", rn50_cuda.so needs ",
+               cuda_version_text(runtime), "): install a newer driver, or build with an older CUDA toolkit");
 }
 
 /// The library's own sentence about its last error, where it keeps one.

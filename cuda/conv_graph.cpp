@@ -1,7 +1,5 @@
 #include "conv_graph.h"
 
-#include <cudnn_backend.h>
-
 #include <algorithm>
 
 #include "base/error.h"

@@ -3,6 +3,8 @@
 // conv_graph.cpp.
 #pragma once
 
+#include <cudnn_backend.h>
+
 #include <memory>
 #include <string>
 #include <utility>

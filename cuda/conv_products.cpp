@@ -1,7 +1,5 @@
 #include "conv_products.h"
 
-#include <cudnn_backend.h>
-
 #include <algorithm>
 #include <array>
 #include <cstdlib>

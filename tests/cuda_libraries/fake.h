@@ -29,6 +29,7 @@ struct World {
     std::vector<Engine> engines;  ///< in the order of the heuristics
     std::string gpu = "Make-Believe 1";
     size_t cudnn = 90100;
+    int driver = 12020;  ///< 0: none
     int64_t free_memory = int64_t{1} << 40;
 
     // What happened.

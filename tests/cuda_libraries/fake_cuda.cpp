@@ -58,7 +58,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
-    *version = 12020;
+    *version = world.driver;
     return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {

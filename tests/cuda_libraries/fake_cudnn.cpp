@@ -1,5 +1,3 @@
-#include <cudnn_backend.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>

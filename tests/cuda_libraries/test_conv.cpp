@@ -216,7 +216,10 @@ TEST_CASE("convolutions: an engine whose notes forbid it is never taken, however
 
 TEST_CASE("convolutions: the fastest is taken; within the noise, the smaller workspace; never more than the limit") {
     Scene scene;
+    world.engines.push_back({4, {}, {}, {}, 0.5f});
+    world.engines.back().fallback = true;  // asked for only where the others do not serve
     CHECK(scene.engine_for(inference()) == 2);
+    CHECK(world.heuristics == 1);
 
     SUBCASE("workspace within the noise") {
         world.engines = {{1, {}, {}, {}, 1.0f, 4096}, {2, {}, {}, {}, 1.02f, 64}, {3, {}, {}, {}, 1.5f, 0}};

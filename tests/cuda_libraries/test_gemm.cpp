@@ -78,6 +78,7 @@ TEST_CASE("gemm: each shape and alignment is decided once, deterministically and
 }
 
 TEST_CASE("check: an error of a library carries what, its words and a remedy") {
+    world = {};
     const auto remedy = [](auto status) {
         try {
             check(status, "layer1.0.conv1 forward");
@@ -97,6 +98,8 @@ TEST_CASE("check: an error of a library carries what, its words and a remedy") {
     CHECK(remedy(CUBLAS_STATUS_SUCCESS) == "no error");
     says(remedy(cudaErrorNoDevice), "nvidia-smi");
     says(remedy(cudaErrorInsufficientDriver), "CUDA up to 12.2, rn50_cuda.so needs 13.0");
+    world.driver = 0;
+    says(remedy(cudaErrorInsufficientDriver), "not loaded");
     says(remedy(cudaErrorMemoryAllocation), "another process");
     says(remedy(cudaErrorNoKernelImageForDevice), "no code for this GPU");
     for (const cudaError_t lost : {cudaErrorECCUncorrectable, cudaErrorLaunchFailure, cudaErrorIllegalAddress})

@@ -1,0 +1,168 @@
+#!/bin/bash
+# Holds cuda/ against the oldest and the newest versions of CUDA's libraries, without a GPU, and says what that proves.
+#
+#   tools/check_compat.sh [--all-architectures]
+#
+# The oldest headers and libraries come from PyPI's wheels (1.3 GB once, into build/compat, which git ignores); the newest
+# are those of the installed toolkit. The compiler of the host is GCC 11 where it is there (CXX names another). nvcc compiles
+# all kernels for sm_75 and sm_90, or for every architecture that it knows. This is a tool: the tests need no network.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+folder=build/compat
+cxx=${CXX:-$(command -v g++-11 || echo g++)}
+toolkit=${CUDA_HOME:-/usr/local/cuda}
+nvcc=$toolkit/bin/nvcc
+flags="-std=c++17 -Wall -Wextra -Wshadow -Werror -Isrc -Icuda"
+oldest='nvidia-cudnn-cu12==8.9.7.29 nvidia-cuda-runtime-cu12==12.2.140 nvidia-cublas-cu12==12.2.5.6
+        nvidia-cuda-nvcc-cu12==12.2.140 nvidia-nccl-cu12==2.16.5'
+libraries='cuda/check.cpp cuda/conv_graph.cpp cuda/conv_products.cpp cuda/plan_cache.cpp cuda/gemm.cpp cuda/libraries.cpp'
+below='src/base/*.cpp src/tensor/*.cpp'
+mkdir -p "$folder/objects"
+failed=0 proven=() unproven=()
+
+attempt() { # WHAT COMMAND...: one line, and what was said when it fails
+    local what=$1 said
+    shift
+    if said=$("$@" 2>&1); then
+        echo "  ok      $what"
+    else
+        echo "  FAILED  $what"
+        sed 's/^/          /' <<<"$said" | head -20
+        failed=$((failed + 1))
+        return 1
+    fi
+}
+
+fetch() { # the wheels, for their headers and libraries
+    [ -e "$folder/oldest/complete" ] && return
+    echo "fetching the oldest versions ..."
+    mkdir -p "$folder/wheels"
+    # shellcheck disable=SC2086  # a list of words
+    python3 -m pip download -q --no-deps -d "$folder/wheels" $oldest || return 1
+    local wheel
+    for wheel in "$folder"/wheels/*.whl; do
+        python3 - "$wheel" "$folder/oldest" <<'PYTHON' || return 1
+import sys, zipfile
+wheel = zipfile.ZipFile(sys.argv[1])
+for name in wheel.namelist():
+    if "/include/" in name or "/lib/lib" in name:
+        wheel.extract(name, sys.argv[2])
+PYTHON
+    done
+    rm -r "$folder/wheels"
+    touch "$folder/oldest/complete"
+}
+
+# A host compiler reads the kernels too when it is told the names that only nvcc knows.
+device_names() {
+    cat <<'NAMES'
+#pragma once
+#include <cuda_runtime.h>
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+extern const uint3 threadIdx, blockIdx;
+extern const dim3 blockDim, gridDim;
+void __syncthreads();
+void __syncwarp(unsigned = ~0u);
+void __threadfence();
+template <class T> T __shfl_sync(unsigned, T, int, int = 32);
+template <class T> T __shfl_xor_sync(unsigned, T, int, int = 32);
+template <class T> T __shfl_down_sync(unsigned, T, unsigned, int = 32);
+template <class T> T __shfl_up_sync(unsigned, T, unsigned, int = 32);
+unsigned __ballot_sync(unsigned, int);
+int __any_sync(unsigned, int);
+int __all_sync(unsigned, int);
+template <class T> T atomicAdd(T*, T);
+template <class T> T atomicOr(T*, T);
+template <class T> T atomicMax(T*, T);
+float __fmul_rn(float, float);
+float __fadd_rn(float, float);
+float __fsub_rn(float, float);
+float __fdiv_rn(float, float);
+float __fsqrt_rn(float);
+float __frcp_rn(float);
+float rsqrtf(float);
+int __float_as_int(float);
+float __int_as_float(int);
+NAMES
+}
+
+headers() { # NAME INCLUDES: everything that a host compiler can read
+    local name=$1 includes=$2 file
+    for file in cuda/*.cpp; do
+        # shellcheck disable=SC2086
+        attempt "$name, $(basename "$cxx"): $file" $cxx $flags $includes -fsyntax-only "$file"
+    done
+    for file in cuda/*.cu; do
+        # shellcheck disable=SC2086
+        attempt "$name, $(basename "$cxx"), host part: $file" $cxx $flags $includes -Wno-attributes -Wno-unused \
+            -include "$folder/device_names.h" -x c++ -fsyntax-only "$file"
+    done
+}
+
+library_tests() { # NAME INCLUDES: the tests on make-believe libraries, compiled against these headers
+    local name=$1 includes=$2
+    # shellcheck disable=SC2086
+    attempt "$name: the tests of the libraries' layer compile" $cxx -O1 $flags $includes -Itests -Itests/cuda_libraries \
+        tests/cuda_libraries/*.cpp tests/main.cpp tests/naive.cpp $libraries $below src/backend/{backend,checks,conv,types}.cpp \
+        -lpthread -ldl -o "$folder/library_tests" &&
+        attempt "$name: the tests of the libraries' layer pass" "$folder/library_tests"
+}
+
+echo "oldest: CUDA 12.2, cuDNN 8.9, NCCL 2.16"
+device_names >"$folder/device_names.h"
+if fetch; then
+    old=$folder/oldest/nvidia
+    old_includes="-isystem $old/cuda_runtime/include -isystem $old/cudnn/include -isystem $old/cublas/include
+                  -isystem $old/cuda_nvcc/include -isystem $old/nccl/include"
+    headers oldest "$old_includes"
+    library_tests oldest "$old_includes"
+    # shellcheck disable=SC2086
+    attempt "oldest: every function that is called is in libcudnn.so.8, libcublasLt.so.12 and libcudart.so.12" \
+        $cxx $flags $old_includes -fPIC -shared -Wl,--no-undefined $libraries $below "$old/cudnn/lib/libcudnn.so.8" \
+        "$old/cublas/lib/libcublasLt.so.12" "$old/cuda_runtime/lib/libcudart.so.12" -lpthread -ldl -o "$folder/libraries.so"
+    proven+=("the host code of cuda/ compiles against CUDA 12.2 and cuDNN 8.9 with $(basename "$cxx"), and links to them")
+else
+    echo "  the wheels could not be fetched: nothing is proven about the oldest versions"
+    unproven+=("everything about the oldest versions: PyPI could not be reached")
+fi
+unproven+=("device code under nvcc 12.2: its front end is in no wheel")
+
+echo "newest: the toolkit in $toolkit"
+if [ -x "$nvcc" ]; then
+    new_includes="-isystem $toolkit/include"
+    headers newest "$new_includes"
+    library_tests newest "$new_includes"
+    architectures=(-gencode arch=compute_75,code=sm_75 -gencode arch=compute_90,code=sm_90)
+    [ "${1:-}" = --all-architectures ] && architectures=(-arch=all)
+    for file in cuda/*.cu; do
+        attempt "newest, nvcc: $file" "$nvcc" -std=c++17 "${architectures[@]}" -Isrc -Icuda -Xcompiler -Wall,-Wextra \
+            -c "$file" -o "$folder/objects/$(basename "$file").o"
+    done
+    proven+=("all of cuda/ compiles with $("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/nvcc \1/p') (${architectures[*]##*code=})")
+    wrapped=$(printf -- '-Wl,--wrap=%s ' cudnn{BackendCreateDescriptor,BackendSetAttribute,BackendFinalize,Create,Destroy,SetStream} \
+        cuda{GetDevice,GetDeviceProperties,DeviceGetAttribute,DriverGetVersion})
+    # shellcheck disable=SC2086
+    if grep -qs CUDNN_ATTR_ENGINE_DEVICEPROP "$toolkit"/include/cudnn_graph.h &&
+        attempt "newest: the survey of plans compiles" $cxx -O1 $flags $new_includes tools/compat/plans_without_gpu.cpp \
+            ${libraries/cuda\/gemm.cpp cuda\/libraries.cpp/} $below -L"$toolkit/lib64" -Wl,-rpath,"$toolkit/lib64" \
+            -lcudnn -lcublasLt -lcudart -lpthread -ldl $wrapped -o "$folder/plans_without_gpu"; then
+        "$folder/plans_without_gpu" | sed 's/^/    /'
+        case ${PIPESTATUS[0]} in
+            0) proven+=("the installed cuDNN has a deterministic plan for every convolution of ResNet-50, from sm_75 to sm_120") ;;
+            2) unproven+=("which plans cuDNN offers: it does not take the description of a GPU") ;;
+            *) failed=$((failed + 1)) ;;
+        esac
+    fi
+else
+    echo "  no nvcc there: nothing is proven about the newest versions"
+    unproven+=("everything about the newest versions: there is no toolkit in $toolkit (CUDA_HOME names another)")
+fi
+unproven+=("that the plans run, their numbers and their speed: that takes a GPU")
+unproven+=("which plans cuDNN 8.9 offers: it answers only on a GPU")
+
+echo
+printf 'proven:     %s\n' "${proven[@]}"
+printf 'not proven: %s\n' "${unproven[@]}"
+echo "$failed failed"
+[ "$failed" = 0 ]
