@@ -19,6 +19,7 @@ class CudaBackend final : public Backend {
     Memory& host_memory() override;
     std::unique_ptr<Conv> conv(const ConvDesc& desc) override;
     std::unique_ptr<Linear> linear(const LinearDesc& desc) override;
+    std::vector<Pass> passes(const PassTensors& tensors) override;
 
   protected:
     void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,

@@ -8,6 +8,7 @@
 // (Context::dry) it stops there, having taken and returned its workspace.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -147,6 +148,24 @@ struct DropoutKey {
     int64_t first_sample = 0;
 };
 
+/// What Backend::passes() works on: tensors as they meet around a convolution, {N, H, W, C}. Passes whose tensors are
+/// absent are left out.
+struct PassTensors {
+    Activation src;    ///< u8 or act
+    Tensor dst;        ///< act, src's shape; of u8 pictures as many channels as products take
+    Tensor stats;      ///< {2, C} f32, of src.raw
+    DiffDst diff_dst;  ///< its gradient goes to d_raw
+    Tensor d_raw, g;   ///< act
+    DiffSrc diff_src;  ///< where g is left
+};
+
+/// A pass over memory that is part of other ops, to be timed alone.
+struct Pass {
+    std::string name;
+    int64_t bytes;  ///< each element that is read or written counted once
+    std::function<void(Context&)> run;
+};
+
 class Backend {
   public:
     virtual ~Backend() = default;
@@ -216,6 +235,12 @@ class Backend {
     void copy_in(Context& ctx, const void* host, const Tensor& dst);
     void copy_out(Context& ctx, const Tensor& src, void* host);
     void synchronize(Context& ctx);
+
+    // --- for `rn50 bench kernels` -------------------------------------------------------------------------------------
+    /// "copy", a plain copy of src.raw to dst, beside which every other pass is measured; and what this backend does as
+    /// passes of their own around the products of its convolutions: "apply", "statistics", "norm gradient",
+    /// "leave gradient".
+    virtual std::vector<Pass> passes(const PassTensors&) { return {}; }
 
   protected:
     virtual void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta,

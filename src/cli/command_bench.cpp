@@ -1,4 +1,4 @@
-// rn50 bench: how fast a step, an inference or the loader is here.
+// rn50 bench: how fast a step, an inference, the loader or single passes over memory are here.
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -11,7 +11,9 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/math.h"
 #include "base/random.h"
+#include "cli/bench_kernels.h"
 #include "cli/commands.h"
 #include "cli/inference.h"
 #include "cli/picture_options.h"
@@ -90,17 +92,39 @@ void print_profile(const Profile& profile, int64_t calls) {
     std::fputs(table.str().c_str(), stderr);
 }
 
+/// A batch in the memory that the loader's batches come in.
 struct SyntheticBatch {
-    SyntheticBatch(int64_t batch, int64_t size, int64_t classes)
-        : pictures(static_cast<size_t>(batch * size * size * 3)), labels(static_cast<size_t>(batch)) {
+    SyntheticBatch(Memory& memory, int64_t batch, int64_t size, int64_t classes)
+        : arena(memory, align_up(batch * size * size * 3, Arena::alignment) + align_up(batch * 4, Arena::alignment)),
+          pictures(arena.alloc(Use::input, DType::u8, {batch, size, size, 3})),
+          labels(arena.alloc(Use::input, DType::i32, {batch})) {
         Random random(0, 0, 0, Purpose::demo);
-        for (uint8_t& value : pictures)
-            value = static_cast<uint8_t>(random.u32() >> 24);
-        for (int32_t& label : labels)
-            label = static_cast<int32_t>(random.below(static_cast<uint64_t>(classes)));
+        for (int64_t i = 0; i < pictures.count(); ++i)
+            pictures.as<uint8_t>()[i] = static_cast<uint8_t>(random.u32() >> 24);
+        for (int64_t i = 0; i < batch; ++i)
+            labels.as<int32_t>()[i] = static_cast<int32_t>(random.below(static_cast<uint64_t>(classes)));
     }
-    std::vector<uint8_t> pictures;
-    std::vector<int32_t> labels;
+    Arena arena;
+    Tensor pictures, labels;
+};
+
+/// What was in use before a bench took its own: of this process on a CPU, of the whole device elsewhere.
+class MemoryMeter {
+  public:
+    explicit MemoryMeter(const Backend& backend) : backend_(backend), idle_(used()) {}
+    /// The most taken since, or on a GPU what is taken now; with what it is a measure of.
+    std::string report() const {
+        return cat(
+            on_cpu() ? "peak resident memory above idle: " : "device memory taken, the libraries' own included: ",
+            show_bytes(used() - idle_));
+    }
+
+  private:
+    bool on_cpu() const { return backend_.info().kind == "cpu"; }
+    int64_t used() const { return on_cpu() ? peak_rss() : -backend_.info().free_memory; }
+
+    const Backend& backend_;
+    int64_t idle_;
 };
 
 void describe(const TrainerOptions& setup, const MemoryPlan& plan) {
@@ -111,23 +135,22 @@ void describe(const TrainerOptions& setup, const MemoryPlan& plan) {
     log::info("memory plan:\n" + table);
 }
 
-/// Times calls of a net that is set up, after some to warm up; `idle` is peak_rss() from before its arena was taken.
+/// Times calls of a net that is set up, after some to warm up; `memory` is from before its arena was taken.
 template <class Call>
-BenchResult measure(const Options& options, Context& ctx, const NetDesc& net, int64_t planned_bytes, int64_t idle,
-                    const std::string& device, const Call& call) {
+BenchResult measure(const Options& options, Backend& backend, Context& ctx, const NetDesc& net, int64_t planned_bytes,
+                    const MemoryMeter& memory, const Call& call) {
     for (int i = 0; i < warm_up_calls; ++i)
         call();
-    Profile profile;
+    Profile profile([&] { backend.synchronize(ctx); });
     if (options.verbose) ctx.profile = &profile;
     BenchResult result;
     const double seconds = median_seconds(options.max_steps, result.calls, call);
     ctx.profile = nullptr;
     if (options.verbose) print_profile(profile, result.calls);
-    log::info(cat("peak resident memory above idle: ", show_bytes(peak_rss() - idle), ", planned ",
-                  show_bytes(planned_bytes)));
+    log::info(cat(memory.report(), ", planned ", show_bytes(planned_bytes)));
     result.images_per_s = static_cast<double>(net.batch) / seconds;
     result.planned_bytes = planned_bytes;
-    result.device = device;
+    result.device = backend.info().name;
     result.precision = name_of(net.precision);
     return result;
 }
@@ -138,18 +161,18 @@ BenchResult bench_step(const Options& options) {
     const MemoryPlan plan =
         plan_that_fits(*backend, setup, options.memory, ring_bytes_a_picture(options.image_size, 1));
     describe(setup, plan);
-    const SyntheticBatch data(setup.net.batch, setup.net.image_size, setup.net.classes);
-    const int64_t idle = peak_rss();
+    const SyntheticBatch data(backend->host_memory(), setup.net.batch, setup.net.image_size, setup.net.classes);
+    const MemoryMeter memory(*backend);
     Arena arena(backend->memory(), plan.peak);
     Trainer trainer(*backend, arena, setup);
     trainer.initialize();
     int64_t step = 0;
     const auto one = [&] {
-        trainer.step(data.pictures.data(), data.labels.data(), step++, options.lr);
+        trainer.step(data.pictures.data, data.labels.data, step++, options.lr);
         trainer.result();
         return true;
     };
-    return measure(options, trainer.context(), setup.net, plan.peak, idle, backend->info().name, one);
+    return measure(options, *backend, trainer.context(), setup.net, plan.peak, memory, one);
 }
 
 BenchResult bench_infer(const Options& options) {
@@ -158,18 +181,18 @@ BenchResult bench_infer(const Options& options) {
     desc.training = false;
     desc.eval_batch = desc.batch;
     const int64_t peak = Inference::plan(*backend, desc);
-    const SyntheticBatch data(desc.batch, desc.image_size, desc.classes);
-    const int64_t idle = peak_rss();
+    const SyntheticBatch data(backend->host_memory(), desc.batch, desc.image_size, desc.classes);
+    const MemoryMeter memory(*backend);
     Arena arena(backend->memory(), peak);
     Inference inference(*backend, arena, desc);
     inference.initialize(static_cast<uint64_t>(options.seed));
     inference.begin();
     std::vector<float> logits(static_cast<size_t>(desc.batch * desc.classes));
     const auto one = [&] {
-        inference.run(data.pictures.data(), desc.batch, logits.data());
+        inference.run(data.pictures.data, desc.batch, logits.data());
         return true;
     };
-    return measure(options, inference.context(), desc, peak, idle, backend->info().name, one);
+    return measure(options, *backend, inference.context(), desc, peak, memory, one);
 }
 
 /// The pictures of a data folder as training takes them, without a net behind.
@@ -232,9 +255,12 @@ void print(const Options& options, const BenchResult& result) {
 
 int run_bench(const Options& options) {
     catch_interrupts();
-    print(options, options.bench == "step"    ? bench_step(options)
-                   : options.bench == "infer" ? bench_infer(options)
-                                              : bench_loader(options));
+    if (options.bench == "kernels")
+        bench_kernels(options);
+    else
+        print(options, options.bench == "step"    ? bench_step(options)
+                       : options.bench == "infer" ? bench_infer(options)
+                                                  : bench_loader(options));
     return static_cast<int>(interrupt_requested() != 0 ? exit_code_of_signal(interrupt_requested())
                                                        : static_cast<int>(Exit::ok));
 }

@@ -166,7 +166,8 @@ const std::vector<CommandRow>& command_table() {
         {"train", in_train, "DATA", "train on DATA/train/CLASS/*, judge on DATA/val/CLASS/*"},
         {"eval", in_eval, "CHECKPOINT DATA", "top-1, top-5, a table by class, the confusion matrix"},
         {"predict", in_predict, "CHECKPOINT PATH...", "the class of each picture, one line a picture"},
-        {"bench", in_bench, "step|loader|infer [DATA]", "images/s (median of many steps) and peak memory"},
+        {"bench", in_bench, "step|loader|infer|kernels [DATA]",
+         "images/s (median of many steps) and peak memory; kernels: each pass over memory beside a plain copy"},
         {"doctor", in_doctor, "", "what this machine has and lacks, and the command that mends it"},
     };
     return table;

@@ -21,7 +21,7 @@ struct Options {
     std::string data;                ///< train, eval, bench
     std::string checkpoint;          ///< eval, predict
     std::vector<std::string> paths;  ///< predict: pictures and folders
-    std::string bench = "step";      ///< bench: step|loader|infer
+    std::string bench = "step";      ///< bench: step|loader|infer|kernels
 
     // Model and device.
     std::string model = "resnet50";

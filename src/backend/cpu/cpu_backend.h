@@ -15,6 +15,8 @@ class CpuBackend final : public Backend {
     Memory& host_memory() override;
     std::unique_ptr<Conv> conv(const ConvDesc& desc) override;
     std::unique_ptr<Linear> linear(const LinearDesc& desc) override;
+    /// The copy alone: convolutions here make their passes tile by tile, in the caches.
+    std::vector<Pass> passes(const PassTensors& tensors) override;
 
   protected:
     void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,
