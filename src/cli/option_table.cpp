@@ -74,6 +74,8 @@ std::vector<OptionRow> make_table() {
         {"dropout", &O::dropout, in_train, training, "X", 0, 0.99, "before the classifier"},
         {"label-smoothing", &O::label_smoothing, in_train, training, "X", 0, 0.99, "share spread over all classes"},
         {"clip-norm", &O::clip_norm, in_train, training, "X", 0, 1e30, "clip the gradients' global norm; 0: do not"},
+        {"loss-scale", &O::loss_scale, in_train | in_bench, training, "X", 0, 16777216,
+         "the loss times this, for fp16's small gradients; 0: found as the run goes in fp16, 1 elsewhere"},
         {"seed", &O::seed, in_train | in_eval | in_bench, training, "N", 0, unlimited,
          "of every random number; same seed, same run"},
 

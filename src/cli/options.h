@@ -57,6 +57,7 @@ struct Options {
     double dropout = 0.3;
     double label_smoothing = 0;
     double clip_norm = 0;  ///< global L2 norm; 0: no clipping
+    double loss_scale = 0;                   ///< 0: found as the run goes where fp16 needs one
     int64_t seed = 0;
 
     // The run and its output.

@@ -96,6 +96,7 @@ TrainerOptions trainer_options(const Options& options, const DeviceInfo& device,
     trainer.optimizer.weight_decay = static_cast<float>(options.weight_decay);
     trainer.label_smoothing = static_cast<float>(options.label_smoothing);
     trainer.clip_norm = static_cast<float>(options.clip_norm);
+    trainer.loss_scale = static_cast<float>(options.loss_scale);
     trainer.seed = static_cast<uint64_t>(options.seed);
     return trainer;
 }

@@ -9,7 +9,7 @@ namespace rn50 {
 Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
     : backend_(backend), context_{arena, arena.counting(), nullptr}, options_(options) {
     if (options_.net.eval_batch == 0) options_.net.eval_batch = options_.net.batch;
-    scale_.dynamic = options_.net.precision == Precision::fp16;
+    scale_.dynamic = options_.net.precision == Precision::fp16 && options_.loss_scale == 0;
     net_ = make_net(backend_, options_.net);
     net_->allocate(context_);
     options_.optimizer.ranges = net_->table().ranges();
@@ -40,7 +40,7 @@ void Trainer::initialize() {
     backend_.zero(context_, moment1_);
     if (moment2_) backend_.zero(context_, moment2_);
     StepState state;
-    if (scale_.dynamic) state.loss_scale = 65536;
+    state.loss_scale = scale_.dynamic ? 65536 : options_.loss_scale > 0 ? options_.loss_scale : 1;
     backend_.copy_in(context_, &state, step_state_);
     backend_.synchronize(context_);
 }

@@ -16,8 +16,9 @@ struct TrainerOptions {
     NetDesc net;
     OptimizerDesc optimizer;  ///< `ranges` come from the net's table
     float label_smoothing = 0;
-    float clip_norm = 0;  ///< global L2 norm of the gradients; 0: no clipping
-    uint64_t seed = 0;    ///< of starting values and dropout
+    float clip_norm = 0;   ///< global L2 norm of the gradients; 0: no clipping
+    float loss_scale = 0;  ///< constant; 0: dynamic from 65536 in fp16, 1 elsewhere
+    uint64_t seed = 0;     ///< of starting values and dropout
 };
 
 /// What one step has found.
