@@ -7,7 +7,10 @@
 # CXX=g++-13             the compiler (GCC 11 or newer)
 # SANITIZE=address,undefined   an instrumented build in a folder of its own
 # CPPFLAGS= LDFLAGS=     extra -I and -L for libraries outside the system's folders
-# JOBS=4  WERROR=0  DATA=data  NVCC=/path/to/nvcc
+# NVCC=/path/to/nvcc     CUDA's compiler; empty: no GPU module
+# CUDA_ARCHS='89 90'     compute capabilities of the GPU module's machine code; 90-virtual adds PTX
+# GPU_ONLY=1             a program without the CPU backend, which needs no oneDNN
+# JOBS=4  WERROR=0  DATA=data
 
 SHELL := /bin/bash
 ifeq ($(origin CXX),default)
@@ -22,28 +25,31 @@ comma := ,
 BUILD := build$(if $(SANITIZE),/sanitize-$(subst $(comma),-,$(SANITIZE)))
 PROGRAM := $(if $(SANITIZE),$(BUILD)/rn50,rn50)
 NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+override GPU_ONLY := $(filter-out 0,$(GPU_ONLY))
 
 # The flags of a job server show up in MAKEFLAGS only while a recipe is expanded, hence the late `=`.
 inner = +@$(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS))$(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 
 # --- the front door ------------------------------------------------------------------------------------------------------
-.PHONY: all test data demo setup deps probe clean help
+.PHONY: all test data demo dist setup deps probe clean help
 .DEFAULT_GOAL := all
 
 all: probe
 	$(inner) build-program
 
 help:
-	@echo 'make              builds ./rn50'
+	@echo 'make              builds ./rn50, and rn50_cuda.so where CUDA and cuDNN are'
 	@echo 'make demo         installs missing packages, builds, draws the demo set, trains on it'
 	@echo 'make test         installs missing packages, builds, runs every test'
 	@echo 'make data         draws the demo set into $(DATA)/'
 	@echo 'make setup        installs missing packages (apt, dnf or yum)'
 	@echo 'make deps         looks for the libraries and shows what was found'
+	@echo 'make dist         builds rn50_cuda.so for every GPU from Turing on, and docs/kernels.md'
 	@echo 'make clean        removes what was built (not $(DATA)/ and runs/)'
 	@echo 'Settings: SANITIZE=address,undefined  CXX=  JOBS=  CPPFLAGS=  LDFLAGS=  WERROR=0'
+	@echo "          NVCC=  CUDA_ARCHS='89 90-virtual'  GPU_ONLY=1"
 
-settings = CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' NVCC='$(NVCC)'
+settings = CXX='$(CXX)' CPPFLAGS='$(CPPFLAGS)' LDFLAGS='$(LDFLAGS)' NVCC='$(NVCC)' GPU_ONLY='$(GPU_ONLY)'
 setup:
 	@$(settings) tools/setup.sh
 probe:
@@ -75,12 +81,22 @@ demo: setup
 	+@$(MAKE) --no-print-directory data
 	./$(PROGRAM) train '$(DATA)/'
 
+# What this toolkit can make of the generations from Turing to Blackwell, and PTX for those to come.
+toolkit_archs = $(patsubst compute_%,%,$(shell '$(NVCC)' --list-gpu-arch 2>/dev/null))
+dist_archs = $(filter $(toolkit_archs),75 80 86 89 90 100 120)
+dist: probe
+	@test -n '$(dist_archs)' || { echo 'make dist needs nvcc, cuDNN and cuBLASLt: see make deps' >&2; exit 1; }
+	$(inner) build-program CUDA_ARCHS='$(dist_archs) $(lastword $(dist_archs))-virtual'
+	@tools/kernel_table.sh '$(NVCC)' $(patsubst %,$(BUILD)/%.ptxas,$(sort $(wildcard cuda/*.cu))) > build/kernels.md
+	@mv build/kernels.md docs/kernels.md
+	@echo 'wrote    docs/kernels.md'
+
 clean:
-	rm -rf build rn50
+	rm -rf build rn50 rn50_cuda.so
 
 # --- how things are compiled ---------------------------------------------------------------------------------------------
 find_cpp = $(wildcard $(1)/*.cpp $(1)/*/*.cpp $(1)/*/*/*.cpp)
-SOURCES := $(sort $(call find_cpp,src))
+SOURCES := $(sort $(filter-out $(if $(GPU_ONLY),src/backend/cpu/%),$(call find_cpp,src)))
 TESTS := $(sort $(wildcard tests/*.cpp))
 
 # A file named kernels.cpp is compiled once for each of these; the running processor picks one (RN50_ISA names it). Its wide
@@ -105,40 +121,85 @@ DEFECTS_OBJECTS := $(BUILD)/tools/make_defects.o $(DRAWING_OBJECTS)
 BASE_OBJECTS := $(filter $(BUILD)/src/base/%,$(LIB_OBJECTS))
 LIBRARY := $(BUILD)/librn50.a
 
+# The GPU module is made where the probe found all it needs. In cuda/, kernels and the backend over them stand in .cu; tests
+# compile these with CXX, for the emulator (tests/simt.h). What calls cuDNN and cuBLASLt stands in .cpp.
+CUDA_HOME := $(if $(NVCC),$(patsubst %/bin/nvcc,%,$(realpath $(NVCC))))
+HAVE_CUDA := $(if $(NVCC),$(filter 3,$(words $(wildcard $(patsubst %,build/deps/%.version,cuda cudnn cublaslt)))))
+MODULE := $(if $(SANITIZE),,$(if $(HAVE_CUDA),rn50_cuda.so))
+CUDA_SOURCES := $(sort $(wildcard cuda/*.cu cuda/*.cpp))
+CUDA_OBJECTS := $(patsubst cuda/%,$(BUILD)/cuda/%.o,$(CUDA_SOURCES))
+EMULATED := $(filter-out cuda/module.cu,$(filter %.cu,$(CUDA_SOURCES)))
+EMULATED_OBJECTS := $(EMULATED:cuda/%.cu=$(BUILD)/tests/simt/%.o)
+# What calls libraries is tested on stand-ins for them; these need the libraries' headers.
+LIBRARY_TESTS := $(if $(HAVE_CUDA),$(sort $(wildcard tests/cuda_libraries/*.cpp)))
+LIBRARY_TEST_OBJECTS := $(LIBRARY_TESTS:%.cpp=$(BUILD)/%.o) $(filter %.cpp.o,$(CUDA_OBJECTS)) \
+                        $(addprefix $(BUILD)/tests/,main.o naive.o)
+
 # Instrumented code misleads GCC's -Wmaybe-uninitialized.
 INSTRUMENT := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -Wno-maybe-uninitialized
 BASE_FLAGS := -std=c++17 -march=x86-64-v2 -ffp-contract=off -fopenmp -Wall -Wextra -Wshadow \
               $(if $(SANITIZE),$(INSTRUMENT),-O3) $(if $(filter 1,$(WERROR)),-Werror) -Isrc
 # Tests find their files in this folder, also when a copy of the tree is built.
 RN50_HOME ?= $(CURDIR)
-TEST_FLAGS := -Itools -DRN50_TESTS_DIR='"$(RN50_HOME)/tests"' -DRN50_PROGRAM='"$(RN50_HOME)/$(PROGRAM)"'
-LIBS := -ldnnl -ljpeg -lpthread -ldl
-compile = $(CXX) $(BASE_FLAGS) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
-link = $(CXX) $(BASE_FLAGS) $(CXXFLAGS) $(LDFLAGS) $(filter %.o %.a,$^) $(LIBS) -o $@
+TEST_FLAGS := -Itools -Icuda -Itests -DRN50_TESTS_DIR='"$(RN50_HOME)/tests"' -DRN50_PROGRAM='"$(RN50_HOME)/$(PROGRAM)"'
+LIBS := $(if $(GPU_ONLY),,-ldnnl) -ljpeg -lpthread -ldl
+FILE_FLAGS :=
+compile = $(CXX) $(BASE_FLAGS) $(FILE_FLAGS) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
+# The GPU module takes what it shares with the program (errors, the log, the checked entries of the backend page) from the
+# program, so all of the library goes in, and rn50's own names are exported.
+link = $(CXX) $(BASE_FLAGS) $(CXXFLAGS) $(LDFLAGS) $(filter %.o,$^) -Wl,--whole-archive $(filter %.a,$^) \
+       -Wl,--no-whole-archive -Wl,--dynamic-list=src/exports.list $(LIBS) -o $@
+
+# --- the GPU module's flags ----------------------------------------------------------------------------------------------
+ifneq ($(HAVE_CUDA),)
+  # Without a wish: the GPUs of this machine; else the RTX 4090's machine code, and PTX from which a driver makes code for
+  # any other GPU from Turing on when it first meets it.
+  present_archs := $(filter $(toolkit_archs),$(sort $(subst .,,$(shell \
+                     nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null))))
+  CUDA_ARCHS ?= $(if $(present_archs),$(present_archs),89 75-virtual)
+endif
+real_archs = $(filter-out %-virtual,$(CUDA_ARCHS))
+virtual_archs = $(patsubst %-virtual,%,$(filter %-virtual,$(CUDA_ARCHS)))
+gencode = $(foreach a,$(real_archs),-gencode arch=compute_$(a),code=sm_$(a)) \
+          $(foreach a,$(virtual_archs),-gencode arch=compute_$(a),code=compute_$(a))
+arch_names = $(strip $(addprefix sm_,$(real_archs)) $(addprefix compute_,$(virtual_archs)))
+# -Wno-deprecated-gpu-targets: whoever asks for an old GPU knows its age.
+NVCC_FLAGS = -std=c++17 -O3 --expt-relaxed-constexpr -Wno-deprecated-gpu-targets $(gencode) -Xptxas -v \
+             -ccbin '$(lastword $(CXX))' -Isrc -Icuda -DRN50_CUDA_ARCHS='"$(arch_names)"' \
+             $(addprefix -Xcompiler=,-fPIC -march=x86-64-v2 -ffp-contract=off -fopenmp -Wall -Wextra -Wshadow \
+                                     $(if $(filter 1,$(WERROR)),-Werror))
 
 .PHONY: build-program build-tests build-make-defects FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-build-program: $(PROGRAM)
-build-tests: $(BUILD)/rn50_tests
+build-program: $(PROGRAM) $(MODULE)
+build-tests: $(BUILD)/rn50_tests $(if $(LIBRARY_TESTS),$(BUILD)/cuda_library_tests)
 build-make-defects: $(BUILD)/make_defects
 
 # These two change only when what they say changes: everything is compiled again under other flags, and the archive is
 # made anew when a file came or went.
 export RN50_FLAGS := $(CXX) $(BASE_FLAGS) $(CPPFLAGS) $(CXXFLAGS) $(LDFLAGS) $(TEST_FLAGS) $(foreach i,$(ISAS),$(ISA_FLAGS_$(i)))
-export RN50_SOURCES := $(SOURCES) $(TESTS) $(DRAWING)
+export RN50_SOURCES := $(SOURCES) $(TESTS) $(DRAWING) $(CUDA_SOURCES) $(LIBRARY_TESTS)
+export RN50_CUDA_FLAGS := $(NVCC) $(NVCC_FLAGS)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D); printf '%s\n' "$$RN50_FLAGS" | cmp -s - $@ || printf '%s\n' "$$RN50_FLAGS" > $@
 $(BUILD)/sources: FORCE
 	@mkdir -p $(@D); printf '%s\n' "$$RN50_SOURCES" | cmp -s - $@ || printf '%s\n' "$$RN50_SOURCES" > $@
+
+$(BUILD)/cuda/flags: FORCE
+	@mkdir -p $(@D); printf '%s\n' "$$RN50_CUDA_FLAGS" | cmp -s - $@ || printf '%s\n' "$$RN50_CUDA_FLAGS" > $@
 
 $(PROGRAM): $(MAIN_OBJECT) $(LIBRARY)
 	@echo "link     $@"
 	@$(link)
 	@echo "built    ./$@"
 
-$(BUILD)/rn50_tests: $(TEST_OBJECTS) $(DRAWING_OBJECTS) $(LIBRARY) $(BUILD)/sources
+$(BUILD)/rn50_tests: $(TEST_OBJECTS) $(EMULATED_OBJECTS) $(DRAWING_OBJECTS) $(LIBRARY) $(BUILD)/sources
+	@echo "link     $@"
+	@$(link)
+
+$(BUILD)/cuda_library_tests: $(LIBRARY_TEST_OBJECTS) $(LIBRARY) $(BUILD)/sources
 	@echo "link     $@"
 	@$(link)
 
@@ -154,9 +215,24 @@ $(MAIN_OBJECT) $(PLAIN:%.cpp=$(BUILD)/%.o) $(DEFECTS_OBJECTS): $(BUILD)/%.o: %.c
 	@echo "compile  $<"
 	@$(compile)
 
+# The one file that knows whether there is a CPU backend.
+$(BUILD)/src/backend/factory.o: FILE_FLAGS := $(if $(GPU_ONLY),-DRN50_GPU_ONLY)
+$(BUILD)/src/backend/factory.o: $(BUILD)/sources
+
 $(TEST_OBJECTS): $(BUILD)/%.o: %.cpp $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "compile  $<"
+	@$(compile) $(TEST_FLAGS)
+
+$(LIBRARY_TESTS:%.cpp=$(BUILD)/%.o): $(BUILD)/%.o: %.cpp $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "compile  $<"
+	@$(compile) $(TEST_FLAGS) -isystem '$(CUDA_HOME)/include'
+
+$(EMULATED_OBJECTS): FILE_FLAGS := -x c++ -DRN50_SIMT -Wno-unknown-pragmas -Wno-maybe-uninitialized
+$(EMULATED_OBJECTS): $(BUILD)/tests/simt/%.o: cuda/%.cu $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "compile  $< (for the emulator)"
 	@$(compile) $(TEST_FLAGS)
 
 define isa_rule
@@ -169,5 +245,27 @@ ifneq ($(KERNELS),)
   $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 endif
 
+# --- the GPU module ------------------------------------------------------------------------------------------------------
+$(BUILD)/cuda/%.cu.o: cuda/%.cu $(BUILD)/cuda/flags
+	@mkdir -p $(@D)
+	@echo "nvcc     $< ($(arch_names))"
+	@'$(NVCC)' $(NVCC_FLAGS) $(CPPFLAGS) -MMD -MP -MF $(@:.o=.d) -c $< -o $@ 2> $(@:.o=.ptxas) || \
+	    { cat $(@:.o=.ptxas) >&2; exit 1; }
+	@grep -i warning $(@:.o=.ptxas) >&2 || true
+
+$(BUILD)/cuda/%.cpp.o: cuda/%.cpp $(BUILD)/flags $(BUILD)/cuda/flags
+	@mkdir -p $(@D)
+	@echo "compile  $<"
+	@$(compile) -fPIC -Icuda -isystem '$(CUDA_HOME)/include'
+
+# Its only export is the door; everything of rn50 that it lacks comes from the program that loads it.
+$(MODULE): $(CUDA_OBJECTS) cuda/exports.map $(BUILD)/sources
+	@echo "link     $@"
+	@$(CXX) -shared -fopenmp $(CXXFLAGS) $(LDFLAGS) $(filter %.o,$^) -Wl,--version-script=cuda/exports.map \
+	    -L'$(CUDA_HOME)/lib64' -Wl,-rpath,'$$ORIGIN:$(CUDA_HOME)/lib64' \
+	    -lcudnn -lcublasLt -lcudart_static -lrt -lpthread -ldl -o $@
+	@echo "built    ./$@ for $(arch_names)"
+
 # What a compile read, so that a changed header compiles its readers again.
--include $(patsubst %.o,%.d,$(MAIN_OBJECT) $(LIB_OBJECTS) $(TEST_OBJECTS) $(DEFECTS_OBJECTS))
+-include $(patsubst %.o,%.d,$(MAIN_OBJECT) $(LIB_OBJECTS) $(TEST_OBJECTS) $(DEFECTS_OBJECTS) $(EMULATED_OBJECTS) \
+                            $(CUDA_OBJECTS) $(LIBRARY_TEST_OBJECTS))

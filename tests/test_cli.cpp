@@ -373,6 +373,21 @@ TEST_CASE("machine: control groups of both versions set limits, the nearest and 
     CHECK(memory_of_process(root).usable() == 1500000000LL);
 }
 
+TEST_CASE("machine: NVIDIA's graphics devices are counted on the bus, not their sound, nor others' devices") {
+    const Folder folder;
+    const std::string root = folder.path + "/", bus = "sys/bus/pci/devices/0000:";
+    CHECK(nvidia_devices(root) == 0);
+    const auto device = [&](const char* slot, const char* vendor, const char* device_class) {
+        folder.file(cat(bus, slot, "/vendor"), vendor);
+        folder.file(cat(bus, slot, "/class"), device_class);
+    };
+    device("01:00.0", "0x10de\n", "0x030000\n");
+    device("01:00.1", "0x10de\n", "0x040300\n");
+    device("02:00.0", "0x10de\n", "0x030200\n");
+    device("03:00.0", "0x8086\n", "0x030000\n");
+    CHECK(nvidia_devices(root) == 2);
+}
+
 TEST_CASE("progress: the line drops what matters least until it fits") {
     const ProgressNumbers numbers{3, 18, 25, 100, 1.23456, 1e-4, 341.2, 0.021, 3723};
     CHECK(progress_line(numbers, 200) ==

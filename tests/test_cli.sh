@@ -75,7 +75,8 @@ code=$?
 cd ..
 check "doctor: in an empty environment and a folder of no use" is 0
 
-# A driver that claims two GPUs, and one that has none to give.
+# A driver that claims two GPUs, and one that has none to give; without a GPU module, whose libraries would believe them.
+export RN50_CUDA_MODULE=
 if command -v "${CXX:-g++}" >/dev/null; then
     cat >driver.cpp <<'DRIVER'
 #include <cstdio>

@@ -7,16 +7,17 @@
 # the system's installed packages changed. Without an option the banner is printed after a fresh look; --show always
 # prints it; --packages prints nothing but the packages that are missing, one a line, for this system's package manager;
 # --all-packages those that are needed, missing or not, without looking.
-# Reads CXX, CPPFLAGS, LDFLAGS and NVCC. Exit status: 0, or 1 when something necessary is missing.
+# Reads CXX, CPPFLAGS, LDFLAGS, NVCC (empty: nothing of CUDA is looked for) and GPU_ONLY (not empty: oneDNN is not needed,
+# CUDA is). Exit status: 0, or 1 when something necessary is missing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 mode=fresh
 case "${1:-}" in --show | --packages | --all-packages) mode=${1#--}; shift ;; esac
 folder=${1:-build/deps}
-: "${CXX:=g++}" "${CPPFLAGS:=}" "${LDFLAGS:=}" "${NVCC:=}"
-cuda_home=${CUDA_HOME:-/usr/local/cuda}
-[ -n "$NVCC" ] && cuda_home=$(dirname "$(dirname "$(readlink -f "$NVCC")")")
+: "${CXX:=g++}" "${CPPFLAGS:=}" "${LDFLAGS:=}" "${GPU_ONLY:=}"
+: "${NVCC=$(PATH=/usr/local/cuda/bin:$PATH command -v nvcc)}"
+cuda_home=$(dirname "$(dirname "$(readlink -f "${NVCC:-/none/bin/nvcc}")")")
 cuda_flags="-I$cuda_home/include -L$cuda_home/lib64 -Wl,-rpath,$cuda_home/lib64"
 
 # name | probe | need: yes, ranks, gpu | libraries | package of Debian and Ubuntu | of CentOS, RHEL and Fedora
@@ -31,7 +32,10 @@ doctest|doctest|yes||doctest-dev|doctest-devel
 Gloo|gloo|ranks|-lgloo -lpthread|libgloo-dev|gloo-devel
 CUDA toolkit|cuda|gpu|-lcudart|cuda-toolkit-12-2|cuda-toolkit-12-2
 cuDNN|cudnn|gpu|-lcudnn|libcudnn8-dev|libcudnn8-devel
+cuBLASLt|cublaslt|gpu|-lcublasLt|libcublas-dev-12-2|libcublas-devel-12-2
 NCCL|nccl|gpu|-lnccl|libnccl-dev|libnccl-devel'
+# A program for GPUs alone turns what is necessary around.
+[ -n "$GPU_ONLY" ] && table=$(sed -E '/^oneDNN/d; /^(CUDA toolkit|cuDNN|cuBLASLt)\|/s/\|gpu\|/|gpu-only|/' <<<"$table")
 system=$(. /etc/os-release 2>/dev/null && echo "$ID-${VERSION_ID%%.*}")
 case $system in
     ubuntu-*) table=${table/libjpeg62-turbo-dev/libjpeg-turbo8-dev} ;;
@@ -42,8 +46,11 @@ esac
 
 try() { # name probe need libraries...: leaves FOLDER/PROBE.version, or .error with what the compiler said
     local probe=$2 need=$3 libraries=$4 flags="-std=c++17 -O0 -fopenmp -march=x86-64-v2"
-    [ "$need" = gpu ] && flags+=" $cuda_flags"
     rm -f "$folder/$probe".{version,error}
+    if [[ $need == gpu* ]]; then
+        [ -x "$NVCC" ] || { echo "no nvcc: NVCC='$NVCC'" >"$folder/$probe.error"; return; }
+        flags+=" $cuda_flags"
+    fi
     # shellcheck disable=SC2086  # flags are lists of words
     if $CXX $flags $CPPFLAGS "tools/probes/$probe.cpp" $LDFLAGS $libraries -o "$folder/$probe" >"$folder/$probe.error" 2>&1 &&
         "$folder/$probe" >"$folder/$probe.out" 2>>"$folder/$probe.error"; then
@@ -63,6 +70,8 @@ look() {
     wait
 }
 
+necessary() { [ "$1" = yes ] || [ "$1" = gpu-only ]; }
+
 banner() {
     local name probe need libraries apt rpm missing=0 note
     echo "rn50 stands on (found by building a program with each):"
@@ -76,17 +85,17 @@ banner() {
         fi
         printf '  ✗ %-14s missing%s\n' "$name" "$note"
         case $need in
-            gpu) printf '%19s%s\n' '' "from NVIDIA's repository: apt-get install $apt | dnf install $rpm" ;;
+            gpu*) printf '%19s%s\n' '' "from NVIDIA's repository: apt-get install $apt | dnf install $rpm" ;;
             *) printf '%19sDebian, Ubuntu: apt-get install %s\n%19sCentOS, RHEL (EPEL): dnf install %s\n' '' "$apt" '' "$rpm" ;;
         esac
-        if [ "$need" = yes ]; then
+        if necessary "$need"; then
             missing=1
             if [ "$probe" = compiler ]; then
                 printf '%19swhy: %s\n' '' "$(grep -v '^ *$' "$folder/$probe.error" | head -1 | cut -c1-160)"
                 echo "  Without a compiler (GCC 11 or newer; CXX=... chooses one) nothing else can be looked for."
                 break
             fi
-            printf '%19swhy: %s\n' '' "$(grep -m1 -E 'error|not found|No such|cannot' "$folder/$probe.error" | cut -c1-160)"
+            printf '%19swhy: %s\n' '' "$(grep -m1 -E 'error|not found|No such|cannot|no nvcc' "$folder/$probe.error" | cut -c1-160)"
         fi
     done <<<"$table"
     if [ $missing = 1 ]; then
@@ -108,7 +117,7 @@ packages() { # missing | all
 
 mkdir -p "$folder"
 key=$({
-    echo "$CXX|$CPPFLAGS|$LDFLAGS|$cuda_home"
+    echo "$CXX|$CPPFLAGS|$LDFLAGS|$NVCC|$cuda_home|$GPU_ONLY"
     $CXX --version 2>&1
     cat tools/probe.sh tools/probes/*.cpp
     stat -L -c '%n %Y' /var/lib/dpkg/status /var/lib/rpm /usr/lib/sysimage/rpm /etc/ld.so.cache "$cuda_home" 2>/dev/null
@@ -120,7 +129,7 @@ fi
 
 required=0
 while IFS='|' read -r name probe need _; do
-    [ "$need" = yes ] && [ ! -f "$folder/$probe.version" ] && required=1
+    necessary "$need" && [ ! -f "$folder/$probe.version" ] && required=1
 done <<<"$table"
 # A failure is looked at afresh each time: somebody is mending it.
 if [ $required = 0 ]; then echo "$key" >"$folder/key"; else rm -f "$folder/key"; fi

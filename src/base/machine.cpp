@@ -5,11 +5,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <limits>
 #include <sstream>
 #include <vector>
+
+#include "base/error.h"
 
 namespace rn50 {
 
@@ -118,6 +121,24 @@ HostMemory memory_of_process(const std::string& root) {
                    number_in(folder + "memory.usage_in_bytes", 0) - cache);
     }
     return memory;
+}
+
+int nvidia_devices(const std::string& root) {
+    int count = 0;
+    std::error_code unreadable;
+    for (const auto& device : std::filesystem::directory_iterator(root + "sys/bus/pci/devices", unreadable)) {
+        std::string vendor, device_class;
+        std::ifstream(device.path() / "vendor") >> vendor;
+        std::ifstream(device.path() / "class") >> device_class;
+        if (vendor == "0x10de" && device_class.compare(0, 4, "0x03") == 0) ++count;
+    }
+    return count;
+}
+
+std::string install_command(const std::string& debian_package, const std::string& redhat_package) {
+    if (access("/usr/bin/apt-get", X_OK) == 0) return "sudo apt-get install " + debian_package;
+    const char* const tool = access("/usr/bin/dnf", X_OK) == 0 ? "dnf" : "yum";
+    return cat("sudo ", tool, " install ", redhat_package);
 }
 
 }  // namespace rn50

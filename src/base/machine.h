@@ -1,5 +1,5 @@
 // What this process may use of the machine: cores and memory, after affinity, containers and job schedulers took
-// theirs.
+// theirs; whether NVIDIA's devices are plugged in; and how packages are installed on it.
 #pragma once
 
 #include <cstdint>
@@ -27,5 +27,11 @@ struct HostMemory {
 /// Reads /proc and /sys below `root` (cgroups of version 1 and 2). Never throws: what cannot be read is left out.
 Cores cores_of_process(const std::string& root = "/");
 HostMemory memory_of_process(const std::string& root = "/");
+
+/// NVIDIA's graphics devices on the PCI bus: seen without any driver.
+int nvidia_devices(const std::string& root = "/");
+
+/// The command that installs a package here: apt-get, dnf or yum by what the system has.
+std::string install_command(const std::string& debian_package, const std::string& redhat_package);
 
 }  // namespace rn50

@@ -4,9 +4,11 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "backend/backend.h"
 #include "base/error.h"
 #include "cli/commands.h"
 #include "cli/doctor.h"
+#include "cli/self_test.h"
 
 namespace rn50 {
 
@@ -23,8 +25,14 @@ void print_lines(const std::vector<Finding>& findings) {
     }
 }
 
+using Json = nlohmann::ordered_json;
+
+void put_line(const Json& object) {
+    std::puts(object.dump(-1, ' ', false, Json::error_handler_t::replace).c_str());
+}
+
 void print_json(const std::vector<Finding>& findings, bool ready) {
-    nlohmann::ordered_json list = nlohmann::ordered_json::array();
+    Json list = Json::array();
     for (const Finding& finding : findings) {
         const char* const state = finding.state == State::good    ? "good"
                                   : finding.state == State::costs ? "costs"
@@ -32,13 +40,60 @@ void print_json(const std::vector<Finding>& findings, bool ready) {
         list.push_back(
             {{"topic", finding.topic}, {"state", state}, {"text", finding.text}, {"remedy", finding.remedy}});
     }
-    const nlohmann::ordered_json object{{"ready", ready}, {"findings", list}};
-    std::puts(object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace).c_str());
+    put_line({{"ready", ready}, {"findings", list}});
+}
+
+// --- the self-test
+// ----------------------------------------------------------------------------------------------------
+
+void print_op(const doctor::OpResult& result) {
+    std::printf("%s %-28s %s  distance %.1e of %.0e  %7.1f ms%s%s\n", result.fault.empty() ? "✓" : "✗",
+                result.op.c_str(), name_of(result.precision), result.worst, result.tolerance, result.milliseconds,
+                result.fault.empty() ? "" : "  ", result.fault.c_str());
+    std::fflush(stdout);  // a device that hangs should show where
+}
+
+void print_ops_json(const std::string& device, const std::string& reference,
+                    const std::vector<doctor::OpResult>& results, bool passed) {
+    Json ops = Json::array();
+    for (const doctor::OpResult& result : results)
+        ops.push_back({{"op", result.op},
+                       {"precision", name_of(result.precision)},
+                       {"distance", result.worst},
+                       {"tolerance", result.tolerance},
+                       {"ms", result.milliseconds},
+                       {"fault", result.fault}});
+    put_line({{"device", device}, {"reference", reference}, {"passed", passed}, {"ops", ops}});
+}
+
+int run_self_test(const Options& options) {
+    const std::unique_ptr<Backend> device = make_backend(options.device);
+    // Without a CPU backend the device's own fp32 is all there is to compare with.
+    const std::unique_ptr<Backend> reference =
+        doctor::has_cpu_backend() ? make_backend("cpu") : make_backend(options.device);
+    const std::string name = device->info().name, beside = reference->info().name;
+    if (!options.json) std::printf("%s, beside %s in fp32\n", name.c_str(), beside.c_str());
+    const std::vector<doctor::OpResult> results =
+        doctor::self_test(*device, *reference, [&](const doctor::OpResult& result) {
+            if (!options.json) print_op(result);
+        });
+    const auto failed = std::count_if(results.begin(), results.end(),
+                                      [](const doctor::OpResult& result) { return !result.fault.empty(); });
+    if (options.json)
+        print_ops_json(name, beside, results, failed == 0);
+    else if (failed == 0)
+        std::printf("all %zu passed\n", results.size());
+    else
+        std::printf(
+            "%lld of %zu failed: do not train on this device; report the lines marked ✗, with those of rn50 doctor\n",
+            static_cast<long long>(failed), results.size());
+    return static_cast<int>(failed == 0 ? Exit::ok : Exit::device);
 }
 
 }  // namespace
 
 int run_doctor(const Options& options) {
+    if (options.self_test) return run_self_test(options);
     std::vector<Finding> findings = doctor::examine_machine();
     for (auto& more : {doctor::examine_gpu(), doctor::examine_build()})
         findings.insert(findings.end(), more.begin(), more.end());

@@ -26,9 +26,10 @@ std::vector<Finding> examine_gpu();
 /// The libraries this program was built with, and whether its backend comes up.
 std::vector<Finding> examine_build();
 
+/// Whether this build computes on a CPU too.
+bool has_cpu_backend();
+
 /// "1.5 GB"
 std::string gigabytes(double bytes);
-/// The command that installs a package here: apt-get, dnf or yum by what the system has.
-std::string install_command(const std::string& debian_package, const std::string& redhat_package);
 
 }  // namespace rn50::doctor

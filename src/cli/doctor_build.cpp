@@ -3,10 +3,12 @@
 #include <jpeglib.h>
 
 #include <CLI/Version.hpp>
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "backend/backend.h"
 #include "base/error.h"
+#include "base/machine.h"
 #include "cli/doctor.h"
 #include "cli/version.h"
 
@@ -33,13 +35,17 @@ Finding backend_finding() {
 
 }  // namespace
 
+bool has_cpu_backend() {
+    const std::vector<std::string> names = backends_built_in();
+    return std::count(names.begin(), names.end(), "cpu") > 0;
+}
+
 std::vector<Finding> examine_build() {
     std::string backends;
     for (const std::string& name : backends_built_in())
         backends += cat(backends.empty() ? "" : ", ", name);
-    return {
-        {State::good, "rn50", cat(version, ", backends: ", backends), ""},
-        backend_finding(),
+    std::vector<Finding> findings{
+        {State::good, "rn50", cat(version, ", backends: ", backends.empty() ? "none" : backends), ""},
 #ifdef LIBJPEG_TURBO_VERSION
         {State::good, "pictures", "libjpeg-turbo " RN50_VALUE_OF(LIBJPEG_TURBO_VERSION) ", stb_image", ""},
 #else
@@ -51,6 +57,8 @@ std::vector<Finding> examine_build() {
              ".", NLOHMANN_JSON_VERSION_PATCH),
          ""},
     };
+    if (has_cpu_backend()) findings.insert(findings.begin() + 1, backend_finding());
+    return findings;
 }
 
 }  // namespace rn50::doctor

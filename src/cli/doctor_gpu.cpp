@@ -1,10 +1,11 @@
 #include <dlfcn.h>
 
-#include <filesystem>
 #include <fstream>
 #include <regex>
 
+#include "backend/cuda_module.h"
 #include "base/error.h"
+#include "base/machine.h"
 #include "cli/doctor.h"
 
 namespace rn50::doctor {
@@ -31,17 +32,13 @@ class Library {
     void* handle_;
 };
 
-/// NVIDIA graphics devices on the PCI bus: visible without any driver.
-int nvidia_devices_on_bus() {
-    int count = 0;
-    std::error_code unreadable;
-    for (const auto& device : std::filesystem::directory_iterator("/sys/bus/pci/devices", unreadable)) {
-        std::string vendor, device_class;
-        std::ifstream(device.path() / "vendor") >> vendor;
-        std::ifstream(device.path() / "class") >> device_class;
-        if (vendor == "0x10de" && device_class.compare(0, 4, "0x03") == 0) ++count;
-    }
-    return count;
+/// Without a GPU the CPU computes, where this build has a CPU backend.
+State state_of_fault() {
+    return has_cpu_backend() ? State::costs : State::missing;
+}
+
+Finding fault(const std::string& topic, const ModuleFailure& failure) {
+    return {state_of_fault(), topic, failure.reason, failure.remedy};
 }
 
 /// "535.104.05" from the kernel module, or "".
@@ -53,14 +50,12 @@ std::string driver_release() {
     return std::regex_search(line, found, std::regex("[0-9]{3,}\\.[0-9.]+")) ? found.str() : "";
 }
 
-Finding no_driver() {
-    const int devices = nvidia_devices_on_bus();
-    if (devices == 0) return {State::costs, "GPU", "no NVIDIA GPU: the CPU computes", ""};
-    return {State::costs, "GPU",
-            cat(devices, " NVIDIA GPU", devices > 1 ? "s" : "", " without a driver (no libcuda.so.1)"),
-            install_command("nvidia-driver firmware-misc-nonfree", "kmod-nvidia-latest-dkms nvidia-x11-drv") +
-                " (Red Hat: from ELRepo), then reboot; in a container: docker run --gpus all"};
+Finding driver_finding(const std::string& newest_cuda) {
+    const std::string release = driver_release();
+    return {State::good, "GPU driver", cat(release.empty() ? "loaded" : release, ", up to CUDA ", newest_cuda), ""};
 }
+
+// --- what the driver alone tells: nothing of CUDA is needed to build or to run this ---------------------------------
 
 using Result = int;  // CUresult, 0 is success
 
@@ -88,11 +83,45 @@ std::string describe_device(const Library& driver, int index) {
     return cat(name, ", ", gigabytes(static_cast<double>(bytes)), ", compute capability ", major, ".", minor);
 }
 
+std::vector<Finding> driver_findings() {
+    const ModuleFailure first = gpus_out_of_reach();
+    if (!first.reason.empty()) return {fault("GPU", first)};
+    const Library driver("libcuda.so.1");
+    const auto init = driver.symbol<Result(unsigned)>("cuInit");
+    const auto version = driver.symbol<Result(int*)>("cuDriverGetVersion");
+    const auto count_devices = driver.symbol<Result(int*)>("cuDeviceGetCount");
+    if (init == nullptr || version == nullptr || count_devices == nullptr)
+        return {fault("GPU", {"libcuda.so.1 is no NVIDIA driver", "install NVIDIA's driver anew"})};
+
+    int devices = 0;
+    Result code = init(0);
+    if (code == 0) code = count_devices(&devices);
+    if (code != 0 || devices == 0) {
+        const std::string release = driver_release();
+        return {{state_of_fault(), "GPU",
+                 cat("the driver", release.empty() ? "" : " " + release,
+                     " is there but gives no GPU: ", code != 0 ? error_text(driver, code) : "none is visible"),
+                 "check nvidia-smi and CUDA_VISIBLE_DEVICES; after an update of the driver, reboot"}};
+    }
+    int number = 0;
+    version(&number);  // 12020 is CUDA 12.2
+    std::vector<Finding> findings{driver_finding(cat(number / 1000, ".", number % 1000 / 10))};
+    for (int i = 0; i < devices; ++i) {
+        const std::string text = describe_device(driver, i);
+        findings.push_back({text.empty() ? State::costs : State::good, cat("GPU ", i),
+                            text.empty() ? "the driver does not describe it" : text, ""});
+    }
+    return findings;
+}
+
 Finding cudnn_finding() {
-    for (const char* name : {"libcudnn.so.9", "libcudnn.so.8", "libcudnn.so"}) {
-        const Library library(name);
+    // libcudnn.so is a door; it ends the program when the part behind it is missing.
+    const std::pair<const char*, const char*> doors[] = {{"libcudnn.so.9", "libcudnn_graph.so.9"},
+                                                         {"libcudnn.so.8", "libcudnn_ops_infer.so.8"}};
+    for (const auto& [name, part] : doors) {
+        const Library library(name), behind(part);
         const auto version_of = library.symbol<size_t()>("cudnnGetVersion");
-        if (version_of == nullptr) continue;
+        if (version_of == nullptr || !behind) continue;
         const size_t number = version_of();  // 8907 is 8.9.7, 91002 is 9.10.2
         const size_t thousand = number >= 90000 ? 10000 : 1000;
         return {State::good, "cuDNN", cat(number / thousand, ".", number % thousand / 100, ".", number % 100), ""};
@@ -101,47 +130,65 @@ Finding cudnn_finding() {
             install_command("nvidia-cudnn", "libcudnn8-devel") + ", or NVIDIA's own package for your CUDA"};
 }
 
-Finding module_finding() {
-    std::error_code error;
-    const auto program = std::filesystem::read_symlink("/proc/self/exe", error);
-    const auto module = program.parent_path() / "rn50_cuda.so";
-    if (!error && std::filesystem::exists(module, error)) return {State::good, "GPU module", module.string(), ""};
-    return {State::costs, "GPU module", "no rn50_cuda.so beside the program: the CPU computes",
-            "build rn50 with its GPU module on a machine that has the CUDA toolkit"};
+// --- what the GPU module tells --------------------------------------------------------------------------------------
+
+Finding device_finding(const CudaDevice& device, size_t index) {
+    const std::string topic = cat("GPU ", index);
+    if (!device.fault.empty()) return fault(topic, {device.fault, device.remedy});
+    return {State::good, topic,
+            cat(device.name, ", ", gigabytes(static_cast<double>(device.free_memory)), " free of ",
+                gigabytes(static_cast<double>(device.total_memory)), ", compute capability ", device.major, ".",
+                device.minor),
+            ""};
+}
+
+/// NCCL serves several GPUs; one needs none.
+Finding nccl_finding(bool several) {
+    const Library library("libnccl.so.2");
+    const auto version_of = library.symbol<int(int*)>("ncclGetVersion");
+    int number = 0;
+    if (version_of != nullptr && version_of(&number) == 0)  // 21603 is 2.16.3
+        return {State::good, "NCCL", cat(number / 10000, ".", number / 100 % 100, ".", number % 100), ""};
+    if (!several) return {State::good, "NCCL", "not found; one GPU needs none", ""};
+    return {State::costs, "NCCL", "not found: training on several GPUs needs it",
+            install_command("libnccl2", "libnccl") + ", or NVIDIA's own package for your CUDA"};
+}
+
+std::vector<Finding> module_findings(CudaModuleInfo info) {
+    const ModuleFailure first = gpus_out_of_reach();
+    if (!first.reason.empty()) {
+        info.fault = first.reason;
+        info.remedy = first.remedy;
+    }
+    std::vector<Finding> findings;
+    if (!info.driver_limit.empty()) findings.push_back(driver_finding(info.driver_limit));
+    for (size_t i = 0; i < info.devices.size(); ++i)
+        findings.push_back(device_finding(info.devices[i], i));
+    if (info.devices.empty()) findings.push_back(fault("GPU", {info.fault, info.remedy}));
+    findings.push_back({State::good, "GPU module",
+                        cat(cuda_module_path(), ", CUDA ", info.toolkit,
+                            info.runtime == info.toolkit ? "" : cat(" (runtime ", info.runtime, ")"), ", code for ",
+                            info.architectures),
+                        ""});
+    if (!info.cudnn.empty())
+        findings.push_back(
+            {State::good, "cuDNN",
+             cat(info.cudnn, info.cudnn == info.cudnn_built ? "" : cat(", built with ", info.cudnn_built),
+                 "; cuBLASLt ", info.cublaslt),
+             ""});
+    if (!info.devices.empty()) findings.push_back(nccl_finding(info.devices.size() > 1));
+    return findings;
 }
 
 }  // namespace
 
 std::vector<Finding> examine_gpu() {
-    const Library driver("libcuda.so.1");
-    const auto init = driver.symbol<Result(unsigned)>("cuInit");
-    const auto version = driver.symbol<Result(int*)>("cuDriverGetVersion");
-    const auto count_devices = driver.symbol<Result(int*)>("cuDeviceGetCount");
-    if (init == nullptr || version == nullptr || count_devices == nullptr) return {no_driver(), module_finding()};
-
-    int devices = 0;
-    Result code = init(0);
-    if (code == 0) code = count_devices(&devices);
-    const std::string release = driver_release();
-    if (code != 0 || devices == 0)
-        return {{State::costs, "GPU",
-                 cat("the driver", release.empty() ? "" : " " + release,
-                     " is there but gives no GPU: ", code != 0 ? error_text(driver, code) : "none is visible"),
-                 "check nvidia-smi and CUDA_VISIBLE_DEVICES; after an update of the driver, reboot"},
-                module_finding()};
-
-    int number = 0;
-    version(&number);  // 12020 is CUDA 12.2
-    std::vector<Finding> findings{
-        {State::good, "GPU driver",
-         cat(release.empty() ? "loaded" : release, ", up to CUDA ", number / 1000, ".", number % 1000 / 10), ""}};
-    for (int i = 0; i < devices; ++i) {
-        const std::string text = describe_device(driver, i);
-        findings.push_back({text.empty() ? State::costs : State::good, cat("GPU ", i),
-                            text.empty() ? "the driver does not describe it" : text, ""});
-    }
-    findings.push_back(cudnn_finding());
-    findings.push_back(module_finding());
+    ModuleFailure why;
+    const CudaModule* const module = cuda_module(why);
+    if (module != nullptr) return module_findings(module->info());
+    std::vector<Finding> findings = driver_findings();
+    if (findings.size() > 1) findings.push_back(cudnn_finding());
+    findings.push_back(fault("GPU module", why));
     return findings;
 }
 

@@ -109,12 +109,6 @@ std::string gigabytes(double bytes) {
     return text;
 }
 
-std::string install_command(const std::string& debian_package, const std::string& redhat_package) {
-    if (access("/usr/bin/apt-get", X_OK) == 0) return "sudo apt-get install " + debian_package;
-    const char* const tool = access("/usr/bin/dnf", X_OK) == 0 ? "dnf" : "yum";
-    return cat("sudo ", tool, " install ", redhat_package);
-}
-
 std::vector<Finding> examine_machine() {
     return {system_finding(), processor_finding(),  cores_finding(),
             memory_finding(), huge_pages_finding(), disk_finding()};

@@ -27,7 +27,7 @@ std::vector<OptionRow> make_table() {
     return {
         {"model", &O::model, in_train | in_bench, device, "resnet18|resnet34|resnet50|resnet101|resnet152", choice,
          choice, "the network"},
-        {"device", &O::device, on_pictures, device, "auto|cpu|cuda", choice, choice,
+        {"device", &O::device, on_pictures | in_doctor, device, "auto|cpu|cuda", choice, choice,
          "where to compute; auto: a GPU where there is one"},
         {"precision", &O::precision, on_pictures, device, "auto|fp32|tf32|fp16|bf16", choice, choice,
          "auto: fp16 on a GPU with Tensor Cores, fp32 on a CPU"},
@@ -90,6 +90,8 @@ std::vector<OptionRow> make_table() {
          false, true},
         {"csv", &O::csv, in_predict, run, "", choice, choice, "results as CSV", false, true},
         {"verbose", &O::verbose, in_bench, run, "", choice, choice, "time by operation", false, true},
+        {"self-test", &O::self_test, in_doctor, run, "", choice, choice,
+         "every operation on --device, beside the CPU: about half a minute", false, true},
         {"quiet", &O::quiet, on_pictures | in_doctor, run, "", choice, choice, "warnings and errors only", false, true},
     };
 }

@@ -69,6 +69,7 @@ struct Options {
     bool csv = false;
     bool verbose = false;
     bool quiet = false;
+    bool self_test = false;  ///< doctor
 
     /// Where the value of the option with this long name ("batch-size") comes from.
     Origin origin(const std::string& name) const;

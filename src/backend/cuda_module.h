@@ -1,0 +1,60 @@
+// What rn50_cuda.so, the CUDA twin, offers to the program that loads it. The module is optional: `rn50` starts without
+// it, without a driver and without any of CUDA's libraries, and can then say what is missing.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace rn50 {
+
+/// One GPU as the module's runtime sees it.
+struct CudaDevice {
+    std::string name;                           ///< "NVIDIA GeForce RTX 4090"
+    int major = 0, minor = 0;                   ///< compute capability
+    int64_t total_memory = 0, free_memory = 0;  ///< bytes
+    bool has_kernels = false;                   ///< the module holds machine code or PTX that runs on it
+    std::string fault, remedy;                  ///< why this one cannot be used; "" when it can
+};
+
+/// What the module was built with and what it finds; nothing here needs a device.
+struct CudaModuleInfo {
+    std::string toolkit;                       ///< "13.0": compiled with
+    std::string runtime, driver_limit;         ///< "13.0" and the newest CUDA the driver can run, "" without a driver
+    std::string cudnn, cudnn_built, cublaslt;  ///< loaded; compiled against
+    std::string architectures;                 ///< "sm_89 sm_90 compute_90"
+    std::string fault;                         ///< why no GPU can be used, in words; "" when one can
+    std::string remedy;                        ///< the one thing to do about it
+    std::vector<CudaDevice> devices;
+};
+
+/// The one symbol that the module exports is `extern "C" const CudaModule* rn50_cuda_module()`.
+struct CudaModule {
+    static constexpr int current_version = 1;
+    int version;  ///< of this struct and of backend.h; a module of another version is refused
+    CudaModuleInfo (*info)();
+    /// Throws Error(Exit::device) with the remedy when GPU `index` cannot be used.
+    std::unique_ptr<Backend> (*make)(int index);
+};
+
+/// Why something of it cannot be used, and the one thing to do; both "" when it can.
+struct ModuleFailure {
+    std::string reason, remedy;
+};
+
+/// Where the module lies: where RN50_CUDA_MODULE points (set to nothing: nowhere), else rn50_cuda.so beside the program
+/// or one folder above it. "" where there is none.
+std::string cuda_module_path();
+/// The module, loaded once. Null when it is not there or does not load: then `why` says why.
+const CudaModule* cuda_module(ModuleFailure& why);
+/// What keeps every GPU from use before any module is asked: CUDA_VISIBLE_DEVICES set to nothing, or no driver.
+ModuleFailure gpus_out_of_reach();
+/// Whether something speaks of a GPU: the module, RN50_CUDA_MODULE, or an NVIDIA device that is not hidden. Where
+/// nothing does, nobody needs to be told that the CPU computes.
+bool gpu_expected();
+/// A backend on GPU `index`. Throws Error(Exit::device) in the words in which doctor tells the same fault.
+std::unique_ptr<Backend> make_cuda_backend(int index);
+
+}  // namespace rn50

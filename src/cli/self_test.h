@@ -1,0 +1,28 @@
+// rn50 doctor --self-test: every op of the backend page on the user's own device, beside the CPU twin.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+
+namespace rn50::doctor {
+
+/// How one op did in one precision.
+struct OpResult {
+    std::string op;
+    Precision precision = Precision::fp32;
+    double worst = 0;  ///< the largest relative distance (2-norm) of one of its outputs
+    double tolerance = 0;
+    double milliseconds = 0;  ///< preparation and two runs on the device
+    std::string fault;        ///< "" when it passed
+};
+
+/// Runs every op on `device`, in each precision it has hardware for, and on `reference` in fp32, with the same small
+/// random inputs, which every precision holds exactly. Each op runs twice on the device and must give the same bits.
+/// `report` sees each result as it comes.
+std::vector<OpResult> self_test(Backend& device, Backend& reference,
+                                const std::function<void(const OpResult&)>& report);
+
+}  // namespace rn50::doctor

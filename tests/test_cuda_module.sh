@@ -1,0 +1,189 @@
+#!/bin/bash
+# The GPU module as the program finds it: not there, no module, damaged, of another version, in need of a library that is
+# not there, without a GPU; each told by its own name, to --device cuda as an error, to auto as one line.
+#   tests/test_cuda_module.sh PATH/rn50
+set -uo pipefail
+program=$(realpath "$1")
+source=$(realpath "$(dirname "$0")/../src")
+cxx=${CXX:-g++}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+failed=0
+unset CUDA_VISIBLE_DEVICES
+
+# check NAME COMMAND...: what was said is shown when it fails.
+check() {
+    local name=$1
+    shift
+    if "$@"; then
+        echo "ok $name"
+    else
+        echo "FAIL $name (exit code $code)"
+        sed 's/^/    out: /' out | head -20
+        sed 's/^/    err: /' err | head -20
+        failed=1
+    fi
+}
+says() { grep -qF -- "$1" err; }
+prints() { grep -qF -- "$1" out; }
+
+# take DEVICE MODULE: a command that takes a backend, says which, and ends for want of pictures (3).
+take() {
+    RN50_CUDA_MODULE=$2 "$program" bench loader nowhere --device "$1" >out 2>err
+    code=$?
+}
+# refused NAME MODULE REASON REMEDY: cuda is an error in these words, auto says them once and computes, doctor shows them.
+refused() {
+    local name=$1 module=$2 reason=$3 remedy=$4
+    take cuda "$module"
+    check "$name: --device cuda is an error" eval '[ $code = 4 ] && grep -F "error: " err | grep -qF "$reason" && says "$remedy" && [ ! -s out ]'
+    take auto "$module"
+    check "$name: auto says so once and computes on the CPU" eval \
+        '[ $code = 3 ] && [ "$(grep -cF "$reason" err)" = 1 ] && says "warning: the CPU computes: " && says "oneDNN"'
+    RN50_CUDA_MODULE=$module "$program" doctor >out 2>err
+    code=$?
+    check "$name: doctor says the same" eval '[ $code = 0 ] && prints "$reason" && prints "→ $remedy" && prints "ready to train"'
+}
+
+# Without any module, and without a GPU, nobody needs to be told.
+take cuda ''
+check "no module: --device cuda is an error" eval '[ $code = 4 ] && says "no rn50_cuda.so beside the program" && says "make deps"'
+if ! grep -qs 0x10de /sys/bus/pci/devices/*/vendor; then
+    take auto ''
+    check "no module and no GPU: auto is silent" eval '[ $code = 3 ] && says "device: " && ! says warning'
+fi
+refused "a module that was named and is not there" "$work/nowhere.so" "RN50_CUDA_MODULE points to $work/nowhere.so" \
+    "unset RN50_CUDA_MODULE"
+
+if ! command -v "${cxx%% *}" >/dev/null; then
+    echo "ok (the rest needs a compiler)"
+    exit $failed
+fi
+library() { # FILE [OPTION...]: makes a shared library of the code on stdin
+    local file=$1
+    shift
+    $cxx -std=c++17 -x c++ -shared -fPIC -I"$source" - -x none "$@" -o "$file"
+}
+text='a text'
+echo "$text" >text.so
+echo '// nothing' | library empty.so
+
+# A machine without a driver: told before the module is looked into, except by doctor.
+if ! ldconfig -p 2>/dev/null | grep -q libcuda.so.1 && [ ! -e /dev/nvidiactl ]; then
+    take cuda "$work/text.so"
+    check "no driver: --device cuda is an error" eval '[ $code = 4 ] && grep -qE "no NVIDIA GPU|without a driver" err'
+    take auto "$work/text.so"
+    check "no driver: auto says so once" eval '[ $code = 3 ] && [ "$(grep -c "warning" err)" = 1 ]'
+fi
+CUDA_VISIBLE_DEVICES='' refused "hidden GPUs" "$work/empty.so" "CUDA_VISIBLE_DEVICES is set to nothing" \
+    "unset CUDA_VISIBLE_DEVICES"
+
+# From here on, something stands in for a driver.
+mkdir driver && echo 'extern "C" int nothing() { return 0; }' | library driver/libcuda.so.1
+export LD_LIBRARY_PATH=$work/driver${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+
+refused "a text file" "$work/text.so" "text.so is damaged or no module at all" "build program and module again"
+head -c 5000 empty.so >short.so
+refused "half a file" "$work/short.so" "short.so is damaged or no module at all" "build program and module again"
+refused "another library" "$work/empty.so" "empty.so is no GPU module of rn50" "build program and module again"
+
+cat >version.cpp <<'CODE'
+struct Module { int version; void* info; void* make; };
+extern "C" const Module* rn50_cuda_module() {
+    static const Module module{4711, nullptr, nullptr};
+    return &module;
+}
+CODE
+library version.so <version.cpp
+refused "another version" "$work/version.so" "version.so is of version 4711" "build program and module again"
+
+for name in libcudnn.so.9 libcublasLt.so.13 libfoo.so.2; do
+    echo 'extern "C" int gone() { return 0; }' | library $name -Wl,-soname,$name
+    { echo 'extern "C" int gone();' && echo 'int used = gone();' && cat version.cpp; } | library needs.so ./$name
+    rm $name
+    remedy='install the package that holds it'
+    case $name in *cudnn*) remedy="install NVIDIA's cuDNN 9" ;; *cublas*) remedy="CUDA toolkit 13" ;; esac
+    if ldconfig -p 2>/dev/null | grep -q "$name"; then continue; fi
+    refused "without $name" "$work/needs.so" "needs.so needs $name, which is not found" "$remedy"
+done
+
+{ echo 'namespace rn50 { int of_yesterday(); }' && echo 'int used = rn50::of_yesterday();' && cat version.cpp; } |
+    library yesterday.so
+refused "a module that asks the program for what it has not" "$work/yesterday.so" "does not fit this program" \
+    "build program and module again"
+
+# A whole module, without CUDA: its faults are the user's to see, and what it shares with the program works.
+cat >whole.cpp <<'CODE'
+#include <cstdlib>
+
+#include "backend/cuda_module.h"
+#include "base/log.h"
+
+namespace {
+
+const bool works = std::getenv("IMAGINARY_GPU") != nullptr;
+
+rn50::CudaModuleInfo info() {
+    rn50::CudaModuleInfo info;
+    info.toolkit = info.runtime = "13.0";
+    info.driver_limit = "12.2";
+    info.cudnn = info.cudnn_built = "9.1.0";
+    info.cublaslt = "13.0.2";
+    info.architectures = "sm_89";
+    info.devices.push_back({"Imaginary 3090", 8, 6, 24000000000, 20000000000, works, "", ""});
+    if (!works) {
+        info.fault = info.devices[0].fault = "GPU 0 (Imaginary 3090) is of compute capability 8.6";
+        info.remedy = info.devices[0].remedy = "make CUDA_ARCHS=86";
+    }
+    return info;
+}
+
+std::unique_ptr<rn50::Backend> make(int) {
+    if (!works) throw rn50::Error(rn50::Exit::device, info().fault, info().remedy);
+    // Shared with the program: shapes, errors, the log, the factory.
+    rn50::log::info(rn50::cat("imaginary GPU, shapes like ", rn50::Shape{2, 3}.str()));
+    return rn50::make_backend("cpu");
+}
+
+}  // namespace
+
+extern "C" const rn50::CudaModule* rn50_cuda_module() {
+    static const rn50::CudaModule module{rn50::CudaModule::current_version, info, make};
+    return &module;
+}
+CODE
+if library whole.so <whole.cpp; then
+    refused "a module whose code does not fit the GPU" "$work/whole.so" \
+        "GPU 0 (Imaginary 3090) is of compute capability 8.6" "make CUDA_ARCHS=86"
+    export IMAGINARY_GPU=1
+    take auto "$work/whole.so"
+    check "auto takes a GPU that works" eval '[ $code = 3 ] && says "imaginary GPU, shapes like 2x3" && ! says warning'
+    take cpu "$work/whole.so"
+    check "cpu leaves it alone" eval '[ $code = 3 ] && ! says imaginary && ! says warning'
+    RN50_CUDA_MODULE=$work/whole.so "$program" doctor >out 2>err
+    code=$?
+    check "doctor describes module and GPU" eval \
+        '[ $code = 0 ] && prints "whole.so, CUDA 13.0, code for sm_89" && prints "up to CUDA 12.2" && prints "✓ cuDNN        9.1.0; cuBLASLt 13.0.2" && prints "Imaginary 3090, 20.0 GB free of 24.0 GB, compute capability 8.6" && prints "backends: cuda, cpu"'
+    cp whole.so rn50_cuda.so && mkdir -p bin && cp "$program" rn50 && cp "$program" bin/rn50
+    for place in ./rn50 bin/rn50; do
+        $place doctor >out 2>err
+        code=$?
+        check "found beside the program or one folder above: $place" eval '[ $code = 0 ] && prints "$work/rn50_cuda.so, CUDA 13.0"'
+    done
+else
+    code=1
+    check "a module can be compiled against src/" false
+fi
+
+# --- the self-test, on the CPU, which every machine has ------------------------------------------------------------------
+"$program" doctor --self-test --device cpu >out 2>err
+code=$?
+check "self-test: passes on the CPU" eval '[ $code = 0 ] && grep -qE "^all [0-9]+ passed$" out && prints "✓ conv 3x3 backward"'
+"$program" doctor --self-test --device cpu --json >out 2>err
+code=$?
+check "self-test: --json is one object" eval '[ $code = 0 ] && [ "$(wc -l <out)" = 1 ] && grep -q "\"passed\":true,\"ops\":\[{\"op\":" out'
+RN50_CUDA_MODULE='' "$program" doctor --self-test --device cuda >out 2>err
+code=$?
+check "self-test: without a GPU that was asked for, an error" eval '[ $code = 4 ] && says "no rn50_cuda.so"'
+exit $failed
