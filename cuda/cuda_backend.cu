@@ -24,8 +24,12 @@ class DeviceMemory final : public Memory {
         return data;
     }
     void release(void* data, int64_t) override { cudaFree(data); }
+    /// Waits for the device before and after: what is queued may still use the memory, and what comes must see the
+    /// value.
     void fill(void* data, int value, int64_t bytes) override {
+        check(cudaDeviceSynchronize(), "wait for the GPU");
         check(cudaMemset(data, value, static_cast<size_t>(bytes)), "cudaMemset");
+        check(cudaDeviceSynchronize(), "wait for the GPU");
     }
 };
 
@@ -42,18 +46,25 @@ class PinnedMemory final : public Memory {
     void fill(void* data, int value, int64_t bytes) override { std::memset(data, value, static_cast<size_t>(bytes)); }
 };
 
-cudaDeviceProp properties_of(int device) {
+DeviceInfo describe(int device) {
     cudaDeviceProp properties;
     check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
-    return properties;
+    DeviceInfo info;
+    info.kind = "cuda";
+    info.name = properties.name;
+    info.fp16 = properties.major >= 7;
+    info.bf16 = info.tf32 = properties.major >= 8;
+    return info;
 }
 
 }  // namespace
 
-CudaBackend::CudaBackend(int device) : device_(device) {
+CudaBackend::CudaBackend(int device) {
     check(cudaSetDevice(device), "cudaSetDevice");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
     products_ = make_products(stream_);
+    info_ = describe(device);
+    info_.library = products_->name();
     sums_ = static_cast<double*>(memory().allocate(gradient_sums_bytes));
 }
 
@@ -65,18 +76,12 @@ CudaBackend::~CudaBackend() {
 }
 
 DeviceInfo CudaBackend::info() const {
-    const cudaDeviceProp properties = properties_of(device_);
     size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    DeviceInfo info;
-    info.kind = "cuda";
-    info.name = properties.name;
-    info.library = products_->name();
-    info.total_memory = static_cast<int64_t>(total);
-    info.free_memory = static_cast<int64_t>(free);
-    info.fp16 = properties.major >= 7;
-    info.bf16 = info.tf32 = properties.major >= 8;
-    return info;
+    DeviceInfo now = info_;
+    now.total_memory = static_cast<int64_t>(total);
+    now.free_memory = static_cast<int64_t>(free);
+    return now;
 }
 
 Memory& CudaBackend::memory() {
@@ -90,11 +95,10 @@ Memory& CudaBackend::host_memory() {
 }
 
 std::unique_ptr<Conv> CudaBackend::conv(const ConvDesc& desc) {
-    const DeviceInfo device = info();
-    if ((desc.dtype == DType::f16 && !device.fp16) || (desc.dtype == DType::bf16 && !device.bf16) ||
-        (desc.tf32 && !device.tf32))
-        throw Error(Exit::device, cat(device.name, " has no arithmetic in ", desc.tf32 ? "tf32" : name_of(desc.dtype)),
-                    device.fp16 ? "use --precision fp16 or fp32" : "use --precision fp32");
+    if ((desc.dtype == DType::f16 && !info_.fp16) || (desc.dtype == DType::bf16 && !info_.bf16) ||
+        (desc.tf32 && !info_.tf32))
+        throw Error(Exit::device, cat(info_.name, " has no arithmetic in ", desc.tf32 ? "tf32" : name_of(desc.dtype)),
+                    info_.fp16 ? "use --precision fp16 or fp32" : "use --precision fp32");
     return std::make_unique<CudaConv>(desc, *products_, stream_);
 }
 

@@ -54,7 +54,7 @@ class CudaBackend final : public Backend {
   private:
     void cut_ranges(const std::vector<ParameterRange>& ranges);
 
-    int device_;
+    DeviceInfo info_;  // without the memory, which changes
     cudaStream_t stream_ = nullptr;
     std::unique_ptr<Products> products_;
     std::unique_ptr<Pieces> pieces_;

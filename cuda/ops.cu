@@ -105,11 +105,12 @@ __global__ void __launch_bounds__(block_threads)
     }
 }
 
-/// A picture batch {N, height, width, C} that is pooled to {N, out_height, out_width, C}.
+/// A picture batch {N, height, width, C} that is pooled to {N, out_height, out_width, C}. blockIdx.x is a row of the
+/// output; the threads of blockIdx.y share it, `packs` of them a pixel.
 struct Pooling {
     int height, width, out_height, out_width;
-    int64_t channels, packs;  ///< packs: threads that share a pixel
-    int64_t threads;          ///< of all output pixels
+    int packs;
+    int64_t channels;
 };
 
 /// 3x3, stride 2, padding 1. Writes the maximum (dst) and its place in the window (index), whichever is not null.
@@ -118,11 +119,12 @@ template <class T, int n>
 __global__ void __launch_bounds__(block_threads)
     max_pool_kernel(const T* __restrict__ src, Affine affine, bool relu, T* __restrict__ dst,
                     uint8_t* __restrict__ index, Pooling p) {
-    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-    if (thread >= p.threads) return;
-    const int64_t channel = thread % p.packs * n, pixel = thread / p.packs;
-    const int ox = static_cast<int>(pixel % p.out_width), oy = static_cast<int>(pixel / p.out_width % p.out_height);
-    const T* const picture = src + pixel / p.out_width / p.out_height * p.height * p.width * p.channels + channel;
+    const int thread = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x), ox = thread / p.packs;
+    if (ox >= p.out_width) return;
+    const int64_t channel = int64_t{thread % p.packs} * n;
+    const int oy = static_cast<int>(blockIdx.x) % p.out_height;
+    const int64_t first_row = int64_t{static_cast<int>(blockIdx.x) / p.out_height} * p.height;
+    const T* const picture = src + first_row * p.width * p.channels + channel;
     const ChannelAffine<n> value(affine, channel, true);
     float best[n];
     Pack<uint8_t, n> place;
@@ -146,7 +148,7 @@ __global__ void __launch_bounds__(block_threads)
             }
         }
     }
-    const int64_t at = pixel * p.channels + channel;
+    const int64_t at = (int64_t{blockIdx.x} * p.out_width + ox) * p.channels + channel;
     if (dst) store(dst + at, best);
     if (index) *reinterpret_cast<Pack<uint8_t, n>*>(index + at) = place;
 }
@@ -252,9 +254,10 @@ void pool_maximum(cudaStream_t stream, const Activation& src, void* dst, uint8_t
     p.out_height = (p.height + 1) / 2;
     p.out_width = (p.width + 1) / 2;
     p.channels = in[3];
-    p.packs = in[3] / n;
-    p.threads = in[0] * p.out_height * p.out_width * p.packs;
-    launch<max_pool_kernel<T, n>>(grid_of(p.threads), dim3(block_threads), stream, static_cast<const T*>(src.raw.data),
+    p.packs = static_cast<int>(in[3] / n);
+    const dim3 grid(static_cast<unsigned>(in[0] * p.out_height),
+                    static_cast<unsigned>(ceil_div(int64_t{p.out_width} * p.packs, block_threads)));
+    launch<max_pool_kernel<T, n>>(grid, dim3(block_threads), stream, static_cast<const T*>(src.raw.data),
                                   affine_of(src.norm), src.relu, static_cast<T*>(dst), index, p);
 }
 

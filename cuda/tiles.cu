@@ -221,11 +221,12 @@ struct PlainSource {
 template <class T>
 struct MeanSource {
     const T* g;
-    int64_t pixels, channels;
+    uint32_t pixels;
+    int64_t channels;
     float inverse;
     template <int n>
     __device__ void get(int64_t row, int64_t channel, float (&to)[n]) const {
-        load(g + row / pixels * channels + channel, to);
+        load(g + int64_t{static_cast<uint32_t>(row) / pixels} * channels + channel, to);
 #pragma unroll
         for (int i = 0; i < n; ++i)
             to[i] *= inverse;
@@ -242,15 +243,15 @@ struct MaxPoolSource {
     template <int n>
     __device__ void get(int64_t row, int64_t channel, float (&to)[n]) const {
         const int out_height = (height + 1) / 2, out_width = (width + 1) / 2;
-        const int64_t pixels = int64_t{height} * width, picture = row / pixels;
-        const int pixel = static_cast<int>(row % pixels), y = pixel / width, x = pixel % width;
+        const auto pixels = static_cast<uint32_t>(height * width), picture = static_cast<uint32_t>(row) / pixels;
+        const int pixel = static_cast<int>(static_cast<uint32_t>(row) % pixels), y = pixel / width, x = pixel % width;
 #pragma unroll
         for (int i = 0; i < n; ++i)
             to[i] = 0;
         for (int oy = y / 2; oy <= (y + 1) / 2 && oy < out_height; ++oy)
             for (int ox = x / 2; ox <= (x + 1) / 2 && ox < out_width; ++ox) {
                 const int place = (y - 2 * oy + 1) * 3 + (x - 2 * ox + 1);
-                const int64_t at = ((picture * out_height + oy) * out_width + ox) * channels + channel;
+                const int64_t at = ((int64_t{picture} * out_height + oy) * out_width + ox) * channels + channel;
                 const Pack<uint8_t, n> first = *reinterpret_cast<const Pack<uint8_t, n>*>(index + at);
                 float d[n];
                 load(g + at, d);
@@ -339,6 +340,7 @@ template <class T, int n, class Source>
 void leave(cudaStream_t stream, const Source& source, const DiffSrc& target, void* workspace) {
     const Tensor& diff = target.diff;
     const int64_t channels = diff.shape[3], rows = diff.count() / channels;
+    RN50_REQUIRE(rows < int64_t{1} << 31, "a gradient of ", rows, " pixels");  // sources divide in 32 bits
     const Tiling tiling = tile(rows, channels, n);
     int norms = 0;
     Target<T> t{};
@@ -445,8 +447,8 @@ void leave_gradient(cudaStream_t stream, const PlainGradient& source, const Diff
 void leave_gradient(cudaStream_t stream, const MeanGradient& source, const DiffSrc& target, void* workspace) {
     with_packs(target.diff.dtype, target.diff.shape[3], [&](auto element, auto width) {
         using T = decltype(element);
-        const MeanSource<T> mean{static_cast<const T*>(source.g), source.pixels, target.diff.shape[3],
-                                 1.0f / static_cast<float>(source.pixels)};
+        const MeanSource<T> mean{static_cast<const T*>(source.g), static_cast<uint32_t>(source.pixels),
+                                 target.diff.shape[3], 1.0f / static_cast<float>(source.pixels)};
         leave<T, decltype(width)::value>(stream, mean, target, workspace);
     });
 }

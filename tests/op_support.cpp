@@ -3,11 +3,13 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <map>
 
 #include "base/random.h"
+#include "simt_backend.h"
 
 namespace rn50::test {
 
@@ -64,6 +66,7 @@ uint16_t to_f16(float v) {
     const float size = std::fabs(v);
     if (std::isnan(v)) return sign | 0x7E00;
     if (size >= 65520) return sign | 0x7C00;
+    if (size == 0) return sign;
     int exponent = 0;
     std::frexp(size, &exponent);
     exponent = std::max(exponent, -13);  // below 2^-14 the spacing stays 2^-24
@@ -75,6 +78,7 @@ uint16_t to_f16(float v) {
 std::vector<Precision> precisions_of(const Backend& backend) {
     const DeviceInfo info = backend.info();
     std::vector<Precision> all{Precision::fp32};
+    if (info.tf32) all.push_back(Precision::tf32);
     if (info.fp16) all.push_back(Precision::fp16);
     if (info.bf16) all.push_back(Precision::bf16);
     return all;
@@ -91,7 +95,7 @@ std::vector<Backend*> backends() {
             } catch (const Error& error) {
                 // The library may be built in where its device is not; the CPU has no such excuse.
                 REQUIRE_MESSAGE(kind != "cpu", error.what());
-                MESSAGE(kind << " is not tested: " << error.what());
+                MESSAGE(kind << " is not tested: " << std::string(error.what()));
                 made[kind] = nullptr;
             }
         }
@@ -101,10 +105,31 @@ std::vector<Backend*> backends() {
     return present;
 }
 
+Backend& emulated() {
+    static const std::unique_ptr<Backend> backend = make_emulated_backend();
+    return *backend;
+}
+
 void run_rig(Backend& backend, Precision precision, const std::function<void(Rig&)>& body) {
     Rig rig(backend, precision);
     INFO(rig.name);
     body(rig);
+}
+
+void run_emulated(Precision precision, EmulatorOrder order, const std::function<void(Rig&)>& body) {
+    Rig rig(emulated(), precision);
+    rig.name = cat("emulated ", rig.name, ", threads ", name_of(order));
+    INFO(rig.name);
+    set_emulator_order(order);
+    body(rig);
+}
+
+void run_emulated(Precision precision, const std::function<void(Rig&)>& body) {
+    // RN50_TEST_EMULATOR=0: where a GPU runs the same tests, and its tools slow everything down.
+    static const char* const wanted = std::getenv("RN50_TEST_EMULATOR");
+    if (wanted != nullptr && std::strcmp(wanted, "0") == 0) return;
+    for (const EmulatorOrder order : {EmulatorOrder::forward, EmulatorOrder::backward, EmulatorOrder::shuffled})
+        run_emulated(precision, order, body);
 }
 
 }  // namespace
@@ -117,6 +142,16 @@ Rig::Rig(Backend& on, Precision in)
       name(cat(on.info().kind, " ", name_of(in))),
       arena(on.memory(), rig_bytes),
       ctx{arena} {}
+
+std::unique_ptr<Conv> Rig::conv(ConvDesc desc) {
+    desc.tf32 = precision == Precision::tf32;
+    return backend.conv(desc);
+}
+
+std::unique_ptr<Linear> Rig::linear(LinearDesc desc) {
+    desc.tf32 = precision == Precision::tf32;
+    return backend.linear(desc);
+}
 
 Tensor Rig::put(const Array& values, DType dtype) {
     const Tensor tensor = arena.alloc(Use::input, dtype, values.shape);
@@ -212,11 +247,23 @@ void for_each_rig(const std::function<void(Rig&)>& body) {
     for (Backend* backend : backends())
         for (const Precision precision : precisions_of(*backend))
             run_rig(*backend, precision, body);
+    for (const Precision precision : precisions_of(emulated()))
+        run_emulated(precision, body);
+}
+
+void for_each_net_rig(const std::function<void(Rig&)>& body) {
+    for (Backend* backend : backends())
+        for (const Precision precision : precisions_of(*backend))
+            run_rig(*backend, precision, body);
+    if (std::getenv("RN50_EMULATE_NETS") == nullptr) return;
+    for (const Precision precision : precisions_of(emulated()))
+        run_emulated(precision, EmulatorOrder::shuffled, body);
 }
 
 void for_each_fp32_rig(const std::function<void(Rig&)>& body) {
     for (Backend* backend : backends())
         run_rig(*backend, Precision::fp32, body);
+    run_emulated(Precision::fp32, body);
 }
 
 Array rounded(Array values, DType dtype) {

@@ -1,5 +1,5 @@
-// What the op tests share: every backend present in every precision it has, uploads that round as the precision stores,
-// and the distance that tolerances are about.
+// What the op tests share: every backend present (the CUDA backend on the emulator always) in every precision it has,
+// uploads that round as the precision stores, and the distance that tolerances are about.
 #pragma once
 
 #include <functional>
@@ -20,11 +20,14 @@ struct Rig {
     Precision precision;
     DType act;
     double tolerance;  ///< one op against double: relative 2-norm
-    std::string name;  ///< "cpu fp32"
+    std::string name;  ///< "cpu fp32", "emulated cuda fp16, threads backward"
     Arena arena;
     Context ctx;
 
     Rig(Backend& on, Precision in);
+    /// Prepared in the rig's precision.
+    std::unique_ptr<Conv> conv(ConvDesc desc);
+    std::unique_ptr<Linear> linear(LinearDesc desc);
     /// Uploads; the values must already be what the dtype can hold (see rounded()).
     Tensor put(const Array& values, DType dtype);
     /// An absent array gives an absent tensor.
@@ -48,10 +51,15 @@ struct Rig {
     Norm rubbish_norm(int64_t channels);
 };
 
-/// Calls `body` with each backend of this build that works on this machine, in each precision with hardware behind it.
+/// Calls `body` with each backend of this build that works on this machine, in each precision with hardware behind it;
+/// with the emulated backend once for each order of a block's threads.
 void for_each_rig(const std::function<void(Rig&)>& body);
 /// The same with fp32 alone: for ops on f32 buffers, which are the same in every precision.
 void for_each_fp32_rig(const std::function<void(Rig&)>& body);
+
+/// For whole nets: as for_each_rig, but with the emulated backend only where RN50_EMULATE_NETS is set, in one order of
+/// threads; it takes minutes.
+void for_each_net_rig(const std::function<void(Rig&)>& body);
 
 /// The values as `dtype` stores them (round to nearest even).
 Array rounded(Array values, DType dtype);

@@ -145,22 +145,22 @@ void check_run(Rig& rig, const std::string& name) {
 }  // namespace
 
 TEST_CASE("18 layers: logits, loss, every gradient and the running statistics are PyTorch's") {
-    for_each_rig([](Rig& rig) { check_net(rig, "resnet18"); });
+    for_each_net_rig([](Rig& rig) { check_net(rig, "resnet18"); });
 }
 
 TEST_CASE("18 layers: 10 steps of AdamW and of SGD are PyTorch's") {
-    for_each_rig([](Rig& rig) {
+    for_each_net_rig([](Rig& rig) {
         check_run(rig, "adamw_18");
         check_run(rig, "sgd_18");
     });
 }
 
 TEST_CASE("50 layers: logits, loss, every gradient and the running statistics are PyTorch's" * doctest::skip(slow)) {
-    for_each_rig([](Rig& rig) { check_net(rig, "resnet50"); });
+    for_each_net_rig([](Rig& rig) { check_net(rig, "resnet50"); });
 }
 
 TEST_CASE("50 layers: 10 steps of AdamW and of SGD, and 5 of plain SGD, are PyTorch's" * doctest::skip(slow)) {
-    for_each_rig([](Rig& rig) {
+    for_each_net_rig([](Rig& rig) {
         check_run(rig, "adamw");
         check_run(rig, "sgd");
         check_run(rig, "sgd_plain_16");

@@ -179,7 +179,7 @@ TEST_CASE("the same calls give the same bits") {
 TEST_CASE("a broken contract of a convolution is an error at the door") {
     for_each_rig([](Rig& rig) {
         const ConvDesc desc = some_conv(rig.act);
-        const auto conv = rig.backend.conv(desc);
+        const auto conv = rig.conv(desc);
         const auto act = [&](const Shape& shape) { return rig.put_act(Array(shape)); };
         const auto f32 = [&](const Shape& shape) { return rig.put_f32(Array(shape)); };
         const Activation src{act(desc.src_shape()), {}, false};
@@ -210,7 +210,7 @@ TEST_CASE("a broken contract of a convolution is an error at the door") {
 
         ConvDesc inference = desc;
         inference.training = false;
-        const auto packed_conv = rig.backend.conv(inference);
+        const auto packed_conv = rig.conv(inference);
         CHECK_THROWS_AS(packed_conv->forward(rig.ctx, src, weights, dst, stats), Error);
         const Tensor packed = rig.rubbish(DType::u8, {packed_conv->packed_bytes()});
         packed_conv->pack(rig.ctx, weights, rig.put(some_norm(20, 1)), packed);

@@ -84,7 +84,7 @@ void check_statistics(const Array& stored, const Array& stats) {
 void check_forward(Rig& rig, const ConvDesc& desc, const naive::Pending& src) {
     INFO(desc.name);
     const Array weights = some_weights(desc, 5);
-    const auto conv = rig.backend.conv(desc);
+    const auto conv = rig.conv(desc);
     const Tensor dst = rig.rubbish(rig.act, desc.dst_shape());
     const Tensor stats = rig.rubbish(DType::f32, {2, desc.out_channels});
     const Activation pending = rig.put(src, desc.src_dtype);
@@ -127,7 +127,7 @@ TEST_CASE("zero padding comes after the shift and the ReLU") {
         naive::Pending src{Array(desc.src_shape()), some_norm(1, 1), true};
         src.norm.shift[0] = 1;
         const Tensor dst = rig.rubbish(rig.act, desc.dst_shape());
-        rig.backend.conv(desc)->forward(rig.ctx, rig.put(src), rig.put_f32(Array(desc.weights_shape(), 1)), dst, {});
+        rig.conv(desc)->forward(rig.ctx, rig.put(src), rig.put_f32(Array(desc.weights_shape(), 1)), dst, {});
         const std::vector<double> counts{4, 6, 4, 6, 9, 6, 4, 6, 4};
         CHECK(rig.get(dst).values == counts);
     });
@@ -143,7 +143,7 @@ TEST_CASE("statistics of flat pictures keep their small variance") {
             Array weights = uniform(desc.weights_shape(), 8, 0.2, 0.3);
             const Tensor dst = rig.rubbish(rig.act, desc.dst_shape());
             const Tensor stats = rig.rubbish(DType::f32, {2, desc.out_channels});
-            rig.backend.conv(desc)->forward(rig.ctx, rig.put(src), rig.put_f32(weights), dst, stats);
+            rig.conv(desc)->forward(rig.ctx, rig.put(src), rig.put_f32(weights), dst, stats);
             check_statistics(rig.get(dst), rig.get(stats));
         });
 }
@@ -153,7 +153,7 @@ TEST_CASE("statistics of a constant channel are its value and 0") {
         const ConvDesc desc = describe({2, 9, 9, 1, 9, 1, 1, 0}, rig.act, rig.act);
         const naive::Pending src{Array(desc.src_shape(), 64), {}, false};
         const Tensor stats = rig.rubbish(DType::f32, {2, 9});
-        rig.backend.conv(desc)->forward(rig.ctx, rig.put(src), rig.put_f32(Array(desc.weights_shape(), 3)),
+        rig.conv(desc)->forward(rig.ctx, rig.put(src), rig.put_f32(Array(desc.weights_shape(), 3)),
                                         rig.rubbish(rig.act, desc.dst_shape()), stats);
         const Array got = rig.get(stats);
         for (int64_t c = 0; c < 9; ++c) {
@@ -226,7 +226,7 @@ void check_backward(Rig& rig, const ConvDesc& desc, const naive::Pending& src, L
     const Array d_raw = naive::apply(gradient, dz, raw);
     const Array diff_before = uniform(desc.weights_shape(), 24);
 
-    const auto conv = rig.backend.conv(desc);
+    const auto conv = rig.conv(desc);
     const Left left = leave == Leave::nowhere ? Left{} : some_left(rig, desc.src_shape(), leave, src, 30);
     const Tensor diff_weights =
         write == Write::add ? rig.put_f32(diff_before) : rig.rubbish(DType::f32, desc.weights_shape());

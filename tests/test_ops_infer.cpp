@@ -37,7 +37,7 @@ void check_infer(Rig& rig, const ConvDesc& prepared, int64_t batch, const naive:
     const naive::Norm norm = some_norm(desc.out_channels, 3);
     const Array residual = with_residual ? uniform(desc.dst_shape(), desc.dtype, 4) : Array{};
 
-    const auto conv = rig.backend.conv(prepared);
+    const auto conv = rig.conv(prepared);
     const Tensor packed = rig.rubbish(DType::u8, {conv->packed_bytes()});
     conv->pack(rig.ctx, rig.put_f32(weights), rig.put(norm), packed);
     const Tensor dst = rig.rubbish(rig.act, desc.dst_shape());
@@ -107,7 +107,7 @@ TEST_CASE("linear forward and backward equal double precision") {
             for_each_rig([&](Rig& rig) {
                 INFO("batch ", size.batch, ", ", size.in, " -> ", size.out, ", ",
                      write == Write::add ? "added" : "overwritten");
-                const auto linear = rig.backend.linear({"fc", size.batch, size.in, size.out, rig.act});
+                const auto linear = rig.linear({"fc", size.batch, size.in, size.out, rig.act});
                 const Shape weights_shape{size.out, size.in};
                 const Array src = uniform({size.batch, size.in}, rig.act, 1), bias = uniform({size.out}, 3),
                             weights = uniform(weights_shape, 2), diff_dst = uniform({size.batch, size.out}, 4);
@@ -137,7 +137,7 @@ TEST_CASE("linear forward and backward equal double precision") {
 
 TEST_CASE("linear takes fewer rows than it was prepared for") {
     for_each_rig([](Rig& rig) {
-        const auto linear = rig.backend.linear({"fc", 9, 48, 7, rig.act});
+        const auto linear = rig.linear({"fc", 9, 48, 7, rig.act});
         const Array weights = uniform({7, 48}, 2), bias = uniform({7}, 3);
         for (const int64_t batch : {1, 4, 9}) {
             const Array src = uniform({batch, 48}, rig.act, 1), diff_dst = uniform({batch, 7}, 4);

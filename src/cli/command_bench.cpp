@@ -159,7 +159,7 @@ BenchResult bench_step(const Options& options) {
     const std::unique_ptr<Backend> backend = open_backend(options);
     TrainerOptions setup = trainer_options(options, backend->info(), classes_of_imagenet);
     const MemoryPlan plan =
-        plan_that_fits(*backend, setup, options.memory, ring_bytes_a_picture(options.image_size, 1));
+        plan_that_fits(*backend, setup, options.memory, ring_bytes_a_picture(backend->info(), options.image_size, 1));
     describe(setup, plan);
     const SyntheticBatch data(backend->host_memory(), setup.net.batch, setup.net.image_size, setup.net.classes);
     const MemoryMeter memory(*backend);

@@ -148,7 +148,7 @@ class Training {
 
         TrainerOptions setup = trainer_options(options_, backend_->info(), static_cast<int64_t>(data_.classes.size()));
         options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
-        const int64_t ring = ring_bytes_a_picture(options_.image_size, train_slots + val_slots);
+        const int64_t ring = ring_bytes_a_picture(backend_->info(), options_.image_size, train_slots + val_slots);
         plan_ = plan_that_fits(*backend_, setup, options_.memory, ring);
         // Only now is it known that the run can be: loaders, arena and net take their memory once.
         Loader train(*data_.train, training_loading(options_), backend_->host_memory());

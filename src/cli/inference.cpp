@@ -19,14 +19,15 @@ int64_t dry_run(Backend& backend, const NetDesc& desc) {
 }  // namespace
 
 int64_t Inference::plan(Backend& backend, const NetDesc& desc) {
-    const int64_t usable = usable_memory(backend.info());
+    const DeviceInfo device = backend.info();
+    const int64_t usable = usable_memory(device);
     const auto peak_of = [&](int64_t batch) {
         NetDesc tried = desc;
         tried.batch = tried.eval_batch = batch;
-        return dry_run(backend, tried) + ring_bytes_a_picture(desc.image_size, 4) * batch;
+        return dry_run(backend, tried) + ring_bytes_a_picture(device, desc.image_size, 4) * batch;
     };
     const auto peak = dry_run(backend, desc);
-    const int64_t all = peak + ring_bytes_a_picture(desc.image_size, 4) * desc.batch;
+    const int64_t all = peak + ring_bytes_a_picture(device, desc.image_size, 4) * desc.batch;
     if (usable == 0 || all <= usable) return peak;
     const int64_t largest = largest_that_fits(desc.batch, [&](int64_t batch) { return peak_of(batch) <= usable; });
     throw_too_large(desc, cat("needs ", show_bytes(all), ", and ", show_bytes(usable), " of memory are free"), largest);

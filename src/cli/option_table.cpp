@@ -73,6 +73,8 @@ std::vector<OptionRow> make_table() {
         {"warmup-epochs", &O::warmup_epochs, in_train, training, "X", 0, 1e6, "linear warm-up; then a cosine to 0"},
         {"dropout", &O::dropout, in_train, training, "X", 0, 0.99, "before the classifier"},
         {"label-smoothing", &O::label_smoothing, in_train, training, "X", 0, 0.99, "share spread over all classes"},
+        {"zero-init-residual", &O::zero_init_residual, in_train, training, "yes|no", choice, choice,
+         "blocks start as their shortcuts (gamma of the last norm at 0)"},
         {"clip-norm", &O::clip_norm, in_train, training, "X", 0, 1e30, "clip the gradients' global norm; 0: do not"},
         {"loss-scale", &O::loss_scale, in_train | in_bench, training, "X", 0, 16777216,
          "the loss times this, for fp16's small gradients; 0: found as the run goes in fp16, 1 elsewhere"},

@@ -56,7 +56,8 @@ struct Options {
     double warmup_epochs = 5;
     double dropout = 0.3;
     double label_smoothing = 0;
-    double clip_norm = 0;  ///< global L2 norm; 0: no clipping
+    std::string zero_init_residual = "yes";  ///< yes|no: whether blocks start as their shortcuts
+    double clip_norm = 0;                    ///< global L2 norm; 0: no clipping
     double loss_scale = 0;                   ///< 0: found as the run goes where fp16 needs one
     int64_t seed = 0;
 

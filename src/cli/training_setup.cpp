@@ -19,7 +19,10 @@ bool fits(const MemoryPlan& plan, int64_t ring, int64_t usable) {
 }  // namespace
 
 int64_t usable_memory(const DeviceInfo& device) {
-    return device.kind == "cpu" ? memory_of_process().usable() : device.free_memory;
+    if (device.kind == "cpu") return memory_of_process().usable();
+    // CUDA loads kernels, its own and the libraries', when they first run.
+    constexpr int64_t for_code = int64_t{256} << 20;
+    return std::max<int64_t>(device.free_memory - for_code, 1);
 }
 
 int64_t largest_that_fits(int64_t batch, const std::function<bool(int64_t)>& fits) {
@@ -90,6 +93,7 @@ TrainerOptions trainer_options(const Options& options, const DeviceInfo& device,
     trainer.net.batch = options.batch_size;
     trainer.net.precision = resolve_precision(options.precision, device);
     trainer.net.dropout = static_cast<float>(options.dropout);
+    trainer.net.zero_init_residual = options.zero_init_residual == "yes";
     trainer.net.lean = options.memory == "lean";
     trainer.optimizer.kind = options.optimizer == "sgd" ? OptimizerDesc::Kind::sgd : OptimizerDesc::Kind::adamw;
     trainer.optimizer.momentum = static_cast<float>(options.momentum);
@@ -101,7 +105,8 @@ TrainerOptions trainer_options(const Options& options, const DeviceInfo& device,
     return trainer;
 }
 
-int64_t ring_bytes_a_picture(int64_t image_size, int slots) {
+int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int slots) {
+    if (device.kind != "cpu") return 0;
     return slots * (image_size * image_size * 3 + int64_t{sizeof(int32_t)});
 }
 

@@ -21,8 +21,8 @@ Precision resolve_precision(const std::string& name, const DeviceInfo& device);
 
 TrainerOptions trainer_options(const Options& options, const DeviceInfo& device, int64_t classes);
 
-/// Host memory that loading takes for each picture of a batch, in a ring of `slots` batches.
-int64_t ring_bytes_a_picture(int64_t image_size, int slots);
+/// What loading takes of the device's memory for each picture of a batch, in a ring of `slots` batches: nothing on a GPU.
+int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int slots);
 
 /// The memory plan of `trainer`, of whose net `lean` is set by --memory (auto: only where the full plan does not fit,
 /// which is said). Throws Error(Exit::device) before anything is taken when the plan and the rings, of

@@ -150,8 +150,11 @@ class Fit {
             lost ? cat("the loss is ", std::isnan(found.loss) ? "not a number" : "infinite")
                  : cat("gradients were not finite for ", found.state.skipped_in_row, " steps in a row");
         const bool saved = !state().history.empty();
+        const std::string where = trainer_.first_non_finite();
         throw Error(
-            Exit::diverged, cat("diverged: ", what, " at step ", state().step, " (epoch ", epoch_now + 1, ")"),
+            Exit::diverged,
+            cat("diverged: ", what, " at step ", state().step, " (epoch ", epoch_now + 1, ")",
+                where.empty() ? "" : "; not finite first: " + where),
             cat("lower --lr, lengthen --warmup-epochs, or set --clip-norm 1",
                 saved ? cat("; ", run_.path(), " keeps the weights of epoch ", state().history.back().epoch) : ""));
     }

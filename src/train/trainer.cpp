@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 
@@ -76,6 +77,31 @@ StepResult Trainer::result() {
         result.loss += static_cast<double>(host_loss_[static_cast<size_t>(i)]);
     result.loss /= static_cast<double>(batch);
     return result;
+}
+
+namespace {
+
+bool all_finite(const float* values, int64_t count) {
+    return std::all_of(values, values + count, [](float v) { return std::isfinite(v); });
+}
+
+}  // namespace
+
+std::string Trainer::first_non_finite() {
+    const NetState& state = net_->state();
+    std::vector<float> values(static_cast<size_t>(state.observed.count()));
+    backend_.copy_out(context_, state.observed, values.data());
+    for (const RunningStatistics& norm : net_->table().running())
+        if (!all_finite(values.data() + norm.offset, 2 * norm.channels))
+            return cat("the activations before ", norm.name);
+    // The gradients are made from the last layer to the first, and what is broken breaks all that comes after it.
+    values.resize(static_cast<size_t>(state.gradients.count()));
+    backend_.copy_out(context_, state.gradients, values.data());
+    const std::vector<Parameter>& parameters = net_->table().parameters();
+    for (auto parameter = parameters.rbegin(); parameter != parameters.rend(); ++parameter)
+        if (!all_finite(values.data() + parameter->offset, parameter->count()))
+            return cat("the gradient of ", parameter->name);
+    return "";
 }
 
 void Trainer::infer(const void* pictures, const void* labels, int64_t count, const Tensor& logits) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "backend/backend.h"
 #include "model/net.h"
@@ -44,6 +45,10 @@ class Trainer {
     void step(const void* pictures, const void* labels, int64_t step, double lr);
     /// Waits for the step.
     StepResult result();
+
+    /// Where inf or NaN appeared first in the last step, in words: "the activations before layer1.0.bn2", or "the
+    /// gradient of layer4.2.conv3.weight"; "" when all is finite.
+    std::string first_non_finite();
 
     /// Everything in `loader` through the net as it infers; `each` is called with the number of pictures so far, and
     /// false from it ends the evaluation early.

@@ -1,0 +1,260 @@
+// CUDA's programming model on the CPU, so that the kernels of cuda/ run in tests without a GPU. The same source files
+// are compiled by the host's compiler with RN50_SIMT defined. A launch runs its blocks one after another; the threads
+// of a block are fibers, which take turns at barriers and warp collectives. To bring missing barriers to light
+//   - fibers run forward, backward or in a shuffled order (set_order), and blocks too,
+//   - shared memory is a heap block of its own for each array, full of rubbish at the start of each block,
+// and a barrier that not all threads reach, or a warp collective that a named lane misses, ends the test with a
+// message.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <set>
+#include <string>
+#include <utility>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+
+struct dim3 {
+    unsigned x, y, z;
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+namespace rn50::simt {
+
+enum class Order { forward, backward, shuffled };
+/// Of the launches from now on. `seed` matters to the shuffled order alone; each launch shuffles anew.
+void set_order(Order order, uint64_t seed = 0);
+
+/// The names of all kernels that have run in this process: "join_kernel".
+const std::set<std::string>& kernels_run();
+
+/// Indices of the fiber that is running.
+struct Place {
+    dim3 thread, block, block_size, grid_size;
+};
+extern Place place;
+
+/// Runs body once for every thread of every block. `description` holds the kernel's name (see launch).
+void run(const char* description, dim3 grid, dim3 block, const std::function<void()>& body);
+
+/// The block's array of `bytes` in shared memory that is declared at `site`.
+void* shared(const char* site, int64_t bytes);
+void barrier();
+
+/// Hands `value` to all lanes of `mask`, which must all call; returns the 32 values of the warp.
+const uint64_t* exchange(uint32_t mask, uint64_t value);
+int lane();
+[[noreturn]] void fail(const std::string& what);
+
+}  // namespace rn50::simt
+
+#define threadIdx (::rn50::simt::place.thread)
+#define blockIdx (::rn50::simt::place.block)
+#define blockDim (::rn50::simt::place.block_size)
+#define gridDim (::rn50::simt::place.grid_size)
+
+#define RN50_SIMT_TEXT_(x) #x
+#define RN50_SIMT_TEXT(x) RN50_SIMT_TEXT_(x)
+#define RN50_SHARED(type, name, count)     \
+    type* const name = static_cast<type*>( \
+        ::rn50::simt::shared(__FILE__ ":" RN50_SIMT_TEXT(__LINE__), int64_t{sizeof(type)} * (count)))
+
+inline void __syncthreads() {
+    rn50::simt::barrier();
+}
+inline void __syncwarp(uint32_t mask = 0xFFFFFFFFu) {
+    rn50::simt::exchange(mask, 0);
+}
+
+namespace rn50::simt {
+
+template <class T>
+T exchanged(uint32_t mask, T value, int from) {
+    static_assert(sizeof(T) <= 8);
+    uint64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof value);
+    const uint64_t* const all = exchange(mask, bits);
+    std::memcpy(&value, &all[from], sizeof value);
+    return value;
+}
+
+}  // namespace rn50::simt
+
+template <class T>
+T __shfl_sync(uint32_t mask, T value, int from) {
+    return rn50::simt::exchanged(mask, value, from & 31);
+}
+template <class T>
+T __shfl_xor_sync(uint32_t mask, T value, int with) {
+    return rn50::simt::exchanged(mask, value, rn50::simt::lane() ^ with);
+}
+template <class T>
+T __shfl_down_sync(uint32_t mask, T value, unsigned by) {
+    const int from = rn50::simt::lane() + static_cast<int>(by);
+    return rn50::simt::exchanged(mask, value, from < 32 ? from : rn50::simt::lane());
+}
+inline unsigned __ballot_sync(uint32_t mask, bool predicate) {
+    const uint64_t* const all = rn50::simt::exchange(mask, predicate);
+    unsigned votes = 0;
+    for (unsigned i = 0; i < 32; ++i)
+        if (mask >> i & 1 && all[i]) votes |= 1u << i;
+    return votes;
+}
+inline bool __any_sync(uint32_t mask, bool predicate) {
+    return __ballot_sync(mask, predicate) != 0;
+}
+inline bool __all_sync(uint32_t mask, bool predicate) {
+    return __ballot_sync(mask, predicate) == mask;
+}
+
+/// Fibers never run at once, so an atomic operation is a plain one.
+inline int atomicAdd(int* at, int value) {
+    const int before = *at;
+    *at += value;
+    return before;
+}
+inline void __threadfence() {}
+
+// --- numbers
+// -----------------------------------------------------------------------------------------------------------
+
+inline float __fmul_rn(float a, float b) {
+    return a * b;  // nothing is contracted: -ffp-contract=off
+}
+inline float __fadd_rn(float a, float b) {
+    return a + b;
+}
+
+struct __half {
+    uint16_t bits;
+};
+struct __nv_bfloat16 {
+    uint16_t bits;
+};
+
+inline float __bfloat162float(__nv_bfloat16 v) {
+    const uint32_t bits = uint32_t{v.bits} << 16;
+    float f;
+    std::memcpy(&f, &bits, sizeof f);
+    return f;
+}
+inline __nv_bfloat16 __float2bfloat16_rn(float f) {
+    uint32_t bits;
+    std::memcpy(&bits, &f, sizeof f);
+    if (f != f) return {0x7FFF};
+    return {static_cast<uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)};
+}
+inline float __half2float(__half v) {
+    const uint32_t sign = (v.bits & 0x8000u) << 16, size = v.bits & 0x7FFFu;
+    float f;
+    if (size >= 0x7C00u) {  // infinity and NaN keep their fraction
+        const uint32_t bits = sign | 0x7F800000u | (size & 0x3FFu) << 13;
+        std::memcpy(&f, &bits, sizeof f);
+        return f;
+    }
+    // As f32 the bits mean a number 2^112 times too small, subnormal ones included.
+    const uint32_t bits = size << 13;
+    std::memcpy(&f, &bits, sizeof f);
+    f *= 0x1p112f;
+    return sign ? -f : f;
+}
+inline __half __float2half_rn(float f) {
+    uint32_t bits;
+    std::memcpy(&bits, &f, sizeof f);
+    const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
+    if (f != f) return {0x7FFF};
+    const float size = std::fabs(f);
+    if (size >= 65520.0f) return {static_cast<uint16_t>(sign | 0x7C00u)};
+    if (size < 0x1p-14f) {  // subnormal: a multiple of 2^-24, and the sum rounds to it
+        const float shifted = size + 0.5f;
+        std::memcpy(&bits, &shifted, sizeof bits);
+        return {static_cast<uint16_t>(sign | (bits - 0x3F000000u))};
+    }
+    std::memcpy(&bits, &size, sizeof bits);
+    bits += 0xFFFu + (bits >> 13 & 1);
+    return {static_cast<uint16_t>(sign | ((bits >> 13) - (112u << 10)))};
+}
+
+// --- the part of the runtime that the backend uses
+// -----------------------------------------------------------------------
+
+enum cudaError_t { cudaSuccess };
+typedef struct SimtStream* cudaStream_t;
+struct cudaDeviceProp {
+    char name[256] = "emulated device";
+    int major = 9, minor = 0, multiProcessorCount = 2;
+};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+constexpr unsigned cudaStreamNonBlocking = 1;
+
+inline cudaError_t cudaSetDevice(int) {
+    return cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
+    *properties = {};
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+    *free = *total = size_t{8} << 30;
+    return cudaSuccess;
+}
+template <class T>
+cudaError_t cudaMalloc(T** data, size_t bytes) {
+    *data = static_cast<T*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
+    return cudaSuccess;
+}
+template <class T>
+cudaError_t cudaMallocHost(T** data, size_t bytes) {
+    return cudaMalloc(data, bytes);
+}
+inline cudaError_t cudaFree(void* data) {
+    std::free(data);
+    return cudaSuccess;
+}
+inline cudaError_t cudaFreeHost(void* data) {
+    return cudaFree(data);
+}
+inline cudaError_t cudaMemset(void* data, int value, size_t bytes) {
+    std::memset(data, value, bytes);
+    return cudaSuccess;
+}
+inline cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t) {
+    return cudaMemset(data, value, bytes);
+}
+inline cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+    std::memmove(dst, src, bytes);
+    return cudaSuccess;
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+    *stream = nullptr;
+    return cudaSuccess;
+}
+inline cudaError_t cudaDeviceSynchronize() {
+    return cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) {
+    return cudaSuccess;
+}
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+    return cudaSuccess;
+}
+
+namespace rn50::cuda {
+
+inline void check(cudaError_t, const std::string&) {}
+
+/// The emulator's twin of portable.h's launch. The compiler spells the kernel's name into __PRETTY_FUNCTION__.
+template <auto kernel, class... Args>
+void launch(dim3 grid, dim3 block, cudaStream_t, Args... args) {
+    simt::run(__PRETTY_FUNCTION__, grid, block, [&] { kernel(args...); });
+}
+
+}  // namespace rn50::cuda

@@ -1,0 +1,22 @@
+// The CUDA backend on the emulator: its own kernels from cuda/, and naive products where a GPU has cuDNN and cuBLASLt.
+#pragma once
+
+#include <memory>
+#include <set>
+#include <string>
+
+#include "backend/backend.h"
+
+namespace rn50::test {
+
+std::unique_ptr<Backend> make_emulated_backend();
+
+/// How the emulator takes the threads of a block from now on. Each call shuffles differently.
+enum class EmulatorOrder { forward, backward, shuffled };
+const char* name_of(EmulatorOrder order);
+void set_emulator_order(EmulatorOrder order);
+
+/// The kernels that have run on it: "join_kernel".
+const std::set<std::string>& emulated_kernels();
+
+}  // namespace rn50::test

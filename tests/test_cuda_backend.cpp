@@ -1,0 +1,94 @@
+// What the CUDA backend promises beyond its ops: the loss scale's path, memory at full size, runs on the emulator.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "op_support.h"
+#include "simt_backend.h"
+#include "train/trainer.h"
+
+using namespace rn50;
+using namespace rn50::test;
+
+TEST_CASE("the loss scale follows torch.amp.GradScaler through a recorded sequence of overflows") {
+    // Recorded from torch.amp.GradScaler("cpu", init_scale=65536, growth_interval=5), PyTorch 2.15: 1 is a step whose
+    // gradients were infinite; log2 of the scale and the growth tracker after each.
+    const std::string overflows = "0101001010110010000011111100000001100000000000000001001010000000";
+    const int log2_scale[] = {16, 15, 15, 14, 14, 14, 13, 13, 12, 12, 11, 10, 10, 10, 9, 9, 9, 9, 9, 10, 9, 8,
+                              7,  6,  5,  4,  4,  4,  4,  4,  5,  5,  5,  4,  3,  3,  3, 3, 3, 4, 4, 4,  4, 4,
+                              5,  5,  5,  5,  5,  6,  6,  5,  5,  5,  4,  4,  3,  3,  3, 3, 3, 4, 4, 4};
+    const int tracker[] = {1, 0, 1, 0, 1, 2, 0, 1, 0, 1, 0, 0, 1, 2, 0, 1, 2, 3, 4, 0, 0, 0,
+                           0, 0, 0, 0, 1, 2, 3, 4, 0, 1, 2, 0, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4,
+                           0, 1, 2, 3, 4, 0, 1, 0, 1, 2, 0, 1, 0, 1, 2, 3, 4, 0, 1, 2};
+    for_each_fp32_rig([&](Rig& rig) {
+        ScalePolicy policy;
+        policy.dynamic = true;
+        policy.interval = 5;
+        StepState start;
+        start.loss_scale = 65536;
+        const Tensor state = rig.put(start), good = rig.put_f32(uniform({37}, 1));
+        Array broken = uniform({37}, 1);
+        broken[36] = std::numeric_limits<double>::infinity();
+        const Tensor bad = rig.put_f32(broken);
+        int64_t steps = 0;
+        for (size_t i = 0; i < overflows.size(); ++i) {
+            const bool overflow = overflows[i] == '1';
+            steps += !overflow;
+            rig.backend.check_gradients(rig.ctx, overflow ? bad : good, 0, policy, state);
+            const StepState now = rig.get_state(state);
+            CHECK(now.loss_scale == std::ldexp(1.0f, log2_scale[i]));
+            CHECK(now.good_steps == tracker[i]);
+            CHECK((now.skip != 0) == overflow);
+            CHECK(now.t == steps);
+        }
+    });
+}
+
+TEST_CASE("the loss scale never grows to infinity") {
+    for_each_fp32_rig([](Rig& rig) {
+        ScalePolicy policy;
+        policy.dynamic = true;
+        policy.interval = 1;
+        StepState start;
+        start.loss_scale = std::ldexp(1.0f, 127);
+        const Tensor state = rig.put(start);
+        for (int i = 0; i < 3; ++i) {
+            rig.backend.check_gradients(rig.ctx, rig.put_f32(Array({5})), 0, policy, state);
+            CHECK(rig.get_state(state).loss_scale == std::ldexp(1.0f, 127));  // as GradScaler's
+        }
+    });
+}
+
+namespace {
+
+TrainerOptions at_full_size(int64_t image_size, int64_t batch, bool lean) {
+    TrainerOptions options;
+    options.net.classes = 200;
+    options.net.image_size = image_size;
+    options.net.batch = batch;
+    options.net.precision = Precision::fp16;
+    options.net.lean = lean;
+    return options;
+}
+
+int64_t activations(const MemoryPlan& plan) {
+    return plan.by_use[static_cast<size_t>(Use::activations)];
+}
+
+constexpr double gib = double{1 << 30};
+
+}  // namespace
+
+TEST_CASE("at 224 px and batch 256 in fp16 the stored activations take 8.5 GiB at most, lean 7.2") {
+    const std::unique_ptr<Backend> backend = make_emulated_backend();
+    CHECK(static_cast<double>(activations(plan_memory(*backend, at_full_size(224, 256, false)))) <= 8.5 * gib);
+    CHECK(static_cast<double>(activations(plan_memory(*backend, at_full_size(224, 256, true)))) <= 7.2 * gib);
+}
+
+TEST_CASE("1024 px trains in fp16 at batch 24 within 24 GB, with 1 GiB left to the libraries") {
+    const std::unique_ptr<Backend> backend = make_emulated_backend();
+    const MemoryPlan plan = plan_memory(*backend, at_full_size(1024, 24, false));
+    INFO(plan.table());
+    CHECK(static_cast<double>(plan.peak) + gib <= 24e9);
+}
