@@ -20,6 +20,10 @@ below='src/base/*.cpp src/tensor/*.cpp'
 mkdir -p "$folder/objects"
 failed=0 proven=() unproven=()
 
+# What a stretch of attempts proves, unless one of them failed.
+begin() { before=$failed; }
+proves() { if [ "$failed" = "$before" ]; then proven+=("$1"); else unproven+=("$1: see FAILED above"); fi; }
+
 attempt() { # WHAT COMMAND...: one line, and what was said when it fails
     local what=$1 said
     shift
@@ -96,6 +100,7 @@ headers() { # NAME INCLUDES: everything that a host compiler can read
     for file in cuda/*.cu; do
         # shellcheck disable=SC2086
         attempt "$name, $(basename "$cxx"), host part: $file" $cxx $flags $includes -Wno-attributes -Wno-unused \
+            -Wno-unknown-pragmas \
             -include "$folder/device_names.h" -x c++ -fsyntax-only "$file"
     done
 }
@@ -110,6 +115,7 @@ library_tests() { # NAME INCLUDES: the tests on make-believe libraries, compiled
 }
 
 echo "oldest: CUDA 12.2, cuDNN 8.9, NCCL 2.16"
+begin
 device_names >"$folder/device_names.h"
 if fetch; then
     old=$folder/oldest/nvidia
@@ -121,7 +127,7 @@ if fetch; then
     attempt "oldest: every function that is called is in libcudnn.so.8, libcublasLt.so.12 and libcudart.so.12" \
         $cxx $flags $old_includes -fPIC -shared -Wl,--no-undefined $libraries $below "$old/cudnn/lib/libcudnn.so.8" \
         "$old/cublas/lib/libcublasLt.so.12" "$old/cuda_runtime/lib/libcudart.so.12" -lpthread -ldl -o "$folder/libraries.so"
-    proven+=("the host code of cuda/ compiles against CUDA 12.2 and cuDNN 8.9 with $(basename "$cxx"), and links to them")
+    proves "the host code of cuda/ compiles against CUDA 12.2 and cuDNN 8.9 with $(basename "$cxx"), and its libraries' layer links to them"
 else
     echo "  the wheels could not be fetched: nothing is proven about the oldest versions"
     unproven+=("everything about the oldest versions: PyPI could not be reached")
@@ -133,13 +139,14 @@ if [ -x "$nvcc" ]; then
     new_includes="-isystem $toolkit/include"
     headers newest "$new_includes"
     library_tests newest "$new_includes"
+    begin
     architectures=(-gencode arch=compute_75,code=sm_75 -gencode arch=compute_90,code=sm_90)
     [ "${1:-}" = --all-architectures ] && architectures=(-arch=all)
     for file in cuda/*.cu; do
-        attempt "newest, nvcc: $file" "$nvcc" -std=c++17 "${architectures[@]}" -Isrc -Icuda -Xcompiler -Wall,-Wextra \
+        attempt "newest, nvcc: $file" "$nvcc" -std=c++17 --expt-relaxed-constexpr "${architectures[@]}" -Isrc -Icuda -Xcompiler -Wall,-Wextra \
             -c "$file" -o "$folder/objects/$(basename "$file").o"
     done
-    proven+=("all of cuda/ compiles with $("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/nvcc \1/p') (${architectures[*]##*code=})")
+    proves "all of cuda/ compiles with $("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/nvcc \1/p') (${architectures[*]##*code=})"
     wrapped=$(printf -- '-Wl,--wrap=%s ' cudnn{BackendCreateDescriptor,BackendSetAttribute,BackendFinalize,Create,Destroy,SetStream} \
         cuda{GetDevice,GetDeviceProperties,DeviceGetAttribute,DriverGetVersion})
     # shellcheck disable=SC2086
@@ -149,7 +156,7 @@ if [ -x "$nvcc" ]; then
             -lcudnn -lcublasLt -lcudart -lpthread -ldl $wrapped -o "$folder/plans_without_gpu"; then
         "$folder/plans_without_gpu" | sed 's/^/    /'
         case ${PIPESTATUS[0]} in
-            0) proven+=("the installed cuDNN has a deterministic plan for every convolution of ResNet-50, from sm_75 to sm_120") ;;
+            0) proven+=("the installed cuDNN has a deterministic plan for every convolution of ResNet-50, from sm_75 (bf16: sm_80) to sm_120") ;;
             2) unproven+=("which plans cuDNN offers: it does not take the description of a GPU") ;;
             *) failed=$((failed + 1)) ;;
         esac
