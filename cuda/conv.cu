@@ -21,6 +21,7 @@ ConvShape product_shape(const ConvDesc& desc, int64_t in, int64_t out) {
     shape.dtype = desc.dtype;
     shape.tf32 = desc.tf32;
     shape.training = desc.training;
+    shape.backward_data = desc.src_dtype != DType::u8;  // nobody asks for the gradient of a picture
     return shape;
 }
 
