@@ -169,11 +169,14 @@ NVCC_FLAGS = -std=c++17 -O3 --expt-relaxed-constexpr -Wno-deprecated-gpu-targets
              $(addprefix -Xcompiler=,-fPIC -march=x86-64-v2 -ffp-contract=off -fopenmp -Wall -Wextra -Wshadow \
                                      $(if $(filter 1,$(WERROR)),-Werror))
 
-.PHONY: build-program build-tests build-make-defects FORCE
+.PHONY: build-program build-tests build-make-defects without-module FORCE
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
-build-program: $(PROGRAM) $(MODULE)
+# A module of an earlier build, left beside a program of this one, would be loaded by it.
+build-program: $(PROGRAM) $(if $(MODULE)$(SANITIZE),$(MODULE),without-module)
+without-module:
+	@if [ -e $(BUILD)/cuda/flags ]; then rm -f rn50_cuda.so $(BUILD)/cuda/flags; echo 'removed  ./rn50_cuda.so of an earlier build'; fi
 build-tests: $(BUILD)/rn50_tests $(if $(LIBRARY_TESTS),$(BUILD)/cuda_library_tests)
 build-make-defects: $(BUILD)/make_defects
 

@@ -137,7 +137,7 @@ ModuleFailure gpus_out_of_reach() {
         return {};
     }
     const int devices = nvidia_devices();
-    if (devices == 0) return {"this machine has no NVIDIA GPU", "use --device cpu"};
+    if (devices == 0) return {"this machine has no NVIDIA GPU", "use --device cpu, or a machine that has one"};
     return {cat(devices, devices > 1 ? " NVIDIA GPUs" : " NVIDIA GPU", " without a driver (no libcuda.so.1)"),
             install_command("nvidia-driver firmware-misc-nonfree", "kmod-nvidia-latest-dkms nvidia-x11-drv") +
                 " (Red Hat: from ELRepo), then reboot; in a container: docker run --gpus all"};
