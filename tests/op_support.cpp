@@ -84,11 +84,17 @@ std::vector<Precision> precisions_of(const Backend& backend) {
     return all;
 }
 
+/// RN50_TEST_ON=cuda: that backend alone, without the emulator; null: all.
+const char* only_kind() {
+    return std::getenv("RN50_TEST_ON");
+}
+
 /// Backends are made once: finding a device takes time.
 std::vector<Backend*> backends() {
     static std::map<std::string, std::unique_ptr<Backend>> made;
     std::vector<Backend*> present;
     for (const std::string& kind : backends_built_in()) {
+        if (only_kind() != nullptr && kind != only_kind()) continue;
         if (!made.count(kind)) {
             try {
                 made[kind] = make_backend(kind);
@@ -125,9 +131,7 @@ void run_emulated(Precision precision, EmulatorOrder order, const std::function<
 }
 
 void run_emulated(Precision precision, const std::function<void(Rig&)>& body) {
-    // RN50_TEST_EMULATOR=0: where a GPU runs the same tests, and its tools slow everything down.
-    static const char* const wanted = std::getenv("RN50_TEST_EMULATOR");
-    if (wanted != nullptr && std::strcmp(wanted, "0") == 0) return;
+    if (only_kind() != nullptr) return;
     for (const EmulatorOrder order : {EmulatorOrder::forward, EmulatorOrder::backward, EmulatorOrder::shuffled})
         run_emulated(precision, order, body);
 }
