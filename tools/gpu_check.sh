@@ -8,7 +8,8 @@
 # Settings, from the environment:
 #   STAGES="doctor tests train steps losses kernels shares sanitizer"   which, in this order
 #   TOTAL=540           seconds for all of them together; what does not fit is skipped, and said
-#   OUT=build/gpu_check where everything is written: STAGE.log, STAGE.json, summary.json, table.txt
+#   OUT=build/gpu_check where the results are written: summary.json, table.txt, logs.txt
+#   WORK=build/gpu_check  everything else: STAGE.log, STAGE.json, pictures, runs; what stages found in earlier calls stays
 #   BUNDLE=build/gpu    what tools/gpu_bundle.sh gathered; without it, the programs of this tree
 #   PYTHON=python3      one that has torch, for the comparisons
 #   DATA=               a demo set that is there already (make data); otherwise one is drawn
@@ -17,9 +18,17 @@ set -uo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 self=$root/tools/$(basename "$0")
-export STAGES=${STAGES:-doctor tests train steps losses kernels shares sanitizer}
+all_stages="doctor tests train steps losses kernels shares sanitizer"
+export STAGES=${STAGES:-$all_stages}
 export TOTAL=${TOTAL:-540} DEVICE=${DEVICE:-cuda} SMOKE=${SMOKE:-0} PYTHON=${PYTHON:-python3} DATA=${DATA:-}
-export OUT=${OUT:-$root/build/gpu_check} BUNDLE=${BUNDLE:-$root/build/gpu}
+absolute() {
+    case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac
+}
+[ "$SMOKE" = 1 ] && smoke=_smoke || smoke=
+WORK=$(absolute "${WORK:-$root/build/gpu_check$smoke}")
+OUT=$(absolute "${OUT:-$WORK}")
+BUNDLE=$(absolute "${BUNDLE:-$root/build/gpu}")
+export WORK OUT BUNDLE
 
 if [ -x "$BUNDLE/rn50" ]; then
     rn50=$BUNDLE/rn50 tests=$BUNDLE/rn50_tests make_defects=$BUNDLE/make_defects
@@ -46,21 +55,22 @@ quoted() { # TEXT: as a JSON string
 
 # note KEY JSON: a fact of this stage, on disk at once.
 note() {
-    printf '%s: %s\n' "$(quoted "$1")" "$2" >>"$OUT/$stage.facts"
+    printf '%s: %s\n' "$(quoted "$1")" "$2" >>"$WORK/$stage.facts"
     write_json running 0
 }
 
 # say TEXT...: a line below the stage in the last table.
 say() {
-    printf '%s\n' "$*" | tee -a "$OUT/$stage.lines"
+    printf '%s\n' "$*" | tee -a "$WORK/$stage.lines"
 }
 
 write_json() { # STATUS SECONDS
     local facts=""
-    [ ! -s "$OUT/$stage.facts" ] || facts=$(sed '$!s/$/,/' "$OUT/$stage.facts")
-    printf '{"stage": %s, "status": %s, "seconds": %s, "facts": {%s}}\n' "$(quoted "$stage")" "$(quoted "$1")" "$2" "$facts" |
-        tr '\n' ' ' >"$OUT/$stage.json.tmp"
-    mv "$OUT/$stage.json.tmp" "$OUT/$stage.json"
+    [ ! -s "$WORK/$stage.facts" ] || facts=$(sed '$!s/$/,/' "$WORK/$stage.facts")
+    printf '{"stage": %s, "status": %s, "when": "%s", "device": "%s", "smoke": %s, "seconds": %s, "facts": {%s}}\n' \
+        "$(quoted "$stage")" "$(quoted "$1")" "$(date -u +%Y-%m-%dT%H:%MZ)" "$DEVICE" "$SMOKE" "$2" "$facts" |
+        tr '\n' ' ' >"$WORK/$stage.json.tmp"
+    mv "$WORK/$stage.json.tmp" "$WORK/$stage.json"
 }
 
 # number KEY FILE: the first value of a key in JSON.
@@ -92,12 +102,12 @@ for p in sys.path:
 # What the machine lacks is taken from the bundle, and nothing else of it.
 lend_libraries() {
     local program name
-    mkdir -p "$OUT/lib"
+    mkdir -p "$WORK/lib"
     for _ in 1 2 3; do # a library that was lent may lack one itself
-        for program in "$rn50" "$tests" "$make_defects" "$OUT"/lib/*; do
+        for program in "$rn50" "$tests" "$make_defects" "$WORK"/lib/*; do
             [ -e "$program" ] || continue
-            LD_LIBRARY_PATH=$OUT/lib ldd "$program" 2>/dev/null | awk '/not found/ { print $1 }' | while read -r name; do
-                [ ! -e "$BUNDLE/lib/$name" ] || ln -sf "$BUNDLE/lib/$name" "$OUT/lib/$name"
+            LD_LIBRARY_PATH=$WORK/lib ldd "$program" 2>/dev/null | awk '/not found/ { print $1 }' | while read -r name; do
+                [ ! -e "$BUNDLE/lib/$name" ] || ln -sf "$BUNDLE/lib/$name" "$WORK/lib/$name"
             done
         done
     done
@@ -123,26 +133,26 @@ has_torch() {
 
 draw_data() {
     [ -z "$DATA" ] || { echo "$DATA" && return; }
-    [ -d "$OUT/data/train" ] || ours "$make_defects" --out "$OUT/data" --count "$train_count" >&2 || return
-    echo "$OUT/data"
+    [ -d "$WORK/data/train" ] || ours "$make_defects" --out "$WORK/data" --count "$train_count" >&2 || return
+    echo "$WORK/data"
 }
 
 # --- stages: each runs in a shell of its own -----------------------------------------------------------------------------
 
 stage_doctor() {
     local status=0
-    ours "$rn50" doctor --json >"$OUT/doctor.found" || status=$?
-    note doctor "$(cat "$OUT/doctor.found")"
+    ours "$rn50" doctor --json >"$WORK/doctor.found" || status=$?
+    note doctor "$(cat "$WORK/doctor.found")"
     note doctor_status $status
     ours "$rn50" doctor
     [ "$DEVICE" = cpu ] || nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,memory.used --format=csv,noheader
     need_gpu
     status=0
-    ours "$rn50" doctor --self-test --device "$DEVICE" --json >"$OUT/doctor.self_test" || status=$?
-    cat "$OUT/doctor.self_test"
-    note self_test "$(cat "$OUT/doctor.self_test")"
-    say "self-test: $(grep -o '"fault":""' "$OUT/doctor.self_test" | wc -l) of" \
-        "$(grep -o '"fault":' "$OUT/doctor.self_test" | wc -l) ops agree with the reference"
+    ours "$rn50" doctor --self-test --device "$DEVICE" --json >"$WORK/doctor.self_test" || status=$?
+    cat "$WORK/doctor.self_test"
+    note self_test "$(cat "$WORK/doctor.self_test")"
+    say "self-test: $(grep -o '"fault":""' "$WORK/doctor.self_test" | wc -l) of" \
+        "$(grep -o '"fault":' "$WORK/doctor.self_test" | wc -l) ops agree with the reference"
     return $status
 }
 
@@ -161,14 +171,14 @@ run_tests() { # FILES [LAUNCHER...]: on this device alone; the CPU and the emula
 stage_tests() {
     local status=0
     need_gpu
-    run_tests "$device_tests" | tee "$OUT/tests.said" || status=$?
-    awk '/^\[doctest\] test cases:/ { print $6, $9 }' "$OUT/tests.said" >"$OUT/tests.counted"
-    read -r passed failed <"$OUT/tests.counted" || return 1
+    run_tests "$device_tests" | tee "$WORK/tests.said" || status=$?
+    awk '/^\[doctest\] test cases:/ { print $6, $9 }' "$WORK/tests.said" >"$WORK/tests.counted"
+    read -r passed failed <"$WORK/tests.counted" || return 1
     note passed "$passed"
     note failed "$failed"
     say "$passed test cases passed, $failed failed"
-    if [ "$DEVICE" = cuda ] && grep -q 'cuda is not tested' "$OUT/tests.said"; then
-        say "the GPU was not tested: $(grep -m1 'cuda is not tested' "$OUT/tests.said")"
+    if [ "$DEVICE" = cuda ] && grep -q 'cuda is not tested' "$WORK/tests.said"; then
+        say "the GPU was not tested: $(grep -m1 'cuda is not tested' "$WORK/tests.said")"
         return 1
     fi
     return $status
@@ -178,15 +188,15 @@ stage_train() {
     local data
     need_gpu
     data=$(draw_data) || return
-    rm -rf "$OUT/run"
-    ours "$rn50" train "$data" --device "$DEVICE" --precision "$main_precision" --out "$OUT/run" "${train_options[@]}" || return
-    grep '"end"' "$OUT/run/metrics.jsonl" >"$OUT/train.end" || return
-    note end "$(cat "$OUT/train.end")"
+    rm -rf "$WORK/run"
+    ours "$rn50" train "$data" --device "$DEVICE" --precision "$main_precision" --out "$WORK/run" "${train_options[@]}" || return
+    grep '"end"' "$WORK/run/metrics.jsonl" >"$WORK/train.end" || return
+    note end "$(cat "$WORK/train.end")"
     note precision "$(quoted "$main_precision")"
-    note images_per_s "$(grep '"eval"' "$OUT/run/metrics.jsonl" | tail -1 >"$OUT/train.last" && number images_per_s "$OUT/train.last")"
-    say "demo set, $main_precision: top-1 $(number top1 "$OUT/train.end")% (at least $accuracy is asked)," \
-        "$(number images_per_s "$OUT/train.last" | cut -d. -f1) images/s in the last epoch"
-    awk -v got="$(number top1 "$OUT/train.end")" -v asked="$accuracy" 'BEGIN { exit !(got >= asked) }'
+    note images_per_s "$(grep '"eval"' "$WORK/run/metrics.jsonl" | tail -1 >"$WORK/train.last" && number images_per_s "$WORK/train.last")"
+    say "demo set, $main_precision: top-1 $(number top1 "$WORK/train.end")% (at least $accuracy is asked)," \
+        "$(number images_per_s "$WORK/train.last" | cut -d. -f1) images/s in the last epoch"
+    awk -v got="$(number top1 "$WORK/train.end")" -v asked="$accuracy" 'BEGIN { exit !(got >= asked) }'
 }
 
 # our_step BATCH PRECISION MEMORY FILE: images/s and megabytes, as JSON.
@@ -234,7 +244,7 @@ line_of() { # FILE BATCH: PyTorch's line of one batch size, in a file of its own
 }
 
 stage_steps() {
-    local status=0 turn batch precision torch=1 t=$OUT/steps
+    local status=0 turn batch precision torch=1 t=$WORK/steps
     need_gpu
     has_torch || torch=0
     mkdir -p "$t"
@@ -271,25 +281,25 @@ stage_steps() {
 }
 
 percent() { # KEY: of the losses
-    awk -v x="$(number "$1" "$OUT/losses.found")" 'BEGIN { printf "%.3f%%", 100 * x }'
+    awk -v x="$(number "$1" "$WORK/losses.found")" 'BEGIN { printf "%.3f%%", 100 * x }'
 }
 
 stage_losses() {
-    local status=0 set=$OUT/loss_set scale=1024
+    local status=0 set=$WORK/loss_set scale=1024
     need_gpu
     has_torch || return
     # Pictures of the very size of the net's input: nothing is resampled, so both programs see the same numbers.
     [ -d "$set/train" ] || ours "$make_defects" --out "$set" --size $loss_side --count $loss_count || return
-    "$PYTHON" "$root/tools/torch_losses.py" init "$OUT/init.safetensors" --classes 8 || return
-    rm -rf "$OUT/loss_run"
-    ours "$rn50" train "$set" --device "$DEVICE" --precision "$main_precision" --init "$OUT/init.safetensors" \
-        --out "$OUT/loss_run" --augment none --dropout 0 --loss-scale $scale --image-size $loss_side \
+    "$PYTHON" "$root/tools/torch_losses.py" init "$WORK/init.safetensors" --classes 8 || return
+    rm -rf "$WORK/loss_run"
+    ours "$rn50" train "$set" --device "$DEVICE" --precision "$main_precision" --init "$WORK/init.safetensors" \
+        --out "$WORK/loss_run" --augment none --dropout 0 --loss-scale $scale --image-size $loss_side \
         --batch-size $loss_batch --lr 1e-4 --warmup-epochs 1 --max-steps $loss_steps || return
-    "$PYTHON" "$root/tools/torch_losses.py" compare "$OUT/loss_run" "$set" "$OUT/init.safetensors" --device "$DEVICE" \
-        >"$OUT/losses.found" || status=$?
-    cat "$OUT/losses.found"
-    [ -s "$OUT/losses.found" ] || return 1
-    note losses "$(cat "$OUT/losses.found")"
+    "$PYTHON" "$root/tools/torch_losses.py" compare "$WORK/loss_run" "$set" "$WORK/init.safetensors" --device "$DEVICE" \
+        >"$WORK/losses.found" || status=$?
+    cat "$WORK/losses.found"
+    [ -s "$WORK/losses.found" ] || return 1
+    note losses "$(cat "$WORK/losses.found")"
     say "$loss_steps steps, $main_precision, scale $scale: smoothed loss within" \
         "$(percent difference) of the first loss of PyTorch's (limit $(percent limit);" \
         "PyTorch itself, NCHW: $(percent torch_own_difference))"
@@ -302,10 +312,10 @@ stage_kernels() {
     for precision in $precisions; do
         [ "$precision" != tf32 ] || continue # fp32's passes
         ours "$rn50" bench kernels --device "$DEVICE" --precision "$precision" --batch-size $kernel_batch \
-            --image-size $kernel_side --json >"$OUT/kernels.$precision" || { status=1 && continue; }
-        note "$precision" "$(cat "$OUT/kernels.$precision")"
-        say "$precision, batch $kernel_batch: a copy moves $(printf '%.0f' "$(number copy_gb_s "$OUT/kernels.$precision")") GB/s; of that"
-        grep -o '{"group"[^}]*}' "$OUT/kernels.$precision" | sed 's/.*"group":"\([^"]*\)","name":"\([^"]*\)".*"us":\([^,]*\),"gb_s":\([^,]*\),"of_copy":\([^}]*\)}/\1|\2|\3|\4|\5/' |
+            --image-size $kernel_side --json >"$WORK/kernels.$precision" || { status=1 && continue; }
+        note "$precision" "$(cat "$WORK/kernels.$precision")"
+        say "$precision, batch $kernel_batch: a copy moves $(printf '%.0f' "$(number copy_gb_s "$WORK/kernels.$precision")") GB/s; of that"
+        grep -o '{"group"[^}]*}' "$WORK/kernels.$precision" | sed 's/.*"group":"\([^"]*\)","name":"\([^"]*\)".*"us":\([^,]*\),"gb_s":\([^,]*\),"of_copy":\([^}]*\)}/\1|\2|\3|\4|\5/' |
             while IFS='|' read -r group name us rate part; do
                 say "$(awk -v g="$group" -v n="$name" -v u="$us" -v r="$rate" -v p="$part" \
                     'BEGIN { printf "  %-34s %-26s %10.1f us %8.1f GB/s %5.0f%%", g, n, u, r, 100 * p }')"
@@ -319,23 +329,23 @@ stage_shares() {
     need_gpu
     say "a step at batch $batch by operation, each waited for (so their sum is more than a step):"
     ours "$rn50" bench step --device "$DEVICE" --precision "$main_precision" --batch-size "$batch" --image-size $side \
-        --max-steps 5 --verbose 2>"$OUT/shares.by_op" || { cat "$OUT/shares.by_op" && return 1; }
-    cat "$OUT/shares.by_op"
-    note by_op "$(quoted "$(cat "$OUT/shares.by_op")")"
+        --max-steps 5 --verbose 2>"$WORK/shares.by_op" || { cat "$WORK/shares.by_op" && return 1; }
+    cat "$WORK/shares.by_op"
+    note by_op "$(quoted "$(cat "$WORK/shares.by_op")")"
     # Convolutions by phase, the rest by op.
     while IFS= read -r line; do say "$line"; done < <(awk '$NF ~ /%$/ && $1 != "all" {
             name = $1; for (i = 2; i <= NF - 3; i++) name = name " " $i
             if (name ~ /^(conv1|layer)/) name = "convolutions " $(NF - 3)
             ms[name] += $(NF - 1); sum += $(NF - 1) }
-        END { for (n in ms) printf "%10.2f ms  %5.1f%%  %s\n", ms[n], 100 * ms[n] / sum, n }' "$OUT/shares.by_op" | sort -rn)
+        END { for (n in ms) printf "%10.2f ms  %5.1f%%  %s\n", ms[n], 100 * ms[n] / sum, n }' "$WORK/shares.by_op" | sort -rn)
     [ "$DEVICE" = cuda ] || return 0
     ncu=$(command -v ncu || compgen -G '/opt/nvidia/nsight-compute/*/ncu' | tail -1 || true)
     [ -n "$ncu" ] || { say "no ncu on this machine: no shares by kernel" && return 0; }
     # Smaller, for ncu runs each kernel alone, under its own clock; shares are what counts.
     ours "$ncu" --clock-control none --metrics gpu__time_duration.sum --csv "$rn50" bench step --device cuda \
-        --precision "$main_precision" --batch-size 64 --image-size $side --max-steps 1 >"$OUT/shares.ncu" 2>"$OUT/shares.ncu.err" ||
-        { say "ncu: $(tail -1 "$OUT/shares.ncu.err")" && return 1; }
-    "$PYTHON" - "$OUT/shares.ncu" >"$OUT/shares.by_kernel" <<'PY' || return
+        --precision "$main_precision" --batch-size 64 --image-size $side --max-steps 1 >"$WORK/shares.ncu" 2>"$WORK/shares.ncu.err" ||
+        { say "ncu: $(tail -1 "$WORK/shares.ncu.err")" && return 1; }
+    "$PYTHON" - "$WORK/shares.ncu" >"$WORK/shares.by_kernel" <<'PY' || return
 import collections, csv, re, sys
 rows = [line for line in open(sys.argv[1]) if line.startswith('"')]
 times, calls = collections.Counter(), collections.Counter()
@@ -343,7 +353,8 @@ for row in csv.DictReader(rows):
     if row.get("Metric Name") != "gpu__time_duration.sum":
         continue
     unit = {"ns": 1, "nsecond": 1, "us": 1e3, "usecond": 1e3, "ms": 1e6, "msecond": 1e6, "s": 1e9, "second": 1e9}
-    name = re.sub(r"[<(].*", "", row["Kernel Name"])[:60]
+    name = re.sub(r"\(anonymous namespace\)::|<unnamed>::|^void ", "", row["Kernel Name"])
+    name = re.sub(r"[<(].*", "", name)[:60]
     times[name] += float(row["Metric Value"].replace(",", "")) * unit[row["Metric Unit"]]
     calls[name] += 1
 total = sum(times.values())
@@ -351,8 +362,8 @@ for name, value in times.most_common(25):
     print(f"  {name:60} {calls[name]:6} calls {value / 1e6:9.3f} ms {100 * value / total:5.1f}%")
 PY
     say "by kernel (ncu, batch 64, all steps of a short run):"
-    while IFS= read -r line; do say "$line"; done <"$OUT/shares.by_kernel"
-    note by_kernel "$(quoted "$(cat "$OUT/shares.by_kernel")")"
+    while IFS= read -r line; do say "$line"; done <"$WORK/shares.by_kernel"
+    note by_kernel "$(quoted "$(cat "$WORK/shares.by_kernel")")"
 }
 
 stage_sanitizer() {
@@ -366,10 +377,10 @@ stage_sanitizer() {
     for tool in memcheck racecheck; do
         one=0
         run_tests "$op_tests" timeout $((${LIMIT:-110} / 2)) "$sanitizer" --tool $tool --error-exitcode 9 \
-            --print-limit 20 >"$OUT/sanitizer.$tool" 2>&1 || one=$?
-        tail -5 "$OUT/sanitizer.$tool"
-        note "$tool" "{\"exit\": $one, \"said\": $(quoted "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$OUT/sanitizer.$tool" | tail -1)")}"
-        say "$tool: exit $one, $(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$OUT/sanitizer.$tool" | tail -1)"
+            --print-limit 20 >"$WORK/sanitizer.$tool" 2>&1 || one=$?
+        tail -5 "$WORK/sanitizer.$tool"
+        note "$tool" "{\"exit\": $one, \"said\": $(quoted "$(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$WORK/sanitizer.$tool" | tail -1)")}"
+        say "$tool: exit $one, $(grep -E 'ERROR SUMMARY|RACECHECK SUMMARY' "$WORK/sanitizer.$tool" | tail -1)"
         [ $one = 0 ] || status=1
     done
     return $status
@@ -396,14 +407,13 @@ run_stage() { # NAME
     local left=$((TOTAL - SECONDS)) limit status=0 started=$SECONDS word
     limit=$(limit_of "$stage")
     [ -n "$limit" ] || { echo "there is no stage $stage" >&2 && exit 2; }
-    rm -f "$OUT/$stage".{facts,lines,json,log}
-    : >"$OUT/$stage.log"
+    : >"$WORK/$stage.log"
     if [ $left -lt 10 ]; then
         word="SKIPPED no time left"
     else
         [ $limit -lt $left ] || limit=$left
         echo "--- $stage (at most $limit s)"
-        LIMIT=$limit timeout --kill-after=10 $limit bash "$self" --stage "$stage" >"$OUT/$stage.log" 2>&1 || status=$?
+        LIMIT=$limit timeout --kill-after=10 $limit bash "$self" --stage "$stage" >"$WORK/$stage.log" 2>&1 || status=$?
         case $status in
             0) word=ok ;;
             124 | 137) word="FAILED at its limit of $limit s" ;;
@@ -414,31 +424,30 @@ run_stage() { # NAME
     write_json "$word" $((SECONDS - started))
     {
         printf '%-10s %4d s  %s\n' "$stage" $((SECONDS - started)) "$word"
-        [ ! -s "$OUT/$stage.lines" ] || sed 's/^/    /' "$OUT/$stage.lines"
-        [ "${word%% *}" != FAILED ] || tail -8 "$OUT/$stage.log" | cut -c1-200 | sed 's/^/    | /'
-    } | tee "$OUT/$stage.table"
+        [ ! -s "$WORK/$stage.lines" ] || sed 's/^/    /' "$WORK/$stage.lines"
+        [ "${word%% *}" != FAILED ] || tail -8 "$WORK/$stage.log" | cut -c1-200 | sed 's/^/    | /'
+    } | tee "$WORK/$stage.table"
     [ "$word" = ok ]
 }
 
+# All stages that have run, in this call or an earlier one.
 write_summary() {
-    local name first=1
+    local name separator=""
     {
-        printf '{"device": %s, "smoke": %s, "seconds": %s, "stages": [' "$(quoted "$DEVICE")" "$SMOKE" "$SECONDS"
-        for name in $STAGES; do
-            [ -s "$OUT/$name.json" ] || continue
-            [ $first = 1 ] || printf ', '
-            first=0
-            cat "$OUT/$name.json"
+        printf '{"stages": ['
+        for name in $all_stages; do
+            [ -s "$WORK/$name.json" ] || continue
+            printf '%s' "$separator"
+            separator=", "
+            cat "$WORK/$name.json"
         done
         printf ']}\n'
     } >"$OUT/summary.json"
-    for name in $STAGES; do cat "$OUT/$name.table"; done >"$OUT/table.txt"
-    echo
-    echo "=== $DEVICE, $(date -u +%Y-%m-%dT%H:%MZ), $SECONDS s"
-    cat "$OUT/table.txt"
+    for name in $all_stages; do cat "$WORK/$name.table"; done >"$OUT/table.txt" 2>/dev/null
+    for name in $all_stages; do tail -n +1 -v "$WORK/$name.log"; done >"$OUT/logs.txt" 2>/dev/null
 }
 
-export RN50_PLAN_CACHE=$OUT/plans
+export RN50_PLAN_CACHE=$WORK/plans
 if [ "${1:-}" = --stage ]; then
     "stage_$2"
     exit
@@ -446,13 +455,17 @@ fi
 for program in "$rn50" "$tests" "$make_defects"; do
     [ -x "$program" ] || { echo "$program is not there: build it, or carry build/gpu here (tools/gpu_bundle.sh)" >&2 && exit 2; }
 done
-mkdir -p "$OUT"
+mkdir -p "$WORK" "$OUT"
+for name in $STAGES; do rm -f "$WORK/$name".{facts,lines,json,log,table}; done
 lend_libraries
 folders=$(library_folders | paste -sd:)
-export OUR_LIBRARIES=$OUT/lib${folders:+:$folders}
+export OUR_LIBRARIES=$WORK/lib${folders:+:$folders}
 failed=0
 for name in $STAGES; do
     run_stage "$name" || failed=1
+    write_summary # at once: the machine may be taken away
 done
-write_summary
+echo
+echo "=== $DEVICE, $(date -u +%Y-%m-%dT%H:%MZ), $SECONDS s; $OUT/summary.json, $OUT/table.txt"
+cat "$OUT/table.txt"
 exit $failed
