@@ -9,6 +9,7 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -130,6 +131,10 @@ void to_scheduler() {
 
 void start(Fiber& fiber, int linear, const Place& where) {
     if (!fiber.stack) fiber.stack = std::make_unique<char[]>(stack_bytes);
+#if defined(__SANITIZE_ADDRESS__)
+    // The fiber before on this stack was left, not ended: the marks around its variables are still there.
+    __asan_unpoison_memory_region(fiber.stack.get(), stack_bytes);
+#endif
     // The stack as rn50_simt_switch leaves it: six registers, then the address to go on at. A called function expects a
     // stack that is 8 bytes short of a multiple of 16.
     auto** top = reinterpret_cast<void**>((reinterpret_cast<uintptr_t>(fiber.stack.get()) + stack_bytes) / 16 * 16);
