@@ -60,7 +60,7 @@ files=("$@")
 [ ${#files[@]} = 0 ] && files=(cuda/*.cu cuda/*.cuh)
 for file in "${files[@]}"; do
     while IFS=: read -r line _; do
-        attempt "$file" "$line" 's/__syncthreads\(\);//' "without its barrier"
+        attempt "$file" "$line" 's/__syncthreads\(\);/(void)0;/' "without its barrier"
     done < <(sites "$file" '__syncthreads\\(\\)')
     while IFS=: read -r line text; do
         [[ $text =~ $harmless ]] && continue
