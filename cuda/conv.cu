@@ -32,7 +32,6 @@ int64_t rows_of(const Tensor& tensor) {
 }  // namespace
 
 // --- workspaces: the same carving counts at set-up and places at run time
-// ------------------------------------------------
 
 struct CudaConv::Forward {
     void *src, *weights, *dst, *sums, *library;
@@ -123,7 +122,6 @@ const void* CudaConv::product_weights(const Tensor& weights, void* scratch) {
 }
 
 // --- the phases
-// ---------------------------------------------------------------------------------------------------------
 
 void CudaConv::do_forward(const Activation& src, const Tensor& weights, const Tensor& dst, const Tensor& stats,
                           const Tensor& workspace) {

@@ -74,9 +74,7 @@ __global__ void __launch_bounds__(block_threads)
     }
 }
 
-dim3 grid_of(int64_t threads) {
-    return dim3(static_cast<unsigned>(std::min<int64_t>(ceil_div(threads, block_threads), 1 << 14)));
-}
+constexpr int64_t most_blocks = 1 << 14;
 
 template <class S, class D>
 void copy_typed(cudaStream_t stream, const Matrix& src, const Matrix& dst, bool add) {
@@ -86,12 +84,12 @@ void copy_typed(cudaStream_t stream, const Matrix& src, const Matrix& dst, bool 
     const dim3 block(block_threads);
     constexpr int n = whole_pack < D >> whole_pack<S> ? whole_pack<S> : whole_pack<D>;
     if (src.channels != dst.channels || src.rows != dst.rows)
-        launch<pad_kernel<S, D>>(grid_of(count), block, stream, from, src.rows, src.channels, to, dst.channels, count,
-                                 add);
+        launch<pad_kernel<S, D>>(grid_of(count, most_blocks), block, stream, from, src.rows, src.channels, to,
+                                 dst.channels, count, add);
     else if (count % n == 0)
-        launch<convert_kernel<S, D, n>>(grid_of(count / n), block, stream, from, to, count, add);
+        launch<convert_kernel<S, D, n>>(grid_of(count / n, most_blocks), block, stream, from, to, count, add);
     else
-        launch<convert_kernel<S, D, 1>>(grid_of(count), block, stream, from, to, count, add);
+        launch<convert_kernel<S, D, 1>>(grid_of(count, most_blocks), block, stream, from, to, count, add);
 }
 
 }  // namespace
@@ -115,9 +113,9 @@ void fold_scale(cudaStream_t stream, const Tensor& weights, const Tensor& scale,
     with_act(dst.dtype, [&](auto element) {
         using D = decltype(element);
         const int64_t count = dst.rows * dst.channels;
-        launch<fold_kernel<D>>(grid_of(count), dim3(block_threads), stream, weights.as<float>(), scale.as<float>(),
-                               weights.shape[0], taps, weights.shape[3], static_cast<D*>(dst.data), dst.channels,
-                               count);
+        launch<fold_kernel<D>>(grid_of(count, most_blocks), dim3(block_threads), stream, weights.as<float>(),
+                               scale.as<float>(), weights.shape[0], taps, weights.shape[3], static_cast<D*>(dst.data),
+                               dst.channels, count);
     });
 }
 

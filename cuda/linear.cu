@@ -77,8 +77,8 @@ void CudaLinear::do_forward(const Tensor& src, const Tensor& weights, const Tens
                             const Tensor& workspace) {
     Carver carver(workspace.data);
     const Work work(*this, carver);
-    launch<fill_rows_kernel>(dim3(static_cast<unsigned>(ceil_div(dst.count(), block_threads))), dim3(block_threads),
-                             stream_, bias.as<float>(), dst.as<float>(), dst.count(), desc().out_features);
+    launch<fill_rows_kernel>(grid_of(dst.count()), dim3(block_threads), stream_, bias.as<float>(), dst.as<float>(),
+                             dst.count(), desc().out_features);
     GemmShape shape = product(src.shape[0], desc().out_features, desc().in_features);
     shape.transpose_b = true;
     products_.gemm(shape, src.data, rounded(weights, work.weights), 1.0f, dst.data, work.library);

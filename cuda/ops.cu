@@ -10,12 +10,7 @@ namespace rn50::cuda {
 
 namespace {
 
-dim3 grid_of(int64_t threads) {
-    return dim3(static_cast<unsigned>(ceil_div(threads, block_threads)));
-}
-
 // --- batch norm: one thread a channel
-// ---------------------------------------------------------------------------------
 
 struct NormOut {
     float *scale, *shift, *mean, *inv_std;
@@ -82,7 +77,6 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 // --- joins and pools
-// --------------------------------------------------------------------------------------------------
 
 /// Reads both sides and writes dst once.
 template <class T, int n>
@@ -179,7 +173,6 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 // --- classifier and loss
-// ------------------------------------------------------------------------------------------------
 
 /// A thread takes the four channels of one block of random numbers.
 template <class T>
@@ -272,7 +265,6 @@ struct MaxPoolBackward {
 }  // namespace
 
 // --- the ops
-// ------------------------------------------------------------------------------------------------------------
 
 void CudaBackend::do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta,
                                      float eps, const Norm& norm, const Tensor& observed) {

@@ -8,7 +8,6 @@ namespace rn50::cuda {
 namespace {
 
 // --- elementwise
-// ------------------------------------------------------------------------------------------------------
 
 template <class S, class D, int n>
 __global__ void __launch_bounds__(block_threads)
@@ -78,7 +77,6 @@ __global__ void __launch_bounds__(block_threads)
 }
 
 // --- sums by channel
-// --------------------------------------------------------------------------------------------------
 
 /// Adds values[k] over the block's row threads and hands each sum to write(i, lane), i in [0, k). All threads of the
 /// block must call. sums: k * block_threads floats of shared memory.
@@ -206,7 +204,6 @@ dim3 merge_grid(int64_t channels) {
 }
 
 // --- the way a gradient is left
-// ---------------------------------------------------------------------------------------
 
 template <class T>
 struct PlainSource {
@@ -386,10 +383,8 @@ void apply_pending(cudaStream_t stream, const Activation& src, void* dst, DType 
         using D = decltype(element);
         constexpr int n = whole_pack<D>;
         if (src.raw.dtype == DType::u8 && dst_channels == n && src.norm && !src.relu) {
-            const int64_t blocks = std::min<int64_t>(ceil_div(rows, block_threads), 1 << 16);
-            launch<picture_kernel<D, n>>(dim3(static_cast<unsigned>(blocks)), dim3(block_threads), stream,
-                                         src.raw.as<uint8_t>(), static_cast<D*>(dst), affine_of(src.norm), rows,
-                                         static_cast<int>(channels));
+            launch<picture_kernel<D, n>>(grid_of(rows, 1 << 16), dim3(block_threads), stream, src.raw.as<uint8_t>(),
+                                         static_cast<D*>(dst), affine_of(src.norm), rows, static_cast<int>(channels));
         } else if (src.raw.dtype == DType::u8) {
             apply<uint8_t, D, 1>(stream, src, dst, rows, channels, dst_channels);
         } else if (channels % n == 0) {

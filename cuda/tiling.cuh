@@ -14,6 +14,11 @@ namespace rn50::cuda {
 constexpr int block_threads = 256;
 constexpr int64_t max_tiles = 1024;
 
+/// Blocks for one thread an element, `most` at most: then threads walk in steps of the grid.
+inline dim3 grid_of(int64_t threads, int64_t most = 0x7FFFFFFF) {
+    return dim3(static_cast<unsigned>(std::min(ceil_div(threads, block_threads), most)));
+}
+
 struct Tiling {
     int lanes, row_threads;
     int64_t rows_per_tile, tiles, channel_blocks;

@@ -124,7 +124,6 @@ inline int atomicAdd(int* at, int value) {
 inline void __threadfence() {}
 
 // --- numbers
-// -----------------------------------------------------------------------------------------------------------
 
 inline float __fmul_rn(float a, float b) {
     return a * b;  // nothing is contracted: -ffp-contract=off
@@ -184,7 +183,6 @@ inline __half __float2half_rn(float f) {
 }
 
 // --- the part of the runtime that the backend uses
-// -----------------------------------------------------------------------
 
 enum cudaError_t { cudaSuccess };
 typedef struct SimtStream* cudaStream_t;

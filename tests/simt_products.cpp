@@ -53,8 +53,8 @@ class NaiveConv final : public ConvProducts {
   public:
     explicit NaiveConv(ConvShape shape) : s_(std::move(shape)) {}
     int64_t workspace_bytes(Phase phase) const override { return phase == Phase::forward ? 512 : 0; }
-    // One dtype for each branch that the caller has: f32 converts nothing, 16 bit goes through a wider copy or not.
-    DType diff_weights_dtype() const override { return s_.dtype == DType::bf16 ? DType::bf16 : DType::f32; }
+    // As cuDNN: of 16-bit factors it gives 16-bit gradients.
+    DType diff_weights_dtype() const override { return s_.dtype; }
 
     void forward(int64_t batch, const void* x, const void* w, void* y, void* workspace) override {
         std::memset(workspace, 0xFF, 512);

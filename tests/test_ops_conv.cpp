@@ -154,7 +154,7 @@ TEST_CASE("statistics of a constant channel are its value and 0") {
         const naive::Pending src{Array(desc.src_shape(), 64), {}, false};
         const Tensor stats = rig.rubbish(DType::f32, {2, 9});
         rig.conv(desc)->forward(rig.ctx, rig.put(src), rig.put_f32(Array(desc.weights_shape(), 3)),
-                                        rig.rubbish(rig.act, desc.dst_shape()), stats);
+                                rig.rubbish(rig.act, desc.dst_shape()), stats);
         const Array got = rig.get(stats);
         for (int64_t c = 0; c < 9; ++c) {
             CHECK(got[c] == doctest::Approx(192).epsilon(1e-6));
@@ -272,6 +272,21 @@ TEST_CASE("conv backward of the stem reads u8 pictures and leaves no gradient fo
                 const ConvDesc desc = describe(geometry, DType::u8, rig.act);
                 check_backward(rig, desc, some_picture(desc, 3), Leave::nowhere, write);
             });
+}
+
+TEST_CASE("conv backward refuses to leave a gradient for u8 pictures") {
+    for_each_fp32_rig([](Rig& rig) {
+        const ConvDesc desc = describe({1, 8, 8, 3, 4, 3, 1, 1}, DType::u8, rig.act);
+        const naive::Pending src = some_picture(desc, 3);
+        const Left left = some_left(rig, desc.src_shape(), Leave::plainly, src, 30);
+        const Tensor diff_weights = rig.rubbish(DType::f32, desc.weights_shape());
+        CHECK_THROWS_AS(
+            rig.conv(desc)->backward(rig.ctx, rig.put(src, DType::u8), rig.put_f32(some_weights(desc, 5)),
+                                     {rig.put_act(uniform(desc.dst_shape(), 1)),
+                                      rig.put_act(uniform(desc.dst_shape(), 2)), rig.put(some_norm_gradient(4, 3))},
+                                     &left.device, diff_weights, Write::overwrite),
+            Error);
+    });
 }
 
 TEST_CASE("a gradient is clipped exactly where the forward's own rounding let the value pass") {

@@ -47,7 +47,7 @@ class Conv {
 
     /// With d_raw the norm's backward of diff_dst (see NormGradient):
     /// diff_weights = or += sum over N and pixels of src * d_raw (f32, the weights' shape);
-    /// diff_src, when given, receives conv^T(d_raw, weights) as its own contract says.
+    /// diff_src, when given, receives conv^T(d_raw, weights) as its own contract says; never for u8 pictures.
     void backward(Context& ctx, const Activation& src, const Tensor& weights, const DiffDst& diff_dst,
                   const DiffSrc* diff_src, const Tensor& diff_weights, Write write_weights);
 

@@ -14,8 +14,7 @@ void check_norm_gradient(const NormGradient& norm, int64_t channels, const char*
 
 }  // namespace
 
-void Conv::forward(Context& ctx, const Activation& src, const Tensor& weights, const Tensor& dst,
-                   const Tensor& stats) {
+void Conv::forward(Context& ctx, const Activation& src, const Tensor& weights, const Tensor& dst, const Tensor& stats) {
     RN50_REQUIRE(desc_.training, desc_.name, " was prepared for inference");
     check_activation(src, desc_.src_dtype, desc_.src_shape(), "src");
     check_tensor(weights, DType::f32, desc_.weights_shape(), "weights");
@@ -36,6 +35,7 @@ void Conv::backward(Context& ctx, const Activation& src, const Tensor& weights, 
     check_tensor(diff_dst.raw, desc_.dtype, desc_.dst_shape(), "diff_dst.raw");
     check_norm_gradient(diff_dst.norm, desc_.out_channels, "diff_dst.norm");
     check_tensor(diff_weights, DType::f32, desc_.weights_shape(), "diff_weights");
+    RN50_REQUIRE(!diff_src || desc_.src_dtype != DType::u8, desc_.name, ": pictures have no gradient");
     if (diff_src) check_diff_src(*diff_src, desc_.dtype, desc_.src_shape());
     const Scratch workspace(ctx.arena, DType::u8, {workspace_bytes(Phase::backward)});
     if (ctx.dry) return;

@@ -44,7 +44,6 @@ void print_json(const std::vector<Finding>& findings, bool ready) {
 }
 
 // --- the self-test
-// ----------------------------------------------------------------------------------------------------
 
 void print_op(const doctor::OpResult& result) {
     std::printf("%s %-28s %s  distance %.1e of %.0e  %7.1f ms%s%s\n", result.fault.empty() ? "✓" : "✗",

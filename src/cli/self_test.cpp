@@ -183,7 +183,6 @@ class Side {
 };
 
 // --- the ops
-// ----------------------------------------------------------------------------------------------------------
 
 ConvDesc describe(const Side& side, int64_t batch, int64_t height, int64_t width, int64_t in, int64_t out,
                   int64_t kernel, int64_t stride) {
@@ -465,7 +464,6 @@ const Check checks[] = {
 };
 
 // --- comparison
-// -------------------------------------------------------------------------------------------------------
 
 /// ‖a - b‖ / ‖b‖, or ‖a‖ where b is 0; NaN when anything is NaN.
 double distance(const std::vector<double>& a, const std::vector<double>& b) {

@@ -20,7 +20,7 @@ bool fits(const MemoryPlan& plan, int64_t ring, int64_t usable) {
 
 int64_t usable_memory(const DeviceInfo& device) {
     if (device.kind == "cpu") return memory_of_process().usable();
-    // CUDA loads kernels, its own and the libraries', when they first run.
+    // CUDA loads kernels, its own and the libraries', when they first run. An estimate: no GPU has measured it yet.
     constexpr int64_t for_code = int64_t{256} << 20;
     return std::max<int64_t>(device.free_memory - for_code, 1);
 }
