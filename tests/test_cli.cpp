@@ -14,6 +14,7 @@
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/suggest.h"
+#include "cli/training_setup.h"
 
 namespace fs = std::filesystem;
 using namespace rn50;
@@ -327,6 +328,24 @@ TEST_CASE("options: --help lists every option of the command with its default") 
     }
     CHECK(contains(parse_command_line({}).text, "rn50 COMMAND"));
     CHECK(contains(parse_command_line({"--version"}).text, "rn50 "));
+}
+
+TEST_CASE("options: auto and mixed precision are what the device multiplies, and what it lacks is refused by name") {
+    DeviceInfo device;
+    device.kind = "cpu";
+    CHECK(resolve_precision("auto", device) == Precision::fp32);
+    CHECK(resolve_precision("mixed", device) == Precision::fp32);
+    device.bf16 = true;
+    CHECK(resolve_precision("auto", device) == Precision::fp32);
+    CHECK(resolve_precision("mixed", device) == Precision::bf16);
+    CHECK_THROWS_AS(resolve_precision("fp16", device), Error);
+    device.kind = "cuda";
+    device.fp16 = device.tf32 = true;
+    CHECK(resolve_precision("auto", device) == Precision::fp16);
+    CHECK(resolve_precision("mixed", device) == Precision::fp16);
+    CHECK(resolve_precision("tf32", device) == Precision::tf32);
+    device.fp16 = device.bf16 = false;
+    CHECK(resolve_precision("mixed", device) == Precision::fp32);
 }
 
 TEST_CASE("suggestions: edit distances and what is near enough") {

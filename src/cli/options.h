@@ -26,7 +26,7 @@ struct Options {
     // Model and device.
     std::string model = "resnet50";
     std::string device = "auto";     ///< auto|cpu|cuda
-    std::string precision = "auto";  ///< auto|fp32|tf32|fp16|bf16
+    std::string precision = "auto";  ///< auto|mixed|fp32|tf32|fp16|bf16
     std::string memory = "auto";     ///< auto|full|lean
     int64_t threads = 0;             ///< compute threads; 0: all the process may use
     int64_t workers = 0;             ///< decoding threads; 0: chosen by the loader

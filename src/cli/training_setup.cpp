@@ -71,7 +71,13 @@ std::unique_ptr<Backend> open_backend(const Options& options) {
 }
 
 Precision resolve_precision(const std::string& name, const DeviceInfo& device) {
-    if (name == "auto") return device.kind != "cpu" && device.fp16 ? Precision::fp16 : Precision::fp32;
+    const bool gpu_fp16 = device.kind != "cpu" && device.fp16;
+    if (name == "auto") return gpu_fp16 ? Precision::fp16 : Precision::fp32;
+    if (name == "mixed") {
+        if (gpu_fp16 || device.bf16) return gpu_fp16 ? Precision::fp16 : Precision::bf16;
+        log::info(cat("precision: fp32, because ", device.name, " multiplies neither fp16 nor bf16"));
+        return Precision::fp32;
+    }
     const Precision precision = precision_from(name);
     const bool has = precision == Precision::fp32 || (precision == Precision::tf32 && device.tf32) ||
                      (precision == Precision::fp16 && device.fp16) || (precision == Precision::bf16 && device.bf16);

@@ -15,7 +15,8 @@ namespace rn50 {
 /// The backend of --device and --threads; says in one line what it is.
 std::unique_ptr<Backend> open_backend(const Options& options);
 
-/// --precision; auto: fp16 on a GPU that has it, else fp32. Throws Error(Exit::device) when the device lacks what is
+/// --precision; auto: fp16 on a GPU that has it, else fp32; mixed: what multiplies in 16 bit on this device, fp16 before
+/// bf16 on a GPU, bf16 on a CPU, else fp32, which is said. Throws Error(Exit::device) when the device lacks what is
 /// asked.
 Precision resolve_precision(const std::string& name, const DeviceInfo& device);
 
