@@ -218,6 +218,11 @@ $(MAIN_OBJECT) $(PLAIN:%.cpp=$(BUILD)/%.o) $(DEFECTS_OBJECTS): $(BUILD)/%.o: %.c
 	@echo "compile  $<"
 	@$(compile)
 
+# The one file that knows whether libjpeg decodes parts of pictures.
+HAVE_PARTS := $(wildcard build/deps/libjpeg_partial.version)
+$(BUILD)/src/pipeline/jpeg.o: FILE_FLAGS := $(if $(HAVE_PARTS),-DRN50_JPEG_PARTIAL)
+$(BUILD)/src/pipeline/jpeg.o: $(HAVE_PARTS)
+
 # The one file that knows whether there is a CPU backend.
 $(BUILD)/src/backend/factory.o: FILE_FLAGS := $(if $(GPU_ONLY),-DRN50_GPU_ONLY)
 $(BUILD)/src/backend/factory.o: $(BUILD)/sources

@@ -20,11 +20,12 @@ folder=${1:-build/deps}
 cuda_home=$(dirname "$(dirname "$(readlink -f "${NVCC:-/none/bin/nvcc}")")")
 cuda_flags="-I$cuda_home/include -L$cuda_home/lib64 -Wl,-rpath,$cuda_home/lib64"
 
-# name | probe | need: yes, ranks, gpu | libraries | package of Debian and Ubuntu | of CentOS, RHEL and Fedora
+# name | probe | need: yes, speed, ranks, gpu | libraries | package of Debian and Ubuntu | of CentOS, RHEL and Fedora
 table='C++ compiler|compiler|yes||g++|gcc-c++
 OpenMP|openmp|yes||g++|gcc-c++
 oneDNN|onednn|yes|-ldnnl|libdnnl-dev|onednn-devel
 libjpeg-turbo|libjpeg|yes|-ljpeg|libjpeg62-turbo-dev|libjpeg-turbo-devel
+libjpeg, parts|libjpeg_partial|speed|-ljpeg|libjpeg62-turbo-dev|libjpeg-turbo-devel
 stb_image|stb_image|yes||libstb-dev|stb_image-devel
 CLI11|cli11|yes||libcli11-dev|cli11-devel
 nlohmann-json|nlohmann_json|yes||nlohmann-json3-dev|json-devel
@@ -77,6 +78,7 @@ banner() {
     echo "rn50 stands on (found by building a program with each):"
     while IFS='|' read -r name probe need libraries apt rpm; do
         note=""
+        [ "$need" = speed ] && note=" (optional: training crops are decoded without the rest; libjpeg-turbo 1.5)"
         [ "$need" = ranks ] && note=" (optional: several processes on CPUs)"
         [ "$need" = gpu ] && note=" (optional: training on a GPU)"
         if [ -f "$folder/$probe.version" ]; then

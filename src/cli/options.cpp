@@ -184,9 +184,11 @@ void reject_idle_options(const Options& options) {
         throw Error(Exit::usage, cat("--", option, " does nothing beside ", beside), "leave one of them out");
     };
     if (options.augment == "none")
-        for (const char* name : {"flip", "jitter", "crop-scale"})
+        for (const char* name : {"flip", "jitter", "crop-scale", "decode"})
             if (asked(name)) idle(name, "--augment none");
-    if (options.augment == "flip" && asked("crop-scale")) idle("crop-scale", "--augment flip");
+    if (options.augment == "flip")
+        for (const char* name : {"crop-scale", "decode"})
+            if (asked(name)) idle(name, "--augment flip");
     if (options.optimizer == "adamw" && asked("momentum")) idle("momentum", "--optimizer adamw");
     if (options.resume == "auto" && options.out.empty() && options.command == "train")
         throw Error(Exit::usage, "--resume auto needs the run's folder",

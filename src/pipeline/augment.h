@@ -24,17 +24,25 @@ enum class Augment : uint8_t {
     flip,  ///< the geometry of evaluation, then flips and colour jitter
     crop,  ///< RandomResizedCrop, then flips and colour jitter
 };
+/// What is decoded of a picture that is cropped.
+enum class Decode : uint8_t {
+    whole,   ///< all of it
+    region,  ///< what the crop needs, reduced while decoding (Decoder::decode_region)
+};
 const char* name_of(Resize resize);
 const char* name_of(Augment augment);
+const char* name_of(Decode decode);
 /// From the command line's names; throw Error(Exit::usage) with the list for an unknown one.
 Resize resize_from(const std::string& name);
 Augment augment_from(const std::string& name);
+Decode decode_from(const std::string& name);
 
 struct PictureOptions {
     int64_t image_size = 224;
     Resize resize = Resize::squash;
     /// Evaluation uses none. With Resize::letterbox nothing is ever cut off: crop then acts as flip.
     Augment augment = Augment::none;
+    Decode decode = Decode::region;
     double crop_scale_min = 0.08, crop_scale_max = 1;  ///< share of the area that a random crop takes
     bool flip_horizontal = true, flip_vertical = false;
     /// Factors are drawn from [max(0, 1 - jitter), 1 + jitter]; 0 is off.
@@ -45,7 +53,7 @@ struct PictureOptions {
 /// What was drawn for one picture.
 struct AugmentParameters {
     bool cropped = false;  ///< else the geometry of evaluation
-    Box crop;              ///< whole pixels, inside the picture
+    Box crop;              ///< inside the picture; as drawn, in whole pixels
     bool flip_horizontal = false, flip_vertical = false;
     float brightness = 1, contrast = 1, saturation = 1;
     std::array<uint8_t, 3> jitter_order = {0, 1, 2};  ///< 0 brightness, 1 contrast, 2 saturation

@@ -9,11 +9,15 @@ namespace rn50 {
 
 namespace formats {
 
-void set_size(Picture& picture, int64_t height, int64_t width, const DecodeLimits& limits) {
-    if (height <= 0 || width <= 0) throw bad_picture("the picture has no pixels");
-    if (height > limits.max_pixels / width)
+void check_size(PictureSize size, const DecodeLimits& limits) {
+    if (size.height <= 0 || size.width <= 0) throw bad_picture("the picture has no pixels");
+    if (size.height > limits.max_pixels / size.width)
         throw bad_picture(
-            cat("a picture of ", width, "x", height, " pixels is above the limit of ", limits.max_pixels));
+            cat("a picture of ", size.width, "x", size.height, " pixels is above the limit of ", limits.max_pixels));
+}
+
+void set_size(Picture& picture, int64_t height, int64_t width, const DecodeLimits& limits) {
+    check_size({height, width}, limits);
     picture.height = height;
     picture.width = width;
     picture.rgb.resize(static_cast<size_t>(height * width * 3));
@@ -49,19 +53,46 @@ std::string describe_unknown(formats::Bytes bytes) {
     return text ? "the file is a text, not a picture" : "the file is not a picture of a known kind";
 }
 
-/// Turns a picture upright: EXIF orientations 2 to 8, where 5 to 8 swap height and width.
-void apply_orientation(int orientation, Picture& picture, std::vector<uint8_t>& scratch) {
-    if (orientation == 1) return;
-    const int64_t h = picture.height, w = picture.width;
-    const bool swaps = orientation >= 5;
-    const bool from_right = orientation == 2 || orientation == 3 || orientation == 7 || orientation == 8;
-    const bool from_bottom = orientation == 3 || orientation == 4 || orientation == 6 || orientation == 7;
-    // In the source: where the upright picture begins, and the way to its next column and its next row.
-    const int64_t begin = ((from_bottom ? h - 1 : 0) * w + (from_right ? w - 1 : 0)) * 3;
-    const int64_t along_x = from_right ? -3 : 3, along_y = from_bottom ? -w * 3 : w * 3;
-    const int64_t next_column = swaps ? along_y : along_x, next_row = swaps ? along_x : along_y;
+/// How the stored picture lies to the upright one: EXIF's orientations 1 to 8.
+struct Orientation {
+    explicit Orientation(int exif)
+        : swaps(exif >= 5),
+          from_right(exif == 2 || exif == 3 || exif == 7 || exif == 8),
+          from_bottom(exif == 3 || exif == 4 || exif == 6 || exif == 7) {}
 
-    if (swaps) std::swap(picture.height, picture.width);
+    bool upright() const { return !swaps && !from_right && !from_bottom; }
+    PictureSize turn(PictureSize size) const { return swaps ? PictureSize{size.width, size.height} : size; }
+    /// A box of the upright picture in the stored one of that size.
+    Box to_stored(const Box& box, double height, double width) const {
+        return mirrored(swaps ? swapped(box) : box, height, width);
+    }
+    /// And back.
+    Box to_upright(const Box& box, double height, double width) const {
+        const Box straight = mirrored(box, height, width);
+        return swaps ? swapped(straight) : straight;
+    }
+
+    bool swaps;                    ///< height and width
+    bool from_right, from_bottom;  ///< the upright picture's first row or column begins at the stored one's far side
+
+  private:
+    static Box swapped(const Box& box) { return {box.y0, box.x0, box.y1, box.x1}; }
+    Box mirrored(Box box, double height, double width) const {
+        if (from_right) box = {width - box.x1, box.y0, width - box.x0, box.y1};
+        if (from_bottom) box = {box.x0, height - box.y1, box.x1, height - box.y0};
+        return box;
+    }
+};
+
+void turn_upright(const Orientation& orientation, Picture& picture, std::vector<uint8_t>& scratch) {
+    if (orientation.upright()) return;
+    const int64_t h = picture.height, w = picture.width;
+    // In the source: where the upright picture begins, and the way to its next column and its next row.
+    const int64_t begin = ((orientation.from_bottom ? h - 1 : 0) * w + (orientation.from_right ? w - 1 : 0)) * 3;
+    const int64_t along_x = orientation.from_right ? -3 : 3, along_y = orientation.from_bottom ? -w * 3 : w * 3;
+    const int64_t next_column = orientation.swaps ? along_y : along_x, next_row = orientation.swaps ? along_x : along_y;
+
+    if (orientation.swaps) std::swap(picture.height, picture.width);
     scratch.resize(picture.rgb.size());
     uint8_t* dst = scratch.data();
     for (int64_t y = 0; y < picture.height; ++y) {
@@ -75,41 +106,105 @@ void apply_orientation(int orientation, Picture& picture, std::vector<uint8_t>& 
     picture.rgb.swap(scratch);
 }
 
+Box whole(PictureSize size) {
+    return {0, 0, static_cast<double>(size.width), static_cast<double>(size.height)};
+}
+
 }  // namespace
 
 struct Decoder::State {
     formats::Jpeg jpeg;
     std::vector<uint8_t> turned;
+
+    // The opened picture.
+    std::string name;
+    bool is_jpeg = false;
+    Orientation orientation{1};
+    PictureSize stored;  ///< a JPEG's size before it is turned
+    PictureSize upright;
+    Picture picture;  ///< upright, unless it is a JPEG
+
+    /// Anything but JPEG, as stored. Returns its orientation.
+    int decode_other(formats::Bytes bytes, const DecodeLimits& limits) {
+        if (starts_with(bytes, "\x89PNG\r\n\x1A\n", 8)) {
+            formats::decode_png(bytes, limits, picture);
+            return formats::png_orientation(bytes);
+        }
+        if (starts_with(bytes, "P5", 2) || starts_with(bytes, "P6", 2))
+            formats::decode_pnm(bytes, limits, picture);
+        else if (starts_with(bytes, "BM", 2))
+            formats::decode_bmp(bytes, limits, picture);
+        else if (ends_with_tga(name) && bytes.size > 18)
+            formats::decode_tga(bytes, limits, picture);
+        else
+            throw formats::bad_picture(describe_unknown(bytes));
+        return 1;
+    }
+
+    /// Runs `work` so that what it throws about the picture carries the picture's name.
+    template <class Work>
+    auto named(const Work& work) const {
+        try {
+            return work();
+        } catch (const Error& error) {
+            if (error.code() != Exit::data) throw;
+            throw Error(Exit::data, cat(name, ": ", error.what()));
+        } catch (const std::bad_alloc&) {
+            throw Error(Exit::data, cat(name, ": there is not enough memory to decode it"));
+        }
+    }
 };
 
 Decoder::Decoder() : state_(std::make_unique<State>()) {}
 Decoder::~Decoder() = default;
 
-void Decoder::decode(const uint8_t* data, size_t size, const std::string& name, const DecodeLimits& limits,
-                     Picture& picture) {
+PictureSize Decoder::open(const uint8_t* data, size_t size, const std::string& name, const DecodeLimits& limits) {
+    State& state = *state_;
     const formats::Bytes bytes{data, size};
-    try {
-        if (starts_with(bytes, "\xFF\xD8\xFF", 3)) {
-            state_->jpeg.decode(bytes, limits, picture);
-            apply_orientation(formats::jpeg_orientation(bytes), picture, state_->turned);
-        } else if (starts_with(bytes, "\x89PNG\r\n\x1A\n", 8)) {
-            formats::decode_png(bytes, limits, picture);
-            apply_orientation(formats::png_orientation(bytes), picture, state_->turned);
-        } else if (starts_with(bytes, "P5", 2) || starts_with(bytes, "P6", 2)) {
-            formats::decode_pnm(bytes, limits, picture);
-        } else if (starts_with(bytes, "BM", 2)) {
-            formats::decode_bmp(bytes, limits, picture);
-        } else if (ends_with_tga(name) && size > 18) {
-            formats::decode_tga(bytes, limits, picture);
+    state.name = name;
+    state.is_jpeg = starts_with(bytes, "\xFF\xD8\xFF", 3);
+    state.named([&] {
+        if (state.is_jpeg) {
+            state.stored = state.jpeg.open(bytes, limits);
+            state.orientation = Orientation(formats::jpeg_orientation(bytes));
+            state.upright = state.orientation.turn(state.stored);
         } else {
-            throw formats::bad_picture(describe_unknown(bytes));
+            turn_upright(Orientation(state.decode_other(bytes, limits)), state.picture, state.turned);
+            state.upright = {state.picture.height, state.picture.width};
         }
-    } catch (const Error& error) {
-        if (error.code() != Exit::data) throw;
-        throw Error(Exit::data, cat(name, ": ", error.what()));
-    } catch (const std::bad_alloc&) {
-        throw Error(Exit::data, cat(name, ": there is not enough memory to decode it"));
+    });
+    return state.upright;
+}
+
+Box Decoder::decode_region(const Region& region, Picture& picture) {
+    State& state = *state_;
+    if (!state.is_jpeg) {
+        std::swap(picture, state.picture);
+        return region.box;
     }
+    return state.named([&] {
+        const Orientation& how = state.orientation;
+        Region stored = region;
+        stored.box = how.to_stored(region.box, static_cast<double>(state.stored.height),
+                                   static_cast<double>(state.stored.width));
+        if (how.swaps) std::swap(stored.height, stored.width);
+        const Box where = state.jpeg.decode(stored, picture);
+        const Box turned =
+            how.to_upright(where, static_cast<double>(picture.height), static_cast<double>(picture.width));
+        turn_upright(how, picture, state.turned);
+        return turned;
+    });
+}
+
+void Decoder::decode_opened(Picture& picture) {
+    const PictureSize size = state_->upright;
+    decode_region({whole(size), size.height, size.width}, picture);
+}
+
+void Decoder::decode(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits,
+                     Picture& picture) {
+    open(bytes, size, name, limits);
+    decode_opened(picture);
 }
 
 Picture decode(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits) {

@@ -7,12 +7,25 @@
 #include <string>
 #include <vector>
 
+#include "pipeline/resize.h"
+
 namespace rn50 {
 
 /// A decoded picture.
 struct Picture {
     int64_t height = 0, width = 0;
     std::vector<uint8_t> rgb;  ///< height x width x 3, upright
+};
+
+struct PictureSize {
+    int64_t height = 0, width = 0;
+};
+
+/// What is wanted of a picture: the pixels of `box` (whole pixels, within the upright picture), to be resampled to
+/// height x width.
+struct Region {
+    Box box;
+    int64_t height, width;
 };
 
 /// Guards against pictures that claim to be, or unpack to be, enormous.
@@ -38,6 +51,19 @@ class Decoder {
     /// in a way that loses any of it: a half-grey picture is never returned.
     void decode(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits,
                 Picture& picture);
+
+    /// The first half of decode(): the upright picture's size. Of a JPEG the header alone is read. `bytes` must stay
+    /// until decode_opened() or decode_region(), of which one may follow. Throws as decode() does.
+    PictureSize open(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits);
+
+    /// The second half of decode().
+    void decode_opened(Picture& picture);
+
+    /// Decodes of the opened picture no more than the region needs: of a JPEG the rows and columns around the box, at
+    /// the smallest power of two of 1/8 that leaves at least height x width pixels in the box (the inverse DCT
+    /// reduces); of others the whole. Returns where the box lies in `picture`, in its pixels. Resampled from there the
+    /// result is within 2/255 on average of what the whole picture gives. Damage outside of the region may go unseen.
+    Box decode_region(const Region& region, Picture& picture);
 
   private:
     struct State;

@@ -21,7 +21,10 @@ inline Error bad_picture(const std::string& reason) {
     return Error(Exit::data, reason);
 }
 
-/// Makes room for height x width pixels; throws when the picture is empty or above the limit.
+/// Throws when the picture is empty or above the limit.
+void check_size(PictureSize size, const DecodeLimits& limits);
+
+/// The same, then makes room for height x width pixels.
 void set_size(Picture& picture, int64_t height, int64_t width, const DecodeLimits& limits);
 
 /// Baseline and progressive JPEG by libjpeg-turbo, as stored (the orientation is not applied). Keeps its tables and
@@ -32,7 +35,11 @@ class Jpeg {
     ~Jpeg();
     Jpeg(const Jpeg&) = delete;
     Jpeg& operator=(const Jpeg&) = delete;
-    void decode(Bytes bytes, const DecodeLimits& limits, Picture& picture);
+    /// Reads the header; `bytes` must stay until the picture is decoded.
+    PictureSize open(Bytes bytes, const DecodeLimits& limits);
+    /// Decodes of the opened picture what the region needs, at a scale of n/8. Returns where in `picture` its box lies.
+    /// Damage behind the region's last row goes unseen.
+    Box decode(const Region& region, Picture& picture);
 
   private:
     struct State;

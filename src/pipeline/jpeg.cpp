@@ -6,6 +6,7 @@
 
 #include <jerror.h>
 
+#include "base/math.h"
 #include "pipeline/formats.h"
 
 namespace rn50::formats {
@@ -76,34 +77,97 @@ void cmyk_to_rgb(const uint8_t* cmyk, uint8_t* rgb, int64_t width) {
     }
 }
 
-/// Decodes all rows into rgb. False: handler.reason says why not, and rgb is half filled.
-bool read_rows(jpeg_decompress_struct& info, Handler& handler, uint8_t* rgb) {
+/// The part of the scaled picture that is kept: columns as libjpeg gives them, rows as asked.
+struct Window {
+    int64_t x, y, width, height;
+};
+
+/// Sets the scale and starts; narrows the window's columns to what libjpeg can leave out. False: handler.reason says
+/// why not.
+bool start(jpeg_decompress_struct& info, Handler& handler, int scale, Window& window) {
     if (setjmp(handler.jump)) return false;
+    info.scale_num = static_cast<unsigned>(scale);
+    info.scale_denom = DCTSIZE;
     jpeg_start_decompress(&info);
-    const int64_t width = info.output_width;
-    JSAMPARRAY cmyk_row = nullptr;
-    if (info.out_color_space == JCS_CMYK)
-        cmyk_row = info.mem->alloc_sarray(reinterpret_cast<j_common_ptr>(&info), JPOOL_IMAGE, info.output_width * 4, 1);
-    while (info.output_scanline < info.output_height) {
+    // Upsampled chroma looks at its neighbours, so some columns more are decoded, and dropped by whoever resamples.
+    constexpr int64_t margin = 2;
+    const auto end = static_cast<int64_t>(info.output_width);
+    const int64_t x0 = window.x > margin ? window.x - margin : 0;
+    const int64_t x1 = window.x + window.width + margin < end ? window.x + window.width + margin : end;
+    window.x = 0;
+    window.width = end;
+#ifdef RN50_JPEG_PARTIAL
+    if (x0 > 0 || x1 < end) {
+        auto x = static_cast<JDIMENSION>(x0), width = static_cast<JDIMENSION>(x1 - x0);
+        jpeg_crop_scanline(&info, &x, &width);
+        window.x = x;
+        window.width = width;
+    }
+#else
+    (void)x0, (void)x1;
+#endif
+    return true;
+}
+
+/// Decodes the next `count` rows into rgb.
+void read_scanlines(jpeg_decompress_struct& info, JSAMPARRAY cmyk_row, uint8_t* rgb, int64_t count) {
+    const int64_t width = info.output_width, first = info.output_scanline, end = first + count;
+    while (info.output_scanline < end) {
         const int64_t y = info.output_scanline;
         if (cmyk_row) {
             jpeg_read_scanlines(&info, cmyk_row, 1);
-            cmyk_to_rgb(cmyk_row[0], rgb + y * width * 3, width);
+            cmyk_to_rgb(cmyk_row[0], rgb + (y - first) * width * 3, width);
             continue;
         }
         constexpr int64_t batch = 16;
         JSAMPROW rows[batch];
-        const int64_t n = info.output_height - y < batch ? info.output_height - y : batch;
+        const int64_t n = end - y < batch ? end - y : batch;
         for (int64_t i = 0; i < n; ++i)
-            rows[i] = rgb + (y + i) * width * 3;
+            rows[i] = rgb + (y - first + i) * width * 3;
         jpeg_read_scanlines(&info, rows, static_cast<JDIMENSION>(n));
     }
+}
+
+/// Decodes the window's rows into rgb. False: handler.reason says why not, and rgb is half filled.
+bool read_window(jpeg_decompress_struct& info, Handler& handler, const Window& window, uint8_t* rgb) {
+    if (setjmp(handler.jump)) return false;
+    JSAMPARRAY cmyk_row = nullptr;
+    if (info.out_color_space == JCS_CMYK)
+        cmyk_row = info.mem->alloc_sarray(reinterpret_cast<j_common_ptr>(&info), JPOOL_IMAGE, info.output_width * 4, 1);
+    if (window.y > 0) {
+#ifdef RN50_JPEG_PARTIAL
+        jpeg_skip_scanlines(&info, static_cast<JDIMENSION>(window.y));
+#else
+        for (int64_t y = 0; y < window.y; ++y)  // each over the one before
+            read_scanlines(info, cmyk_row, rgb, 1);
+#endif
+    }
+    read_scanlines(info, cmyk_row, rgb, window.height);
     // Reads on to the end marker: a file that stops short of it was cut.
-    jpeg_finish_decompress(&info);
+    if (info.output_scanline == info.output_height) jpeg_finish_decompress(&info);
     return true;
 }
 
+/// Whatever happens, the next picture starts from a clean state.
+struct Abort {
+    jpeg_decompress_struct& info;
+    ~Abort() { jpeg_abort_decompress(&info); }
+};
+
 }  // namespace
+
+/// The smallest scale, in eighths, at which the box still has as many pixels as are wanted of it, and a tenth more: the
+/// inverse DCT reduces more sharply than the filter that resamples, and nearer to 1 that shows (by up to 2.1 of 255 on
+/// average over a photograph instead of 1.7). Scales in between (3, 5, 6, 7) cost more than the next power of two,
+/// because libjpeg-turbo has no vector code for them.
+static int smallest_scale(const Region& region) {
+    const double w = region.box.x1 - region.box.x0, h = region.box.y1 - region.box.y0;
+    const double least_w = 1.1 * static_cast<double>(region.width), least_h = 1.1 * static_cast<double>(region.height);
+    int scale = DCTSIZE;
+    while (scale > 1 && w * (scale / 2) >= least_w * DCTSIZE && h * (scale / 2) >= least_h * DCTSIZE)
+        scale /= 2;
+    return scale;
+}
 
 struct Jpeg::State {
     jpeg_decompress_struct info{};
@@ -132,17 +196,34 @@ Jpeg::~Jpeg() {
     jpeg_destroy_decompress(&state_->info);
 }
 
-void Jpeg::decode(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
+PictureSize Jpeg::open(Bytes bytes, const DecodeLimits& limits) {
     State& state = *state_;
+    jpeg_abort_decompress(&state.info);  // one that was opened and never decoded
     state.progress.max_scans = limits.max_scans;
-    // Whatever happens, the next picture starts from a clean state.
-    struct Abort {
-        jpeg_decompress_struct& info;
-        ~Abort() { jpeg_abort_decompress(&info); }
-    } const abort{state.info};
     if (!read_header(state.info, state.handler, bytes)) throw bad_picture(state.handler.reason);
-    set_size(picture, state.info.image_height, state.info.image_width, limits);
-    if (!read_rows(state.info, state.handler, picture.rgb.data())) throw bad_picture(state.handler.reason);
+    const PictureSize size{state.info.image_height, state.info.image_width};
+    check_size(size, limits);
+    return size;
+}
+
+Box Jpeg::decode(const Region& region, Picture& picture) {
+    State& state = *state_;
+    const Abort abort{state.info};
+    const int scale = smallest_scale(region);
+    const auto scaled_down = [&](double x) { return static_cast<int64_t>(x) * scale / DCTSIZE; };
+    const auto scaled_up = [&](double x) { return ceil_div(static_cast<int64_t>(x) * scale, DCTSIZE); };
+    Window window{scaled_down(region.box.x0), scaled_down(region.box.y0), 0, 0};
+    window.width = scaled_up(region.box.x1) - window.x;
+    window.height = scaled_up(region.box.y1) - window.y;
+    if (!start(state.info, state.handler, scale, window)) throw bad_picture(state.handler.reason);
+    picture.height = window.height;
+    picture.width = window.width;
+    picture.rgb.resize(static_cast<size_t>(window.height * window.width * 3));
+    if (!read_window(state.info, state.handler, window, picture.rgb.data())) throw bad_picture(state.handler.reason);
+    const double factor = static_cast<double>(scale) / DCTSIZE;
+    const auto x = static_cast<double>(window.x), y = static_cast<double>(window.y);
+    return {region.box.x0 * factor - x, region.box.y0 * factor - y, region.box.x1 * factor - x,
+            region.box.y1 * factor - y};
 }
 
 }  // namespace rn50::formats

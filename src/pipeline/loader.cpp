@@ -14,6 +14,7 @@
 #include <exception>
 #include <limits>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <thread>
 
@@ -264,9 +265,20 @@ void Loader::State::fill(Slot& slot, int64_t place_index, int64_t position, Hand
 }
 
 bool Loader::State::try_picture(int64_t index, uint8_t* dst, Slot::Place& place, Hand& hand) {
+    const PictureOptions& pictures = options.pictures;
+    std::optional<AugmentParameters> drawn;
     try {
         source.read(index, hand.bytes);
-        hand.decoder.decode(hand.bytes.data(), hand.bytes.size(), source.name(index), DecodeLimits(), hand.picture);
+        const PictureSize size =
+            hand.decoder.open(hand.bytes.data(), hand.bytes.size(), source.name(index), DecodeLimits());
+        if (pictures.augment != Augment::none)
+            drawn = draw_augment(pictures, size.height, size.width, options.seed, epoch, index);
+        // The crop is known before anything is decoded, so that nothing else need be.
+        if (drawn && drawn->cropped && pictures.decode == Decode::region)
+            drawn->crop =
+                hand.decoder.decode_region({drawn->crop, pictures.image_size, pictures.image_size}, hand.picture);
+        else
+            hand.decoder.decode_opened(hand.picture);
     } catch (const Error& error) {
         if (error.code() != Exit::data) throw;
         const std::string name = source.name(index), text = error.what();
@@ -274,14 +286,7 @@ bool Loader::State::try_picture(int64_t index, uint8_t* dst, Slot::Place& place,
         place.bad.push_back({index, name, named ? text.substr(name.size() + 2) : text});
         return false;
     }
-    const PictureOptions& pictures = options.pictures;
-    if (pictures.augment == Augment::none) {
-        hand.renderer.render(hand.picture, pictures, nullptr, dst);
-    } else {
-        const AugmentParameters drawn =
-            draw_augment(pictures, hand.picture.height, hand.picture.width, options.seed, epoch, index);
-        hand.renderer.render(hand.picture, pictures, &drawn, dst);
-    }
+    hand.renderer.render(hand.picture, pictures, drawn ? &*drawn : nullptr, dst);
     return true;
 }
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/math.h"
 #include "pipeline/augment.h"
 
 namespace rn50 {
@@ -49,14 +50,16 @@ void center(Resizer& resizer, const Picture& picture, const PictureOptions& opti
     resizer.bilinear(view_of(picture), box, dst, size, size, size * 3);
 }
 
-/// torchvision crops first, so what lies outside of the crop takes no part.
+/// torchvision crops first, so what lies outside of the crop takes no part; where a reduced picture's pixel lies on the
+/// crop's edge, it does.
 void crop(Resizer& resizer, const Picture& picture, const Box& box, int64_t size, uint8_t* dst) {
     const auto x = static_cast<int64_t>(box.x0), y = static_cast<int64_t>(box.y0);
-    const int64_t w = static_cast<int64_t>(box.x1) - x, h = static_cast<int64_t>(box.y1) - y;
-    RN50_REQUIRE(x >= 0 && y >= 0 && w > 0 && h > 0 && x + w <= picture.width && y + h <= picture.height,
+    const int64_t w = ceil_to_int(box.x1) - x, h = ceil_to_int(box.y1) - y;
+    RN50_REQUIRE(box.x0 >= 0 && box.y0 >= 0 && w > 0 && h > 0 && x + w <= picture.width && y + h <= picture.height,
                  "crop outside of the picture");
     const PictureView view = {picture.rgb.data() + (y * picture.width + x) * 3, h, w, picture.width * 3};
-    resizer.bilinear(view, {0, 0, static_cast<double>(w), static_cast<double>(h)}, dst, size, size, size * 3);
+    const auto left = static_cast<double>(x), top = static_cast<double>(y);
+    resizer.bilinear(view, {box.x0 - left, box.y0 - top, box.x1 - left, box.y1 - top}, dst, size, size, size * 3);
 }
 
 void flip_rows(uint8_t* pixels, int64_t size) {

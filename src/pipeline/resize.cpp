@@ -49,11 +49,6 @@ namespace {
 
 constexpr int64_t max_side = int64_t{1} << 24;
 
-int64_t ceil_to_int(double x) {
-    const auto whole = static_cast<int64_t>(x);
-    return whole < x ? whole + 1 : whole;
-}
-
 /// Rounds the exact weights of one output position to fixed point so that they add up to 1 << shift exactly, by
 /// rounding the running sum: a flat picture stays what it is, however far it is reduced.
 void to_fixed_point(const double* exact, int64_t n, int shift, int16_t* weights) {
@@ -73,8 +68,9 @@ void to_fixed_point(const double* exact, int64_t n, int shift, int16_t* weights)
 void Resizer::make_filter(int64_t in_size, double in0, double in1, int64_t out_size, std::vector<double>& exact,
                           Filter& filter) {
     const double scale = (in1 - in0) / static_cast<double>(out_size);
-    const double stretch = scale < 1 ? 1 : scale;  // the triangle reaches one output pixel, or one input pixel, far
-    const int64_t room = align_up(ceil_to_int(stretch) * 2 + 1, 4);
+    const double stretch = scale < 1 ? 1 : scale;   // the triangle reaches one output pixel, or one input pixel, far
+    const int64_t most = ceil_to_int(2 * stretch);  // a window of that length meets no more pixel centres
+    const int64_t room = align_up(most, 4);
     filter.taps = room;
     filter.first.resize(static_cast<size_t>(out_size));
     filter.count.resize(static_cast<size_t>(out_size));
@@ -87,6 +83,7 @@ void Resizer::make_filter(int64_t in_size, double in0, double in1, int64_t out_s
         auto end = static_cast<int64_t>(center + stretch + 0.5);
         if (begin < 0) begin = 0;
         if (end > in_size) end = in_size;
+        if (end - begin > most) end = begin + most;  // rounding let one in at the window's very edge: its weight is 0
         double* weights = &exact[static_cast<size_t>(x * room)];
         double sum = 0;
         for (int64_t t = 0; t < end - begin; ++t) {

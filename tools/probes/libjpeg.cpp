@@ -1,4 +1,4 @@
-// The turbo extension JCS_EXT_RGBX and the skipping of lines tell libjpeg-turbo from other libjpegs.
+// The turbo extension JCS_EXT_RGBX tells libjpeg-turbo from other libjpegs.
 #include <cstddef>
 #include <cstdio>
 // jpeglib.h needs the two above.
@@ -13,8 +13,6 @@ int main() {
     decoder.err = jpeg_std_error(&errors);
     jpeg_create_decompress(&decoder);
     decoder.out_color_space = JCS_EXT_RGBX;
-    const bool skips = &jpeg_skip_scanlines != nullptr;
     jpeg_destroy_decompress(&decoder);
     std::puts(TEXT(LIBJPEG_TURBO_VERSION));
-    return skips ? 0 : 1;
 }

@@ -1,0 +1,215 @@
+// Decoding no more of a JPEG than a crop needs, beside the same crop of the whole picture. The files are written here,
+// by libjpeg, in every way that changes how their parts are found.
+#include <cmath>
+#include <cstdio>
+// jpeglib.h needs cstdio before it.
+#include <jpeglib.h>
+
+#include "base/random.h"
+#include "pipeline/augment.h"
+#include "pipeline_support.h"
+
+using namespace rn50;
+using namespace rn50::test;
+
+namespace {
+
+/// Soft shapes in all colours, some fine texture, and a bright corner: a shift by one pixel shows.
+Picture soft_picture(int64_t height, int64_t width) {
+    Picture picture;
+    picture.height = height;
+    picture.width = width;
+    Random random(7, 0, 0, Purpose::demo);
+    for (int64_t y = 0; y < height; ++y) {
+        for (int64_t x = 0; x < width; ++x) {
+            const auto u = static_cast<double>(x), v = static_cast<double>(y);
+            const double noise = random.uniform(-6, 6), corner = x < 40 && y < 30 ? 60 : 0;
+            for (int c = 0; c < 3; ++c) {
+                const double value = 110 + 50 * std::sin(u / (9 + 4 * c)) * std::cos(v / (17 - 3 * c)) + noise + corner;
+                picture.rgb.push_back(static_cast<uint8_t>(value));
+            }
+        }
+    }
+    return picture;
+}
+
+struct Writing {
+    const char* name;
+    int horizontal = 2, vertical = 2;  ///< chroma sampling
+    bool gray = false, progressive = false;
+    int restart_rows = 0, orientation = 1;
+};
+
+const Writing ways[] = {
+    {"4:2:0"},
+    {"4:2:2", 2, 1},
+    {"4:4:4", 1, 1},
+    {"4:4:0", 1, 2},
+    {"gray", 1, 1, true},
+    {"progressive", 2, 2, false, true},
+    {"restarts", 2, 2, false, false, 1},
+    {"turned left to right", 2, 2, false, false, 0, 2},
+    {"turned by 180", 2, 2, false, false, 0, 3},
+    {"turned upside down", 2, 2, false, false, 0, 4},
+    {"transposed", 2, 2, false, false, 0, 5},
+    {"turned right", 2, 1, false, false, 0, 6},
+    {"transversed", 2, 2, false, false, 0, 7},
+    {"turned left", 2, 2, false, true, 0, 8},
+};
+
+std::vector<uint8_t> encode(const Picture& picture, const Writing& way) {
+    jpeg_compress_struct info;
+    jpeg_error_mgr errors;
+    info.err = jpeg_std_error(&errors);
+    jpeg_create_compress(&info);
+    unsigned char* bytes = nullptr;
+    unsigned long size = 0;
+    jpeg_mem_dest(&info, &bytes, &size);
+    info.image_width = static_cast<JDIMENSION>(picture.width);
+    info.image_height = static_cast<JDIMENSION>(picture.height);
+    info.input_components = 3;
+    info.in_color_space = JCS_RGB;
+    jpeg_set_defaults(&info);
+    if (way.gray) jpeg_set_colorspace(&info, JCS_GRAYSCALE);
+    jpeg_set_quality(&info, 90, TRUE);
+    info.comp_info[0].h_samp_factor = way.horizontal;
+    info.comp_info[0].v_samp_factor = way.vertical;
+    info.restart_in_rows = way.restart_rows;
+    if (way.progressive) jpeg_simple_progression(&info);
+    jpeg_start_compress(&info, TRUE);
+    const unsigned char exif[] = {
+        'E', 'x', 'i', 'f', 0,    0, 'M', 'M', 0, 42, 0, 0, 0,
+        8,   0,   1,   1,   0x12, 0, 3,   0,   0, 0,  1, 0, static_cast<unsigned char>(way.orientation),
+        0,   0,   0,   0,   0,    0};
+    jpeg_write_marker(&info, JPEG_APP0 + 1, exif, sizeof exif);
+    while (info.next_scanline < info.image_height) {
+        auto* row = const_cast<JSAMPROW>(&picture.rgb[static_cast<size_t>(info.next_scanline * picture.width * 3)]);
+        jpeg_write_scanlines(&info, &row, 1);
+    }
+    jpeg_finish_compress(&info);
+    jpeg_destroy_compress(&info);
+    const std::vector<uint8_t> result(bytes, bytes + size);
+    std::free(bytes);
+    return result;
+}
+
+double mean_difference(const std::vector<uint8_t>& a, const std::vector<uint8_t>& b) {
+    REQUIRE(a.size() == b.size());
+    double sum = 0;
+    for (size_t i = 0; i < a.size(); ++i)
+        sum += std::abs(int{a[i]} - int{b[i]});
+    return sum / static_cast<double>(a.size());
+}
+
+/// Boxes at all edges, in the middle, whole, and one pixel large.
+std::vector<Box> boxes_of(const PictureSize& size) {
+    const auto h = static_cast<double>(size.height), w = static_cast<double>(size.width);
+    return {{0, 0, w, h},       {0, 0, 130, 120},          {w - 140, h - 133, w, h},
+            {17, 23, 217, 203}, {w / 2, 0, w / 2 + 96, h}, {0, 101, w, 217},
+            {64, 64, 128, 192}, {w - 1, h - 1, w, h},      {33, 40, 34, 41}};
+}
+
+Box whole_pixels(Box box) {
+    for (double* edge : {&box.x0, &box.y0, &box.x1, &box.y1})
+        *edge = std::floor(*edge);
+    return box;
+}
+
+/// The crop of `picture` (whole or what was decoded for it) at that size.
+std::vector<uint8_t> cropped(const Picture& picture, const Box& box, int64_t size) {
+    PictureOptions options;
+    options.image_size = size;
+    AugmentParameters drawn;
+    drawn.cropped = true;
+    drawn.crop = box;
+    std::vector<uint8_t> dst(static_cast<size_t>(size * size * 3));
+    render(picture, options, &drawn, dst.data());
+    return dst;
+}
+
+}  // namespace
+
+TEST_CASE("pipeline: a region that is not reduced is bit for bit that of the whole picture") {
+    const Picture drawing = soft_picture(301, 411);
+    Decoder decoder;
+    Picture part;
+    for (const Writing& way : ways) {
+        CAPTURE(way.name);
+        const std::vector<uint8_t> bytes = encode(drawing, way);
+        const Picture full = decode(bytes.data(), bytes.size(), "x");
+        for (const Box& any : boxes_of({full.height, full.width})) {
+            const Box box = whole_pixels(any);
+            const std::string at = cat(box.x0, " ", box.y0, " ", box.x1, " ", box.y1);
+            CAPTURE(at);
+            const PictureSize size = decoder.open(bytes.data(), bytes.size(), "x", {});
+            REQUIRE(size.height == full.height);
+            REQUIRE(size.width == full.width);
+            const Box where = decoder.decode_region({box, 1000, 1000}, part);
+            CHECK(where.x1 - where.x0 == box.x1 - box.x0);
+            CHECK(where.y1 - where.y0 == box.y1 - box.y0);
+            CHECK(cropped(part, where, 50) == cropped(full, box, 50));
+        }
+    }
+}
+
+TEST_CASE("pipeline: a region that is reduced while decoding stays near to the whole picture's") {
+    const Picture drawing = soft_picture(611, 803);
+    Decoder decoder;
+    Picture part;
+    for (const Writing& way : ways) {
+        CAPTURE(way.name);
+        const std::vector<uint8_t> bytes = encode(drawing, way);
+        const Picture full = decode(bytes.data(), bytes.size(), "x");
+        for (const int64_t size : {32, 50, 90}) {
+            CAPTURE(size);
+            for (const Box& any : boxes_of({full.height, full.width})) {
+                const Box box = whole_pixels(any);
+                const std::string at = cat(box.x0, " ", box.y0, " ", box.x1, " ", box.y1);
+                CAPTURE(at);
+                decoder.open(bytes.data(), bytes.size(), "x", {});
+                const Box where = decoder.decode_region({box, size, size}, part);
+                CHECK(mean_difference(cropped(part, where, size), cropped(full, box, size)) < 2);
+            }
+        }
+    }
+}
+
+TEST_CASE("pipeline: no more is decoded than the region needs") {
+    const std::vector<uint8_t> bytes = encode(soft_picture(1024, 1024), ways[0]);
+    Decoder decoder;
+    Picture part;
+    decoder.open(bytes.data(), bytes.size(), "x", {});
+    decoder.decode_region({{0, 0, 1024, 1024}, 224, 224}, part);
+    CHECK(part.height == 256);
+    CHECK(part.width == 256);
+    decoder.open(bytes.data(), bytes.size(), "x", {});
+    const Box where = decoder.decode_region({{0, 512, 512, 1024}, 224, 224}, part);
+    CHECK(part.height == 256);
+    CHECK(part.width <= 512);  // 256, and a block or two where libjpeg leaves out columns
+    CHECK(where.y0 == 0);
+    CHECK(where.x1 == 256);
+    // Nothing is ever enlarged while decoding.
+    decoder.open(bytes.data(), bytes.size(), "x", {});
+    decoder.decode_region({{100, 100, 150, 150}, 224, 224}, part);
+    CHECK(part.height == 50);
+}
+
+TEST_CASE("pipeline: a picture may be opened and left, and one that is cut inside the region is an error") {
+    const std::vector<uint8_t> bytes = encode(soft_picture(301, 411), ways[0]);
+    const std::vector<uint8_t> png = read_file(golden_path("rgb.png"));
+    Decoder decoder;
+    Picture part;
+    decoder.open(bytes.data(), bytes.size(), "left", {});
+    decoder.open(png.data(), png.size(), "left too", {});
+    decoder.open(bytes.data(), bytes.size() / 2, "cut.jpg", {});
+    const Error error = error_of([&] { decoder.decode_region({{0, 0, 411, 301}, 64, 64}, part); });
+    CHECK(contains(error.what(), "cut.jpg: "));
+    CHECK(error.code() == Exit::data);
+    decoder.open(bytes.data(), bytes.size(), "x", {});
+    decoder.decode_opened(part);
+    CHECK(part.rgb == decode(bytes.data(), bytes.size(), "x").rgb);
+    decoder.open(png.data(), png.size(), "x.png", {});
+    const Box where = decoder.decode_region({{3, 4, 9, 11}, 64, 64}, part);
+    CHECK(where.x0 == 3);
+    CHECK(part.rgb == golden_rgb("rgb.png").rgb);
+}
