@@ -308,6 +308,51 @@ TEST_CASE("pipeline: a loader may be left at any moment and gives its memory bac
     CHECK(memory.in_use == 0);
 }
 
+TEST_CASE("pipeline: a cache of decoded pictures changes nothing but where they come from") {
+    TempFolder folder;
+    std::vector<Sample> samples;
+    for (int i = 0; i < 24; ++i) {
+        folder.write_picture(cat(i, ".ppm"), i);
+        samples.push_back({folder.path(cat(i, ".ppm")), i % 3});
+    }
+    const auto source = make_list_source(samples, {"a", "b", "c"});
+    LoaderOptions options;
+    options.batch_size = 5;
+    options.shuffle = options.drop_last = true;
+    options.pictures.image_size = 6;
+    options.pictures.augment = Augment::crop;
+    HostMemory memory;
+    Loader plain(*source, options, memory);
+    for (const int64_t capacity : {0, 3 * 192, 24 * 192 - 1, 100000}) {
+        CAPTURE(capacity);
+        PictureCache cache(capacity);
+        options.cache = &cache;
+        options.workers = 3;
+        Loader cached(*source, options, memory);
+        for (int64_t epoch = 0; epoch < 3; ++epoch) {
+            plain.start_epoch(epoch);
+            cached.start_epoch(epoch);
+            CHECK(rest_of_epoch(cached) == rest_of_epoch(plain));
+        }
+        CHECK(cache.bytes() <= capacity);
+        CHECK(cache.pictures() == std::min<int64_t>(capacity / 192, 24));
+        CHECK(cached.pictures_per_worker_s() > 0);
+    }
+    // Once all are kept, the files are not read again.
+    PictureCache cache(100000);
+    options.cache = &cache;
+    Loader cached(*source, options, memory);
+    for (int64_t epoch = 0; cache.pictures() < 24; ++epoch) {
+        cached.start_epoch(epoch);
+        rest_of_epoch(cached);
+    }
+    for (const Sample& sample : samples)
+        std::filesystem::remove(sample.path);
+    cached.start_epoch(9);
+    CHECK(rest_of_epoch(cached).size() == 4);
+    CHECK(cached.bad().empty());
+}
+
 TEST_CASE("pipeline: workers run ahead into the ring, no further, and waiting is counted") {
     class Slow : public Source {
       public:

@@ -206,6 +206,8 @@ BenchResult bench_loader(const Options& options) {
     loading.max_bad = options.max_bad;
     loading.shuffle = loading.drop_last = loading.replace_bad = true;
     loading.pictures = training_pictures(options);
+    PictureCache cache(options.cache_mb * 1'000'000);
+    if (options.cache_mb > 0) loading.cache = &cache;
     Loader loader(*data.train, loading, backend->host_memory());
     log::info(cat(report::grouped(data.train->size()), " pictures, ", loader.workers(),
                   loader.workers() == 1 ? " worker" : " workers"));

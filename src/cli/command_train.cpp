@@ -8,7 +8,9 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/machine.h"
 #include "cli/commands.h"
+#include "cli/loading_advice.h"
 #include "cli/picture_options.h"
 #include "cli/progress.h"
 #include "cli/training_setup.h"
@@ -100,6 +102,19 @@ FitOptions fit_options(const Options& options, int64_t steps_per_epoch, const Me
     return fit;
 }
 
+LoadingFacts loading_facts(const EpochSummary& epoch, const Options& options, const Loader& loader) {
+    LoadingFacts facts;
+    facts.images_per_s = epoch.images_per_s;
+    facts.data_wait = epoch.data_wait;
+    facts.images_per_worker_s = loader.pictures_per_worker_s();
+    facts.workers = loader.workers();
+    facts.cores = cores_of_process().usable();
+    facts.cached = options.cache_mb > 0;
+    facts.image_size = options.image_size;
+    facts.data = options.data;
+    return facts;
+}
+
 FitObserver observer(Progress& progress, const Options& options, int64_t val_images) {
     FitObserver watch;
     watch.step = [&progress](int64_t epoch, int64_t step, double loss, double lr, double wait) {
@@ -151,8 +166,11 @@ class Training {
         const int64_t ring = ring_bytes_a_picture(backend_->info(), options_.image_size, train_slots + val_slots);
         plan_ = plan_that_fits(*backend_, setup, options_.memory, ring);
         // Only now is it known that the run can be: loaders, arena and net take their memory once.
-        Loader train(*data_.train, training_loading(options_), backend_->host_memory());
-        Loader val(*data_.val, evaluation_loading(options_), backend_->host_memory());
+        make_cache();
+        LoaderOptions train_loading = training_loading(options_), val_loading = evaluation_loading(options_);
+        train_loading.cache = val_loading.cache = cache_.get();
+        Loader train(*data_.train, train_loading, backend_->host_memory());
+        Loader val(*data_.val, val_loading, backend_->host_memory());
         describe_plan(setup, train.memory_bytes() + val.memory_bytes());
         Arena arena(backend_->memory(), plan_.peak);
         Trainer trainer(*backend_, arena, setup);
@@ -188,11 +206,26 @@ class Training {
         return false;
     }
 
+    void make_cache() {
+        if (options_.cache_mb == 0) return;
+        const bool on_cpu = backend_->info().kind == "cpu";
+        const int64_t bytes = options_.cache_mb * 1'000'000, usable = memory_of_process().usable();
+        const int64_t left = std::max<int64_t>(0, usable - (on_cpu ? plan_.peak : 0));
+        if (usable > 0 && bytes > left)
+            throw Error(Exit::device,
+                        cat("--cache-mb ", options_.cache_mb, " is more memory than there is: ", show_bytes(left),
+                            on_cpu ? " are left beside the net" : " are free"),
+                        cat("give --cache-mb ", left / 2'000'000, " or less"));
+        cache_ = std::make_unique<PictureCache>(bytes);
+    }
+
     void describe_plan(const TrainerOptions& setup, int64_t rings) {
         log::info(cat("net: ", options_.model, ", ", options_.image_size, " px, batch ", options_.batch_size, ", ",
                       name_of(setup.net.precision), ", ", options_.optimizer, setup.net.lean ? ", lean memory" : ""));
         log::info(cat("memory plan: ", show_bytes(plan_.peak), " for the step, ", show_bytes(rings),
-                      " for loading pictures\n", without_last_line_end(plan_.table())));
+                      " for loading pictures",
+                      cache_ ? cat(", up to ", show_bytes(cache_->capacity_bytes()), " to keep decoded ones") : "",
+                      "\n", without_last_line_end(plan_.table())));
     }
 
     static std::string without_last_line_end(std::string text) {
@@ -206,7 +239,15 @@ class Training {
         const int64_t all = how.schedule.total_steps;
         Progress progress(options_.epochs, steps, how.max_steps > 0 ? std::min(how.max_steps, all) : all, state.step,
                           options_.batch_size);
-        const FitObserver watch = observer(progress, options_, data_.val->size());
+        FitObserver watch = observer(progress, options_, data_.val->size());
+        watch.epoch = [&, tell = watch.epoch, epochs = 0](const EpochSummary& epoch, bool best) mutable {
+            tell(epoch, best);
+            // The first epoch reads from a cold disk; what waits in the second will wait in all.
+            if (++epochs < 2 || epoch.data_wait <= data_wait_worth_telling) return;
+            LoadingFacts facts = loading_facts(epoch, options_, train);
+            facts.net_uses_cores = backend_->info().kind == "cpu";
+            log::warn_once("loading", loading_advice(facts));
+        };
         FitResult result = fit(trainer, train, val, folder, info_, how, std::move(state), watch);
         log::progress_done();
         if (result.signal != 0) {
@@ -301,6 +342,7 @@ class Training {
     ResumePoint point_;
     std::unique_ptr<Backend> backend_;
     DataSplits data_;
+    std::unique_ptr<PictureCache> cache_;
     MemoryPlan plan_;
     CheckpointInfo info_;
 };

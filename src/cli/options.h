@@ -41,6 +41,7 @@ struct Options {
     std::array<double, 2> crop_scale{0.08, 1.0};  ///< area of the random crop, as fractions
     std::string flip = "horizontal";              ///< none|horizontal|vertical|both
     std::string decode = "region";               ///< region|whole
+    int64_t cache_mb = 0;                         ///< room for decoded pictures, in 1e6 bytes; 0: none
     double jitter = 0;                            ///< strength of the colour jitter, 0 to 1
     std::string resize = "squash";                ///< squash|letterbox|center
     double val_split = 0;                         ///< fraction of DATA/CLASS/* kept for validation

@@ -99,9 +99,13 @@ struct Loader::State {
     // What workers and the consumer share, under `mutex`.
     std::mutex mutex;
     std::condition_variable work_ready, batch_ready, all_idle;
-    bool running = false;                    ///< an epoch is being loaded
-    bool ending = false;                     ///< the workers shall end
-    int active = 0;                          ///< workers at a picture
+    bool running = false;  ///< an epoch is being loaded
+    bool ending = false;   ///< the workers shall end
+    int active = 0;        ///< workers at a picture
+    double worked = 0;     ///< seconds that workers spent at pictures
+    int64_t pictures_made = 0;
+    double rate_before = 0;  ///< rate() of the epoch before
+    double rate() const { return worked > 0 ? static_cast<double>(pictures_made) / worked : 0; }
     int64_t next_batch = 0, next_place = 0;  ///< the next picture to hand out
     int64_t free_until = 0;                  ///< batches below it may be loaded: the ring has a slot for them
     int64_t epoch = 0;
@@ -201,6 +205,9 @@ void Loader::State::start(int64_t new_epoch, int64_t first_batch) {
     free_until = first_batch + ring;
     holds_batch = false;
     waited = 0;
+    if (pictures_made > 0) rate_before = rate();
+    worked = 0;
+    pictures_made = 0;
     running = true;
     lock.unlock();
     work_ready.notify_all();
@@ -230,8 +237,12 @@ void Loader::State::work() {
         const int64_t place = next_place++;
         ++active;
         lock.unlock();
+        const auto begin = std::chrono::steady_clock::now();
         fill(slot, place, range.begin + place, hand);
+        const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
         lock.lock();
+        worked += took.count();
+        ++pictures_made;
         --active;
         if (--slot.todo == 0) batch_ready.notify_one();
         if (active == 0 && !running) all_idle.notify_one();
@@ -267,18 +278,26 @@ void Loader::State::fill(Slot& slot, int64_t place_index, int64_t position, Hand
 bool Loader::State::try_picture(int64_t index, uint8_t* dst, Slot::Place& place, Hand& hand) {
     const PictureOptions& pictures = options.pictures;
     std::optional<AugmentParameters> drawn;
+    std::shared_ptr<const Picture> kept;
     try {
-        source.read(index, hand.bytes);
-        const PictureSize size =
-            hand.decoder.open(hand.bytes.data(), hand.bytes.size(), source.name(index), DecodeLimits());
+        if (options.cache) kept = options.cache->find(source, index);
+        PictureSize size;
+        if (kept) {
+            size = {kept->height, kept->width};
+        } else {
+            source.read(index, hand.bytes);
+            size = hand.decoder.open(hand.bytes.data(), hand.bytes.size(), source.name(index), DecodeLimits());
+        }
         if (pictures.augment != Augment::none)
             drawn = draw_augment(pictures, size.height, size.width, options.seed, epoch, index);
         // The crop is known before anything is decoded, so that nothing else need be.
-        if (drawn && drawn->cropped && pictures.decode == Decode::region)
+        if (drawn && drawn->cropped && pictures.decode == Decode::region && !options.cache) {
             drawn->crop =
                 hand.decoder.decode_region({drawn->crop, pictures.image_size, pictures.image_size}, hand.picture);
-        else
+        } else if (!kept) {
             hand.decoder.decode_opened(hand.picture);
+            if (options.cache) options.cache->offer(source, index, hand.picture);
+        }
     } catch (const Error& error) {
         if (error.code() != Exit::data) throw;
         const std::string name = source.name(index), text = error.what();
@@ -286,7 +305,7 @@ bool Loader::State::try_picture(int64_t index, uint8_t* dst, Slot::Place& place,
         place.bad.push_back({index, name, named ? text.substr(name.size() + 2) : text});
         return false;
     }
-    hand.renderer.render(hand.picture, pictures, drawn ? &*drawn : nullptr, dst);
+    hand.renderer.render(kept ? *kept : hand.picture, pictures, drawn ? &*drawn : nullptr, dst);
     return true;
 }
 
@@ -376,6 +395,10 @@ int64_t Loader::batches_per_epoch() const {
 }
 double Loader::wait_seconds() const {
     return state_->waited;
+}
+double Loader::pictures_per_worker_s() const {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->rate_before > 0 ? state_->rate_before : state_->rate();
 }
 const std::vector<BadPicture>& Loader::bad() const {
     return state_->bad;

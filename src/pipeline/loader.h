@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pipeline/augment.h"
+#include "pipeline/cache.h"
 #include "pipeline/source.h"
 #include "tensor/arena.h"
 #include "tensor/tensor.h"
@@ -28,6 +29,9 @@ struct LoaderOptions {
     /// picture of 50 is 2%.
     double max_bad = 0.01;
     PictureOptions pictures;
+    /// Keeps decoded pictures; must outlive the loader. All pictures are decoded whole then, so that what a batch holds
+    /// does not depend on which were kept.
+    PictureCache* cache = nullptr;
     int rank = 0, ranks = 1;
 };
 
@@ -69,6 +73,8 @@ class Loader {
     int64_t batches_per_epoch() const;
     /// Seconds that next() has blocked since start_epoch().
     double wait_seconds() const;
+    /// Pictures that one worker made a second of its work, in the epoch before this one; in the first, so far.
+    double pictures_per_worker_s() const;
     /// Bad pictures met so far, in all epochs, in the order of the batches delivered; each once.
     const std::vector<BadPicture>& bad() const;
     /// Bytes of the ring.
