@@ -45,6 +45,7 @@ help:
 	@echo 'make setup        installs missing packages (apt, dnf or yum)'
 	@echo 'make deps         looks for the libraries and shows what was found'
 	@echo 'make dist         builds rn50_cuda.so for every GPU from Turing on, and docs/kernels.md'
+	@echo 'make fuzz         feeds damaged files to every parser, ten minutes each (clang)'
 	@echo 'make clean        removes what was built (not $(DATA)/ and runs/)'
 	@echo 'Settings: SANITIZE=address,undefined  CXX=  JOBS=  CPPFLAGS=  LDFLAGS=  WERROR=0'
 	@echo "          NVCC=  CUDA_ARCHS='89 90-virtual'  GPU_ONLY=1"
@@ -252,6 +253,8 @@ endef
 ifneq ($(KERNELS),)
   $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 endif
+
+include tests/fuzz/fuzz.mk
 
 # --- the GPU module ------------------------------------------------------------------------------------------------------
 $(BUILD)/cuda/%.cu.o: cuda/%.cu $(BUILD)/cuda/flags
