@@ -56,8 +56,10 @@ std::vector<OptionRow> make_table() {
          "brightness, contrast and saturation each vary by up to this"},
         {"resize", &O::resize, in_train | in_bench, pictures, "squash|letterbox|center", choice, choice,
          "how evaluation makes a picture square"},
-        {"val-split", &O::val_split, in_train | in_eval, pictures, "X", 0, 0.9,
-         "fraction kept for validation where DATA has no val/ folder"},
+        {"val-split", &O::val_split, in_train | in_eval | in_bench, pictures, "X", 0, 0.9,
+         "fraction kept for validation where DATA has no val"},
+        {"label-offset", &O::label_offset, in_train | in_eval | in_bench, pictures, "0|1", 0, 1,
+         "the number of the first class in TFRecord, LMDB and tar shards"},
         {"max-bad", &O::max_bad, in_train | in_eval | in_bench, pictures, "X", 0, 1,
          "stop when more than this fraction of pictures is unreadable", true, true},
 
