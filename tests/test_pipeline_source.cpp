@@ -128,7 +128,7 @@ TEST_CASE("pipeline: what is missing is called by its name") {
     CHECK(contains(message_of(folder), "none named train"));
     CHECK(contains(error_of([&] { open_data(folder.path("absent"), {}); }).what(),
                    "absent: the folder cannot be read"));
-    CHECK(contains(error_of([&] { open_data(folder.path("val/a/100.jpg"), {}); }).what(), "cannot be read"));
+    CHECK(contains(error_of([&] { open_data(folder.path("val/a/100.jpg"), {}); }).what(), "is neither a folder"));
     write_class(folder, "train/a", 1);
     CHECK(contains(message_of(folder), "single class"));
 }

@@ -58,7 +58,8 @@ class Walker {
         if (page_bytes_ < 512 || page_bytes_ > 65536 || (page_bytes_ & (page_bytes_ - 1)) != 0)
             throw damaged("impossible page size");
         uint8_t second[meta_bytes];
-        if (read_meta(page_bytes_, second) && number_at<uint64_t>(second + 128) > number_at<uint64_t>(meta + 128))
+        if (!read_meta(page_bytes_, second)) throw damaged("it is cut short");
+        if (number_at<uint64_t>(second + 128) > number_at<uint64_t>(meta + 128))
             std::memcpy(meta, second, sizeof second);
         const uint8_t* const main = meta + 24 + 48;
         return number_at<uint64_t>(main + 40);
