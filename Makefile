@@ -143,7 +143,7 @@ BASE_FLAGS := -std=c++17 -march=x86-64-v2 -ffp-contract=off -fopenmp -Wall -Wext
 # Tests find their files in this folder, also when a copy of the tree is built.
 RN50_HOME ?= $(CURDIR)
 TEST_FLAGS := -Itools -Icuda -Itests -DRN50_TESTS_DIR='"$(RN50_HOME)/tests"' -DRN50_PROGRAM='"$(RN50_HOME)/$(PROGRAM)"'
-LIBS := $(if $(GPU_ONLY),,-ldnnl) -ljpeg -lpthread -ldl
+LIBS := $(if $(GPU_ONLY),,-ldnnl) -ljpeg -llmdb -lpthread -ldl
 FILE_FLAGS :=
 compile = $(CXX) $(BASE_FLAGS) $(FILE_FLAGS) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
 # The GPU module takes what it shares with the program (errors, the log, the checked entries of the backend page) from the

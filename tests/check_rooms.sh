@@ -17,7 +17,7 @@ BEGIN {
     knows["comm"] = "backend tensor base"
     knows["model"] = "backend tensor base"
     knows["format"] = "tensor base"
-    knows["pipeline"] = "backend tensor base"
+    knows["pipeline"] = "format backend tensor base"
     knows["report"] = "base"
     knows["train"] = "model comm pipeline format backend tensor base"
     knows["cli"] = "train report model comm pipeline format backend tensor base"

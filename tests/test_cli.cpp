@@ -132,7 +132,8 @@ TEST_CASE("options: unknown ones are refused with the nearest that exists") {
     CHECK(usage_error({"train", "shop", "--epohcs=5"}) == "unknown option --epohcs | did you mean --epochs?");
     CHECK(usage_error({"train", "shop", "--batch_size", "5"}) ==
           "unknown option --batch_size | did you mean --batch-size?");
-    CHECK(usage_error({"train", "shop", "--label", "5"}) == "unknown option --label | did you mean --label-smoothing?");
+    CHECK(usage_error({"train", "shop", "--label-smo", "5"}) ==
+          "unknown option --label-smo | did you mean --label-smoothing?");
     CHECK(usage_error({"train", "shop", "--qwertyuiop"}) ==
           "unknown option --qwertyuiop | rn50 train --help lists the options");
     CHECK(usage_error({"train", "shop", "-epochs", "5"}) == "unknown option -epochs | did you mean --epochs?");

@@ -18,7 +18,7 @@ void write_class(const TempFolder& folder, const std::string& name, int count) {
 }
 
 std::string message_of(const TempFolder& folder, double val_split = 0) {
-    const Error error = error_of([&] { open_data(folder.path(), val_split, 0); });
+    const Error error = error_of([&] { open_data(folder.path(), {val_split, 0, 0}); });
     CHECK(error.code() == Exit::data);
     CHECK_FALSE(error.remedy().empty());
     return cat(error.what(), " / ", error.remedy());
@@ -80,7 +80,7 @@ TEST_CASE("pipeline: train, val and the splits beside them") {
     for (const char* name :
          {"train/a", "train/b", "val/a", "val/b", "hard/b", "masks/a", "runs/x", "test/a", "test/new"})
         write_class(folder, name, 2);
-    const DataSplits data = open_data(folder.path(), 0, 0);
+    const DataSplits data = open_data(folder.path(), {});
     CHECK(data.classes == std::vector<std::string>{"a", "b"});
     CHECK(data.train->size() == 4);
     CHECK(data.val->size() == 4);
@@ -97,7 +97,7 @@ TEST_CASE("pipeline: a class that val lacks is a warning, one that train lacks a
     const TempFolder folder;
     for (const char* name : {"train/a", "train/b", "val/a"})
         write_class(folder, name, 1);
-    const DataSplits data = open_data(folder.path(), 0, 0);
+    const DataSplits data = open_data(folder.path(), {});
     REQUIRE(data.warnings.size() == 1);
     CHECK(contains(data.warnings[0], "val has no picture of class b"));
     write_class(folder, "val/rust", 1);
@@ -126,9 +126,9 @@ TEST_CASE("pipeline: what is missing is called by its name") {
     const TempFolder folder;
     write_class(folder, "val/a", 1);
     CHECK(contains(message_of(folder), "none named train"));
-    CHECK(contains(error_of([&] { open_data(folder.path("absent"), 0, 0); }).what(),
+    CHECK(contains(error_of([&] { open_data(folder.path("absent"), {}); }).what(),
                    "absent: the folder cannot be read"));
-    CHECK(contains(error_of([&] { open_data(folder.path("val/a/100.jpg"), 0, 0); }).what(), "cannot be read"));
+    CHECK(contains(error_of([&] { open_data(folder.path("val/a/100.jpg"), {}); }).what(), "is neither a folder"));
     write_class(folder, "train/a", 1);
     CHECK(contains(message_of(folder), "single class"));
 }
@@ -140,9 +140,9 @@ TEST_CASE("pipeline: a split is drawn from each class, by the seed alone") {
     write_class(folder, "c", 2);
     write_class(folder, "d", 1);
     CHECK(contains(message_of(folder), "--val-split"));
-    CHECK(error_of([&] { open_data(folder.path(), 1, 0); }).code() == Exit::usage);
+    CHECK(error_of([&] { open_data(folder.path(), {1, 0, 0}); }).code() == Exit::usage);
     const auto val_names = [&](uint64_t seed) {
-        const DataSplits data = open_data(folder.path(), 0.25, seed);
+        const DataSplits data = open_data(folder.path(), {0.25, seed, 0});
         std::set<std::string> train, val;
         std::vector<int> counts(4, 0);
         for (int64_t i = 0; i < data.train->size(); ++i)

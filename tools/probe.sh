@@ -26,6 +26,7 @@ OpenMP|openmp|yes||g++|gcc-c++
 oneDNN|onednn|yes|-ldnnl|libdnnl-dev|onednn-devel
 libjpeg-turbo|libjpeg|yes|-ljpeg|libjpeg62-turbo-dev|libjpeg-turbo-devel
 libjpeg, parts|libjpeg_partial|speed|-ljpeg|libjpeg62-turbo-dev|libjpeg-turbo-devel
+LMDB|lmdb|yes|-llmdb|liblmdb-dev|lmdb-devel
 stb_image|stb_image|yes||libstb-dev|stb_image-devel
 CLI11|cli11|yes||libcli11-dev|cli11-devel
 nlohmann-json|nlohmann_json|yes||nlohmann-json3-dev|json-devel

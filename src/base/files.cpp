@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <iomanip>
 
@@ -129,6 +130,49 @@ void AtomicFile::commit() {
     close(folder);
     errno = error;
     if (!flushed) fail_write("flushing the folder of", path_);
+}
+
+// O_NONBLOCK: a named pipe in place of a file must not hang the program; regular files do not care.
+InputFile::InputFile(const std::string& path)
+    : path_(path), descriptor_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+    struct stat status {};
+    if (descriptor_ < 0 || fstat(descriptor_, &status) != 0) {
+        const int error = errno;
+        if (descriptor_ >= 0) close(descriptor_);
+        throw Error(Exit::data, cat(path, ": cannot be read: ", std::strerror(error)));
+    }
+    if (!S_ISREG(status.st_mode)) {
+        close(descriptor_);
+        throw Error(Exit::data, cat(path, ": is not a file"));
+    }
+    size_ = status.st_size;
+    modified_ = int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
+}
+
+InputFile::~InputFile() {
+    close(descriptor_);
+}
+
+int64_t InputFile::read(int64_t offset, void* dst, int64_t bytes) const {
+    int64_t done = 0;
+    while (done < bytes) {
+        const ssize_t got =
+            pread(descriptor_, static_cast<char*>(dst) + done, static_cast<size_t>(bytes - done), offset + done);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) throw Error(Exit::data, cat(path_, ": cannot be read: ", std::strerror(errno)));
+        if (got == 0) break;
+        done += got;
+    }
+    return done;
+}
+
+// Both are advice: a file system that does not take it loses nothing.
+void InputFile::will_need(int64_t offset, int64_t bytes) const {
+    posix_fadvise(descriptor_, offset, bytes, POSIX_FADV_WILLNEED);
+}
+
+void InputFile::forget() const {
+    posix_fadvise(descriptor_, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 std::string read_file(const std::string& path) {

@@ -31,6 +31,31 @@ class AtomicFile {
     int descriptor_ = -1;
 };
 
+/// A regular file opened for reading at any place; safe to use from several threads at once.
+class InputFile {
+  public:
+    /// Throws Error(Exit::data), "PATH: reason", when it cannot be opened or is no regular file.
+    explicit InputFile(const std::string& path);
+    ~InputFile();
+    InputFile(const InputFile&) = delete;
+    InputFile& operator=(const InputFile&) = delete;
+
+    const std::string& path() const { return path_; }
+    int64_t size() const { return size_; }          ///< bytes, when it was opened
+    int64_t modified() const { return modified_; }  ///< nanoseconds since 1970, when it was opened
+    /// Fills `dst` from `offset` on and gives the number of bytes; fewer than asked at the end of the file. Throws
+    /// Error(Exit::data), "PATH: reason".
+    int64_t read(int64_t offset, void* dst, int64_t bytes) const;
+    /// Tells the system that a part will be read soon, or that the file's pages in memory are not needed any more.
+    void will_need(int64_t offset, int64_t bytes) const;
+    void forget() const;
+
+  private:
+    std::string path_;
+    int descriptor_;
+    int64_t size_ = 0, modified_ = 0;
+};
+
 /// The bytes of a file. Throws Error(Exit::data).
 std::string read_file(const std::string& path);
 /// Replaces `path` by `bytes` through an AtomicFile.

@@ -198,7 +198,7 @@ BenchResult bench_infer(const Options& options) {
 /// The pictures of a data folder as training takes them, without a net behind.
 BenchResult bench_loader(const Options& options) {
     const std::unique_ptr<Backend> backend = open_backend(options);
-    const DataSplits data = open_data(options.data, options.val_split, static_cast<uint64_t>(options.seed));
+    const DataSplits data = open_data(options.data, data_options(options));
     LoaderOptions loading;
     loading.batch_size = options.batch_size;
     loading.workers = static_cast<int>(options.workers);

@@ -2,81 +2,22 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
-#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/classifier.h"
 #include "cli/commands.h"
+#include "cli/picture_options.h"
 #include "report/report.h"
 #include "report/table.h"
 #include "train/metrics.h"
 
 namespace rn50 {
 
-namespace fs = std::filesystem;
-
 namespace {
 
 constexpr size_t largest_matrix = 20;  // classes; more do not fit a terminal, and the worst confusions tell enough
-
-struct Split {
-    std::string name;
-    std::unique_ptr<Source> source;
-};
-
-bool is_folder(const fs::path& path) {
-    std::error_code unknown;
-    return fs::is_directory(path, unknown);
-}
-
-/// Folders in `folder` by name, hidden ones aside.
-std::vector<std::string> folders_in(const std::string& folder) {
-    std::vector<std::string> names;
-    std::error_code unreadable;
-    for (const auto& entry : fs::directory_iterator(folder, unreadable)) {
-        const std::string name = entry.path().filename().string();
-        if (name[0] != '.' && is_folder(entry.path())) names.push_back(name);
-    }
-    std::sort(names.begin(), names.end());
-    return names;
-}
-
-/// Whether a folder beside val/ is a split too: all its folders are classes.
-bool is_extra_split(const std::string& folder, const std::string& name, const std::vector<std::string>& classes) {
-    if (name == "train" || name == "val" || name == "masks") return false;
-    const std::vector<std::string> inside = folders_in(folder);
-    return !inside.empty() && std::all_of(inside.begin(), inside.end(), [&](const std::string& entry) {
-        return std::find(classes.begin(), classes.end(), entry) != classes.end();
-    });
-}
-
-/// DATA/val and the splits beside it; else the part of DATA/CLASS/* that --val-split draws; else all of DATA/CLASS/*.
-std::vector<Split> open_splits(const Options& options, const std::vector<std::string>& classes) {
-    std::vector<Split> splits;
-    std::vector<std::string> warnings;
-    const std::string root = options.data.back() == '/' ? options.data : options.data + "/";
-    if (is_folder(root + "val")) {
-        splits.push_back({"val", make_folder_source(root + "val", &classes, &warnings)});
-        for (const std::string& name : folders_in(root))
-            if (is_extra_split(root + name, name, classes))
-                splits.push_back({name, make_folder_source(root + name, &classes)});  // may lack classes
-    } else if (options.val_split > 0) {
-        DataSplits drawn = open_data(options.data, options.val_split, static_cast<uint64_t>(options.seed));
-        if (drawn.classes != classes)
-            throw Error(Exit::data, cat(options.data, " holds other classes than the checkpoint knows"),
-                        "choose the data that it was trained on");
-        warnings = drawn.warnings;
-        splits.push_back({"val", std::move(drawn.val)});
-    } else {
-        splits.push_back({"all", make_folder_source(options.data, &classes, &warnings)});
-    }
-    for (const std::string& warning : warnings)
-        log::warn(warning);
-    return splits;
-}
 
 /// -log softmax(logits)[label]
 double cross_entropy(const float* logits, size_t classes, int32_t label) {
@@ -87,7 +28,7 @@ double cross_entropy(const float* logits, size_t classes, int32_t label) {
     return std::log(sum) + highest - logits[label];
 }
 
-EvalMetrics evaluate(Classifier& classifier, const Split& split, const Options& options) {
+EvalMetrics evaluate(Classifier& classifier, const NamedSource& split, const Options& options) {
     const size_t classes = classifier.classes().size();
     LoaderOptions loading;
     loading.batch_size = options.batch_size;
@@ -167,7 +108,12 @@ int run_eval(const Options& options) {
     Classifier classifier(options, options.batch_size);
     log::info(cat(classifier.path(), ": ", classifier.describe()));
     std::vector<std::pair<std::string, EvalMetrics>> results;
-    for (const Split& split : open_splits(options, classifier.classes()))
+    std::vector<std::string> warnings;
+    const std::vector<NamedSource> splits =
+        open_evaluation(options.data, data_options(options), classifier.classes(), warnings);
+    for (const std::string& warning : warnings)
+        log::warn(warning);
+    for (const NamedSource& split : splits)
         results.emplace_back(split.name, evaluate(classifier, split, options));
     if (options.json) {
         print_json(results);

@@ -158,7 +158,7 @@ class Training {
         }
         catch_interrupts();
         backend_ = open_backend(options_);
-        data_ = open_data(options_.data, options_.val_split, static_cast<uint64_t>(options_.seed));
+        data_ = open_data(options_.data, data_options(options_));
         describe_data(data_);
 
         TrainerOptions setup = trainer_options(options_, backend_->info(), static_cast<int64_t>(data_.classes.size()));

@@ -61,7 +61,9 @@ std::vector<OptionRow> make_table() {
         {"cache-mb", &O::cache_mb, in_train | in_bench, pictures, "N", 0, 100e6,
          "memory for decoded pictures that stay from epoch to epoch, whole; 0: none"},
         {"val-split", &O::val_split, in_train | in_eval | in_bench, pictures, "X", 0, 0.9,
-         "fraction kept for validation where DATA has no val/ folder"},
+         "fraction kept for validation where DATA has no val"},
+        {"label-offset", &O::label_offset, in_train | in_eval | in_bench, pictures, "0|1", 0, 1,
+         "the number of the first class in TFRecord, LMDB and tar shards"},
         {"max-bad", &O::max_bad, in_train | in_eval | in_bench, pictures, "X", 0, 1,
          "stop when more than this fraction of pictures is unreadable", true, true},
 

@@ -45,6 +45,7 @@ struct Options {
     double jitter = 0;                            ///< strength of the colour jitter, 0 to 1
     std::string resize = "squash";                ///< squash|letterbox|center
     double val_split = 0;                         ///< fraction of DATA/CLASS/* kept for validation
+    int64_t label_offset = 0;                     ///< 0|1: the number of the first class in TFRecord and LMDB
     double max_bad = 0.01;                        ///< fraction of unreadable pictures that stops a run
 
     // Training.

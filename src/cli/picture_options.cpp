@@ -23,4 +23,8 @@ PictureOptions training_pictures(const Options& options) {
     return pictures;
 }
 
+DataOptions data_options(const Options& options) {
+    return {options.val_split, static_cast<uint64_t>(options.seed), options.label_offset};
+}
+
 }  // namespace rn50

@@ -3,6 +3,7 @@
 
 #include "cli/options.h"
 #include "pipeline/augment.h"
+#include "pipeline/source.h"
 
 namespace rn50 {
 
@@ -10,5 +11,8 @@ namespace rn50 {
 /// evaluation_pictures() or the checkpoint's own.
 PictureOptions training_pictures(const Options& options);
 PictureOptions evaluation_pictures(const Options& options);
+
+/// How DATA is opened: --val-split, --seed, --label-offset.
+DataOptions data_options(const Options& options);
 
 }  // namespace rn50

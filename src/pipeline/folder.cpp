@@ -1,4 +1,6 @@
-// Folders of pictures: which files count, which class they belong to, and the layouts of a data folder.
+// Folders of pictures: which files count and which class they belong to.
+#include "pipeline/folder.h"
+
 #include <dirent.h>
 #include <sys/stat.h>
 
@@ -8,26 +10,10 @@
 #include <map>
 
 #include "base/error.h"
-#include "base/random.h"
-#include "pipeline/source.h"
 
 namespace rn50 {
 
 namespace {
-
-struct Listing {
-    std::vector<std::string> folders, files;  ///< names without path, sorted as bytes, hidden ones left out
-};
-
-struct Identity {
-    dev_t device;
-    ino_t inode;
-    bool operator==(const Identity& other) const { return device == other.device && inode == other.inode; }
-};
-
-std::string join(const std::string& folder, const std::string& name) {
-    return folder.empty() || folder.back() == '/' ? folder + name : folder + "/" + name;
-}
 
 Error unreadable_folder(const std::string& path) {
     const char* remedy = errno == EACCES    ? "give yourself the right to read it (chmod u+rx)"
@@ -35,6 +21,29 @@ Error unreadable_folder(const std::string& path) {
                          : errno == ENOTDIR ? "name a folder that holds a folder for each class"
                                             : "";
     return Error(Exit::data, cat(path, ": the folder cannot be read: ", std::strerror(errno)), remedy);
+}
+
+/// ".jpg" in lower case, or "".
+std::string extension_of(const std::string& name) {
+    const size_t dot = name.rfind('.');
+    if (dot == std::string::npos) return {};
+    std::string extension = name.substr(dot);
+    for (char& c : extension)
+        if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    return extension;
+}
+
+}  // namespace
+
+bool is_picture_name(const std::string& name) {
+    const std::string extension = extension_of(name);
+    for (const char* known : {".jpg", ".jpeg", ".png", ".bmp", ".tga", ".ppm", ".pgm"})
+        if (extension == known) return true;
+    return false;
+}
+
+std::string join(const std::string& folder, const std::string& name) {
+    return folder.empty() || folder.back() == '/' ? folder + name : folder + "/" + name;
 }
 
 bool is_folder(const std::string& path) {
@@ -69,22 +78,20 @@ Listing list_folder(const std::string& path) {
     return listing;
 }
 
-/// ".jpg" in lower case, or "".
-std::string extension_of(const std::string& name) {
-    const size_t dot = name.rfind('.');
-    if (dot == std::string::npos) return {};
-    std::string extension = name.substr(dot);
-    for (char& c : extension)
-        if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-    return extension;
+std::string list_some(const std::vector<std::string>& names) {
+    std::string text;
+    for (size_t i = 0; i < names.size() && i < 5; ++i)
+        text += (i ? ", " : "") + names[i];
+    return names.size() > 5 ? cat(text, ", ... (", names.size(), ")") : text;
 }
 
-bool is_picture_name(const std::string& name) {
-    const std::string extension = extension_of(name);
-    for (const char* known : {".jpg", ".jpeg", ".png", ".bmp", ".tga", ".ppm", ".pgm"})
-        if (extension == known) return true;
-    return false;
-}
+namespace {
+
+struct Identity {
+    dev_t device;
+    ino_t inode;
+    bool operator==(const Identity& other) const { return device == other.device && inode == other.inode; }
+};
 
 /// Files met that are no pictures to us: said, so that a folder of .tif does not look empty for no reason.
 struct Ignored {
@@ -138,13 +145,6 @@ struct Scan {
     std::vector<std::string> empty;  ///< classes without a picture
     std::string ignored;             ///< what was met that is no picture; "" if nothing
 };
-
-std::string list_some(const std::vector<std::string>& names) {
-    std::string text;
-    for (size_t i = 0; i < names.size() && i < 5; ++i)
-        text += (i ? ", " : "") + names[i];
-    return names.size() > 5 ? cat(text, ", ... (", names.size(), ")") : text;
-}
 
 Scan scan_folder(const std::string& root, const std::vector<std::string>* known) {
     const std::vector<std::string> folders = list_folder(root).folders;
@@ -203,37 +203,12 @@ std::unique_ptr<Source> source_of(Scan scan, const std::string& root, bool needs
         warnings.push_back(
             cat(root, " has no picture of ", scan.empty.size() == 1 ? "class " : "classes ", list_some(scan.empty)));
     if (!scan.ignored.empty()) warnings.push_back(cat(root, ": ", scan.ignored));
-    return make_list_source(std::move(scan.samples), std::move(scan.classes));
+    return make_list_source(std::move(scan.samples), std::move(scan.classes), root);
 }
 
-/// Draws `share` of each class's samples for val; order is kept in both parts.
-void split_scan(const Scan& scan, double share, uint64_t seed, std::vector<Sample>& train, std::vector<Sample>& val,
-                std::vector<std::string>& warnings) {
-    std::vector<std::vector<size_t>> by_class(scan.classes.size());
-    for (size_t i = 0; i < scan.samples.size(); ++i)
-        by_class[static_cast<size_t>(scan.samples[i].label)].push_back(i);
-    std::vector<char> in_val(scan.samples.size(), 0);
-    for (size_t c = 0; c < by_class.size(); ++c) {
-        std::vector<size_t>& members = by_class[c];
-        if (members.size() == 1) {
-            warnings.push_back(
-                cat("class ", scan.classes[c], " has a single picture: it is trained on, val has none of it"));
-            continue;
-        }
-        Random random(seed, 0, c, Purpose::split);
-        for (size_t i = members.size() - 1; i > 0; --i)
-            std::swap(members[i], members[random.below(i + 1)]);
-        const auto wanted = static_cast<size_t>(static_cast<double>(members.size()) * share + 0.5);
-        const size_t n = std::clamp<size_t>(wanted, 1, members.size() - 1);
-        for (size_t i = 0; i < n; ++i)
-            in_val[members[i]] = 1;
-    }
-    for (size_t i = 0; i < scan.samples.size(); ++i)
-        (in_val[i] ? val : train).push_back(scan.samples[i]);
-}
+}  // namespace
 
-/// A folder beside train and val, if its sub-folders are classes.
-std::unique_ptr<Source> open_extra(const std::string& path, const std::vector<std::string>& classes,
+std::unique_ptr<Source> open_extra_folder(const std::string& path, const std::vector<std::string>& classes,
                                    std::vector<std::string>& warnings) {
     const std::vector<std::string> folders = list_folder(path).folders;
     if (folders.empty()) return nullptr;
@@ -249,62 +224,10 @@ std::unique_ptr<Source> open_extra(const std::string& path, const std::vector<st
     return source_of(scan_folder(path, &classes), path, false, warnings);
 }
 
-}  // namespace
-
 std::unique_ptr<Source> make_folder_source(const std::string& root, const std::vector<std::string>* known_classes,
                                            std::vector<std::string>* warnings) {
     std::vector<std::string> unheard;
     return source_of(scan_folder(root, known_classes), root, true, warnings ? *warnings : unheard);
-}
-
-DataSplits open_data(const std::string& root, double val_split, uint64_t seed) {
-    if (!(val_split >= 0 && val_split < 1))
-        throw Error(Exit::usage, cat("--val-split ", val_split, " is not a share"),
-                    "give a number from 0 to below 1, e.g. 0.2");
-    const Listing top = list_folder(root);
-    const auto has = [&](const char* name) {
-        return std::binary_search(top.folders.begin(), top.folders.end(), std::string(name));
-    };
-    if (top.folders.empty())
-        throw Error(Exit::data, cat(root, ": there are no pictures in folders here"),
-                    cat("put them into ", join(root, "train/CLASS/"), " and ", join(root, "val/CLASS/")));
-    if (!has("train") && has("val"))
-        throw Error(Exit::data, cat(root, ": there is a folder val but none named train"),
-                    cat("put the training pictures into ", join(root, "train/CLASS/")));
-
-    DataSplits data;
-    const std::string train_root = has("train") ? join(root, "train") : root;
-    if (!has("val") && val_split == 0)
-        throw Error(Exit::data, cat(root, ": there is no folder named val to measure on"),
-                    cat("put pictures into ", join(root, "val/CLASS/"),
-                        has("train") ? "" : " and those of training into train/CLASS/",
-                        ", or give --val-split 0.2 to keep a fifth of the training pictures for it"));
-    Scan train = scan_folder(train_root, nullptr);
-    data.classes = train.classes;
-    if (data.classes.size() == 1)
-        throw Error(Exit::data,
-                    cat(train_root, ": there is a single class (", data.classes[0], "): nothing to tell apart"),
-                    "put the pictures of each class into a folder of their own");
-    if (has("val")) {
-        data.train = source_of(std::move(train), train_root, true, data.warnings);
-        if (val_split > 0) data.warnings.push_back(cat("--val-split is not used: ", join(root, "val"), " exists"));
-        data.val = make_folder_source(join(root, "val"), &data.classes, &data.warnings);
-    } else {
-        if (!train.ignored.empty()) data.warnings.push_back(cat(train_root, ": ", train.ignored));
-        std::vector<Sample> kept, drawn;
-        split_scan(train, val_split, seed, kept, drawn, data.warnings);
-        if (drawn.empty())
-            throw Error(Exit::data, cat(train_root, ": each class has a single picture: none is left to measure on"));
-        data.train = make_list_source(std::move(kept), data.classes);
-        data.val = make_list_source(std::move(drawn), data.classes);
-    }
-    if (!has("train")) return data;
-    for (const std::string& name : top.folders) {
-        if (name == "train" || name == "val" || name == "masks") continue;
-        if (auto source = open_extra(join(root, name), data.classes, data.warnings))
-            data.extra.emplace_back(name, std::move(source));
-    }
-    return data;
 }
 
 }  // namespace rn50

@@ -1,42 +1,19 @@
 #include "pipeline/source.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 
 #include "base/error.h"
+#include "base/files.h"
 
 namespace rn50 {
 
 namespace {
 
-Error cannot_read(const std::string& path) {
-    return Error(Exit::data, cat(path, ": cannot be read: ", std::strerror(errno)));
-}
-
-/// Closes at the end of the scope.
-class File {
-  public:
-    // O_NONBLOCK: a named pipe in place of a picture must not hang the run; regular files do not care.
-    explicit File(const std::string& path) : descriptor_(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-        if (descriptor_ < 0) throw cannot_read(path);
-    }
-    ~File() { close(descriptor_); }
-    File(const File&) = delete;
-    File& operator=(const File&) = delete;
-    int descriptor() const { return descriptor_; }
-
-  private:
-    int descriptor_;
-};
-
 class ListSource : public Source {
   public:
-    ListSource(std::vector<Sample> samples, std::vector<std::string> classes)
-        : samples_(std::move(samples)), classes_(std::move(classes)) {
+    ListSource(std::vector<Sample> samples, std::vector<std::string> classes, std::string root)
+        : samples_(std::move(samples)), classes_(std::move(classes)), root_(std::move(root)) {
+        if (!root_.empty() && root_.back() != '/') root_ += '/';
         for (const Sample& sample : samples_)
             RN50_REQUIRE(sample.label >= 0 && sample.label < static_cast<int64_t>(classes_.size()), sample.path,
                          " has label ", sample.label, " of ", classes_.size(), " classes");
@@ -45,23 +22,29 @@ class ListSource : public Source {
     int32_t label(int64_t i) const override { return at(i).label; }
     std::string name(int64_t i) const override { return at(i).path; }
     const std::vector<std::string>& classes() const override { return classes_; }
+    std::string path_inside(int64_t i) const override {
+        const std::string& path = at(i).path;
+        return path.compare(0, root_.size(), root_) == 0 ? path.substr(root_.size()) : path;
+    }
+    int64_t stored_bytes(int64_t i) const override {
+        struct stat status {};
+        return stat(at(i).path.c_str(), &status) == 0 ? status.st_size : 0;
+    }
+    void prefetch(int64_t i) const override {
+        try {
+            const InputFile file(at(i).path);
+            file.will_need(0, file.size());
+        } catch (const Error&) {  // read() will say it
+        }
+    }
+    std::string format() const override { return "folder"; }
+    std::vector<std::string> shards() const override { return {}; }
 
     void read(int64_t i, std::vector<uint8_t>& bytes) const override {
-        const std::string& path = at(i).path;
-        const File file(path);
-        struct stat status;
-        if (fstat(file.descriptor(), &status) != 0) throw cannot_read(path);
-        if (!S_ISREG(status.st_mode)) throw Error(Exit::data, cat(path, ": is not a file"));
-        bytes.resize(static_cast<size_t>(status.st_size));
-        size_t done = 0;
-        while (done < bytes.size()) {
-            const ssize_t got = ::read(file.descriptor(), bytes.data() + done, bytes.size() - done);
-            if (got < 0 && errno == EINTR) continue;
-            if (got < 0) throw cannot_read(path);
-            if (got == 0) break;  // it became shorter meanwhile; the decoder will say what is missing
-            done += static_cast<size_t>(got);
-        }
-        bytes.resize(done);
+        const InputFile file(at(i).path);
+        bytes.resize(static_cast<size_t>(file.size()));
+        // If it became shorter meanwhile, the decoder will say what is missing.
+        bytes.resize(static_cast<size_t>(file.read(0, bytes.data(), file.size())));
     }
 
   private:
@@ -71,12 +54,42 @@ class ListSource : public Source {
     }
     std::vector<Sample> samples_;
     std::vector<std::string> classes_;
+    std::string root_;
+};
+
+class SubsetSource : public Source {
+  public:
+    SubsetSource(std::shared_ptr<const Source> whole, std::vector<int64_t> indices)
+        : whole_(std::move(whole)), indices_(std::move(indices)) {}
+    int64_t size() const override { return static_cast<int64_t>(indices_.size()); }
+    int32_t label(int64_t i) const override { return whole_->label(at(i)); }
+    std::string name(int64_t i) const override { return whole_->name(at(i)); }
+    void read(int64_t i, std::vector<uint8_t>& bytes) const override { whole_->read(at(i), bytes); }
+    const std::vector<std::string>& classes() const override { return whole_->classes(); }
+    std::string path_inside(int64_t i) const override { return whole_->path_inside(at(i)); }
+    int64_t stored_bytes(int64_t i) const override { return whole_->stored_bytes(at(i)); }
+    void prefetch(int64_t i) const override { whole_->prefetch(at(i)); }
+    std::string format() const override { return whole_->format(); }
+    std::vector<std::string> shards() const override { return whole_->shards(); }
+
+  private:
+    int64_t at(int64_t i) const {
+        RN50_REQUIRE(i >= 0 && i < size(), "picture ", i, " of ", size());
+        return indices_[static_cast<size_t>(i)];
+    }
+    std::shared_ptr<const Source> whole_;
+    std::vector<int64_t> indices_;
 };
 
 }  // namespace
 
-std::unique_ptr<Source> make_list_source(std::vector<Sample> samples, std::vector<std::string> classes) {
-    return std::make_unique<ListSource>(std::move(samples), std::move(classes));
+std::unique_ptr<Source> make_list_source(std::vector<Sample> samples, std::vector<std::string> classes,
+                                         const std::string& root) {
+    return std::make_unique<ListSource>(std::move(samples), std::move(classes), root);
+}
+
+std::unique_ptr<Source> make_subset_source(std::shared_ptr<const Source> whole, std::vector<int64_t> indices) {
+    return std::make_unique<SubsetSource>(std::move(whole), std::move(indices));
 }
 
 }  // namespace rn50
