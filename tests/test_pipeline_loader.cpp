@@ -1,6 +1,7 @@
 // Order and contents of batches: the same for any number of workers, whatever is bad, wherever the epoch is entered.
 #include <algorithm>
 #include <chrono>
+#include <mutex>
 #include <numeric>
 #include <thread>
 
@@ -287,6 +288,48 @@ TEST_CASE("pipeline: a defect of ours in a worker surfaces in next()") {
     loader.start_epoch(0);
     CHECK(loader.next() != nullptr);
     CHECK_THROWS_WITH(loader.next(), "out of order");
+}
+
+TEST_CASE("pipeline: pictures are asked for before they are read, each once, those of other ranks never") {
+    class Watched : public Source {
+      public:
+        int64_t size() const override { return 40; }
+        int32_t label(int64_t) const override { return 0; }
+        std::string name(int64_t) const override { return "x"; }
+        void read(int64_t i, std::vector<uint8_t>& bytes) const override {
+            const std::string text = "P5 1 1 255\nx";
+            bytes.assign(text.begin(), text.end());
+            note(i);
+        }
+        void prefetch(int64_t i) const override { note(~i); }
+        const std::vector<std::string>& classes() const override { return classes_; }
+        mutable std::vector<int64_t> seen;  ///< i for a read, ~i for a prefetch
+
+      private:
+        void note(int64_t what) const {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            seen.push_back(what);
+        }
+        std::vector<std::string> classes_ = {"a"};
+        mutable std::mutex mutex_;
+    };
+    const Watched source;
+    LoaderOptions options = evaluation_of(5, 1);
+    options.ranks = 2;
+    options.rank = 1;
+    HostMemory memory;
+    Loader loader(source, options, memory);
+    loader.start_epoch(0);
+    rest_of_epoch(loader);
+    loader.stop();
+    std::vector<int64_t> asked, read;
+    for (size_t at = 0; at < source.seen.size(); ++at) {
+        const int64_t what = source.seen[at];
+        (what < 0 ? asked : read).push_back(what < 0 ? ~what : what);
+        if (what < 0) CHECK(std::find(read.begin(), read.end(), ~what) == read.end());
+    }
+    REQUIRE(read.size() == 20);
+    CHECK(asked == std::vector<int64_t>(read.begin() + 4, read.end()));
 }
 
 TEST_CASE("pipeline: a loader may be left at any moment and gives its memory back") {

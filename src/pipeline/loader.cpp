@@ -83,6 +83,7 @@ struct Loader::State {
     void start(int64_t epoch, int64_t first_batch);
     void halt();
     void work();
+    void read_ahead(int64_t batch, int64_t place) const;
     void fill(Slot& slot, int64_t place, int64_t position, Hand& hand);
     bool try_picture(int64_t index, uint8_t* dst, Slot::Place& place, Hand& hand);
     const Batch* deliver(Slot& slot);
@@ -234,10 +235,11 @@ void Loader::State::work() {
             continue;
         }
         Slot& slot = slots[static_cast<size_t>(next_batch) % slots.size()];
-        const int64_t place = next_place++;
+        const int64_t batch = next_batch, place = next_place++;
         ++active;
         lock.unlock();
         const auto begin = std::chrono::steady_clock::now();
+        read_ahead(batch, place);
         fill(slot, place, range.begin + place, hand);
         const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
         lock.lock();
@@ -247,6 +249,20 @@ void Loader::State::work() {
         if (--slot.todo == 0) batch_ready.notify_one();
         if (active == 0 && !running) all_idle.notify_one();
     }
+}
+
+/// Has the system fetch a picture that is due when each worker has made some more, so that a slow disk has many
+/// requests at once and a worker finds its picture in memory.
+void Loader::State::read_ahead(int64_t batch, int64_t place) const {
+    constexpr int64_t pictures_a_worker = 4;
+    const int64_t ahead = place + pictures_a_worker * static_cast<int64_t>(threads.size());
+    const int64_t later = batch + ahead / options.batch_size, its_place = ahead % options.batch_size;
+    if (later >= batches) return;
+    const Range range = range_of(later);
+    if (its_place >= range.count) return;
+    const int64_t index = order[static_cast<size_t>(range.begin + its_place)];
+    if (options.cache && options.cache->find(source, index)) return;
+    source.prefetch(index);
 }
 
 /// Puts the picture at `position` of the epoch's order into a place of the batch, or the next good one after it.
