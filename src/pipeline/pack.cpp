@@ -280,8 +280,12 @@ PackSummary pack(const std::vector<NamedSource>& splits, const std::string& out,
 }
 
 bool pack_is_unfinished(const std::string& folder) {
-    PackManifest manifest;
-    return PackManifest::read(folder, manifest) && !manifest.complete();
+    try {
+        PackManifest manifest;
+        return PackManifest::read(folder, manifest) && !manifest.complete();
+    } catch (const Error&) {  // a file of somebody else
+        return false;
+    }
 }
 
 const char* name_of(PackFormat format) {
