@@ -197,6 +197,15 @@ std::string read_file(const std::string& path) {
     return bytes;
 }
 
+void make_folders(const std::string& path) {
+    std::error_code error;
+    fs::create_directories(path, error);
+    if (!error && !fs::is_directory(path, error)) error = std::make_error_code(std::errc::not_a_directory);
+    if (error)
+        throw Error(Exit::data, cat("making the folder ", path, ": ", error.message()),
+                    "name a folder that can be written");
+}
+
 void write_file_atomic(const std::string& path, const std::string& bytes) {
     AtomicFile file(path, static_cast<int64_t>(bytes.size()));
     file.write(bytes);

@@ -58,6 +58,8 @@ class InputFile {
 
 /// The bytes of a file. Throws Error(Exit::data).
 std::string read_file(const std::string& path);
+/// Makes a folder and those above it that are missing. Throws Error(Exit::data).
+void make_folders(const std::string& path);
 /// Replaces `path` by `bytes` through an AtomicFile.
 void write_file_atomic(const std::string& path, const std::string& bytes);
 

@@ -18,6 +18,8 @@ int run_command(const Options& options) {
     if (options.command == "eval") return run_eval(options);
     if (options.command == "predict") return run_predict(options);
     if (options.command == "bench") return run_bench(options);
+    if (options.command == "pack" || options.command == "unpack") return run_pack(options);
+    if (options.command == "inspect") return run_inspect(options);
     RN50_REQUIRE(options.command == "doctor", "no command ", options.command);
     return run_doctor(options);
 }
@@ -40,7 +42,7 @@ int run(const std::vector<std::string>& arguments) {
     const Options& options = line.options;
     log::set_quiet(options.quiet);
     // A reader who has seen enough (`| head`) ends predict by SIGPIPE, as usual; a run of days outlives its terminal.
-    if (options.command == "train") signal(SIGPIPE, SIG_IGN);
+    if (options.command == "train" || options.command == "pack" || options.command == "unpack") signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);  // a file above the limit of its size is an error to tell, not an end without a word
     for (const std::string& file : options.files_read)
         log::info("options from " + file);

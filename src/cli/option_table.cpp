@@ -16,12 +16,14 @@ namespace {
 
 constexpr double unlimited = 9e18;
 constexpr unsigned on_pictures = in_train | in_eval | in_predict | in_bench;
+constexpr unsigned on_sets = in_pack | in_unpack | in_inspect;
 
 std::vector<OptionRow> make_table() {
     using O = Options;
     const char* const device = "Model and device";
     const char* const pictures = "Pictures";
     const char* const training = "Training";
+    const char* const packing = "Packing";
     const char* const run = "Run and output";
     const auto choice = 0.0;
     return {
@@ -35,7 +37,7 @@ std::vector<OptionRow> make_table() {
          "lean recomputes every second block's output", true, true},
         {"threads", &O::threads, on_pictures, device, "N", 0, 4096, "compute threads on a CPU; 0: all cores", true,
          true},
-        {"workers", &O::workers, on_pictures, device, "N", 0, 4096, "threads that read pictures; 0: chosen by cores",
+        {"workers", &O::workers, on_pictures | on_sets, device, "N", 0, 4096, "threads that read pictures; 0: chosen by cores",
          true, true},
         {"gpus", &O::gpus, in_train | in_bench, device, "N", 1, 1, "GPUs to train on; this build drives one"},
         {"ranks", &O::ranks, in_train | in_bench, device, "N", 1, 1, "processes to train in; this build runs one"},
@@ -62,9 +64,9 @@ std::vector<OptionRow> make_table() {
          "memory for decoded pictures that stay from epoch to epoch, whole; 0: none"},
         {"val-split", &O::val_split, in_train | in_eval | in_bench, pictures, "X", 0, 0.9,
          "fraction kept for validation where DATA has no val"},
-        {"label-offset", &O::label_offset, in_train | in_eval | in_bench, pictures, "0|1", 0, 1,
+        {"label-offset", &O::label_offset, in_train | in_eval | in_bench | on_sets, pictures, "0|1", 0, 1,
          "the number of the first class in TFRecord, LMDB and tar shards"},
-        {"max-bad", &O::max_bad, in_train | in_eval | in_bench, pictures, "X", 0, 1,
+        {"max-bad", &O::max_bad, in_train | in_eval | in_bench | in_pack | in_unpack, pictures, "X", 0, 1,
          "stop when more than this fraction of pictures is unreadable", true, true},
 
         {"epochs", &O::epochs, in_train, training, "N", 1, 1e6, "passes over the training pictures"},
@@ -87,20 +89,34 @@ std::vector<OptionRow> make_table() {
         {"seed", &O::seed, in_train | in_eval | in_bench, training, "N", 0, unlimited,
          "of every random number; same seed, same run"},
 
+        {"format", &O::format, in_pack, packing, "folder|webdataset|tfrecord|lmdb", choice, choice,
+         "what to write: folders of classes, tar shards, TFRecord shards, a database", false, true},
+        {"longest", &O::longest, in_pack, packing, "N", 0, 65500,
+         "make pictures smaller whose longer side has more pixels; 0: copy them", false, true},
+        {"shortest", &O::shortest, in_pack, packing, "N", 0, 65500,
+         "make pictures smaller whose shorter side has more pixels; 0: copy them", false, true},
+        {"quality", &O::quality, in_pack, packing, "N", 1, 100, "of the JPEGs that pictures made smaller become", false,
+         true},
+        {"shard-mb", &O::shard_mb, in_pack | in_unpack, packing, "N", 1, 1e6,
+         "megabytes a shard, about; what is finished at a time", false, true},
+        {"sample", &O::sample, in_inspect, packing, "N", -1, unlimited, "show picture N of each split; -1: none", false,
+         true},
+        {"verify", &O::verify, in_inspect, packing, "", choice, choice, "read and decode every picture", false, true},
+
         {"out", &O::out, in_train, run, "DIR", choice, choice, "run directory; none: a new one, runs/NAME", true, true},
         {"resume", &O::resume, in_train, run, "auto|FILE", choice, choice,
          "auto: go on with the run in --out; FILE: its state.safetensors", true, true},
-        {"config", &O::config, on_pictures, run, "FILE", choice, choice,
+        {"config", &O::config, on_pictures | on_sets, run, "FILE", choice, choice,
          "options from a TOML file, over DATA/rn50.toml", false, true},
         {"dump-tensor", &O::dump_tensor, in_predict, run, "FILE", choice, choice,
          "write the net's input (.safetensors) to check pre-processing", false, true},
-        {"json", &O::json, in_eval | in_predict | in_bench | in_doctor, run, "", choice, choice, "results as JSON",
+        {"json", &O::json, in_eval | in_predict | in_bench | in_doctor | in_inspect, run, "", choice, choice, "results as JSON",
          false, true},
         {"csv", &O::csv, in_predict, run, "", choice, choice, "results as CSV", false, true},
         {"verbose", &O::verbose, in_bench, run, "", choice, choice, "time by operation", false, true},
         {"self-test", &O::self_test, in_doctor, run, "", choice, choice,
          "every operation on --device, beside the CPU: about half a minute", false, true},
-        {"quiet", &O::quiet, on_pictures | in_doctor, run, "", choice, choice, "warnings and errors only", false, true},
+        {"quiet", &O::quiet, on_pictures | in_doctor | on_sets, run, "", choice, choice, "warnings and errors only", false, true},
     };
 }
 
@@ -180,6 +196,9 @@ const std::vector<CommandRow>& command_table() {
         {"predict", in_predict, "CHECKPOINT PATH...", "the class of each picture, one line a picture"},
         {"bench", in_bench, "step|loader|infer|kernels [DATA]",
          "images/s (median of many steps) and peak memory; kernels: each pass over memory beside a plain copy"},
+        {"pack", in_pack, "DATA OUT", "writes DATA anew: tar or TFRecord shards, an LMDB, or smaller pictures"},
+        {"unpack", in_unpack, "DATA OUT", "from shards or an LMDB back to folders of classes"},
+        {"inspect", in_inspect, "DATA", "what a data set holds: format, shards, pictures, classes, sizes; --verify reads all"},
         {"doctor", in_doctor, "", "what this machine has and lacks, and the command that mends it"},
     };
     return table;

@@ -146,7 +146,9 @@ void set_positional(Options& options, const CommandRow& command, const std::vect
     std::vector<std::string*> places;
     if (command.bit == in_eval || command.bit == in_predict) places.push_back(&options.checkpoint);
     if (command.bit == in_bench) places.push_back(&options.bench);
-    if (command.bit == in_train || command.bit == in_eval || command.bit == in_bench) places.push_back(&options.data);
+    constexpr unsigned with_data = in_train | in_eval | in_bench | in_pack | in_unpack | in_inspect;
+    if (command.bit & with_data) places.push_back(&options.data);
+    if (command.bit & (in_pack | in_unpack)) places.push_back(&options.output);
     for (size_t i = 0; i < given.size(); ++i) {
         if (i < places.size()) {
             *places[i] = given[i];
@@ -164,8 +166,10 @@ void require_positional(const Options& options, const CommandRow& command) {
         missing = "CHECKPOINT";
     else if (command.bit == in_train && options.data.empty() && options.resume.empty())
         missing = "DATA";  // a resumed run knows its own
-    else if (command.bit == in_eval && options.data.empty())
+    else if ((command.bit & (in_eval | in_pack | in_unpack | in_inspect)) && options.data.empty())
         missing = "DATA";
+    else if ((command.bit & (in_pack | in_unpack)) && options.output.empty())
+        missing = "OUT";
     else if (command.bit == in_predict && options.paths.empty())
         missing = "PATH";
     else if (command.bit == in_bench && options.bench == "loader" && options.data.empty())
@@ -194,6 +198,9 @@ void reject_idle_options(const Options& options) {
         throw Error(Exit::usage, "--resume auto needs the run's folder",
                     "add --out DIR, or name a state file: --resume FILE");
     if (!options.resume.empty() && asked("init")) idle("init", "--resume");
+    if (options.longest > 0 && options.shortest > 0)
+        throw Error(Exit::usage, "--longest and --shortest exclude each other", "choose one");
+    if (asked("quality") && options.longest == 0 && options.shortest == 0) idle("quality", "pictures that are copied");
     if (options.json && options.csv) throw Error(Exit::usage, "--json and --csv exclude each other", "choose one");
 }
 

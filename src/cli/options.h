@@ -15,10 +15,11 @@ namespace rn50 {
 enum class Origin : uint8_t { built_in, data_file, config_file, command_line };
 
 struct Options {
-    std::string command;  ///< "train", "eval", "predict", "bench", "doctor"
+    std::string command;  ///< "train", "eval", "pack", ...
 
     // Positional arguments.
-    std::string data;                ///< train, eval, bench
+    std::string data;                ///< train, eval, bench, pack, unpack, inspect
+    std::string output;              ///< pack, unpack: the folder to be made
     std::string checkpoint;          ///< eval, predict
     std::vector<std::string> paths;  ///< predict: pictures and folders
     std::string bench = "step";      ///< bench: step|loader|infer|kernels
@@ -63,6 +64,15 @@ struct Options {
     double clip_norm = 0;                    ///< global L2 norm; 0: no clipping
     double loss_scale = 0;                   ///< 0: found as the run goes where fp16 needs one
     int64_t seed = 0;
+
+    // Packing and looking.
+    std::string format = "webdataset";  ///< folder|webdataset|tfrecord|lmdb
+    int64_t longest = 0;                ///< bound of the longer side in pixels; 0: none
+    int64_t shortest = 0;               ///< bound of the shorter side in pixels; 0: none
+    int64_t quality = 90;               ///< of JPEGs that are made smaller
+    int64_t shard_mb = 1000;
+    int64_t sample = -1;  ///< inspect: show this picture; -1: none
+    bool verify = false;  ///< inspect: read and decode everything
 
     // The run and its output.
     std::string out;     ///< run directory; empty: a new one, runs/NAME

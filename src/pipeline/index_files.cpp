@@ -58,25 +58,6 @@ bool read_index(const InputFile& shard, ShardKind kind, ShardIndex& index) {
     return false;
 }
 
-void keep_index(const InputFile& shard, ShardKind kind, const ShardIndex& index) {
-    const std::string bytes = index.pack(kind, shard.size(), shard.modified());
-    std::string reason;
-    for (const fs::path& place : places_of(shard.path())) {
-        try {
-            std::error_code exists;
-            fs::create_directories(place.parent_path(), exists);
-            write_file_atomic(place.string(), bytes);
-            if (!reason.empty())
-                log::warn_once("index in cache", cat("indices of shards are kept in ", place.parent_path().string(),
-                                                     ", because theirs is closed: ", reason));
-            return;
-        } catch (const Error& error) {
-            reason = error.what();
-        }
-    }
-    log::warn_once("index in memory", cat("indices of shards cannot be kept and are made anew each time: ", reason));
-}
-
 /// What all threads that build indices share.
 struct Work {
     const std::vector<std::string>& paths;
@@ -104,7 +85,7 @@ struct Work {
                                             name_of(kind), paths.size() == 1 ? " " + paths[i] : " shards",
                                             " once, for an index"));
             indices[i] = build_index(paths[i], kind);
-            keep_index(file, kind, indices[i]);
+            keep_index(paths[i], kind, indices[i]);
         }
         ++done;
         if (built > 0) log::progress(cat("index  ", done.load(), "/", paths.size(), " shards"));
@@ -119,6 +100,26 @@ ShardIndex build_index(const std::string& path, ShardKind kind) {
     return kind == ShardKind::tar        ? index_tar(bytes, path)
            : kind == ShardKind::tfrecord ? index_tfrecord(bytes, path)
                                          : index_lmdb(bytes, path);
+}
+
+void keep_index(const std::string& path, ShardKind kind, const ShardIndex& index) {
+    const InputFile shard(path);
+    const std::string bytes = index.pack(kind, shard.size(), shard.modified());
+    std::string reason;
+    for (const fs::path& place : places_of(shard.path())) {
+        try {
+            std::error_code exists;
+            fs::create_directories(place.parent_path(), exists);
+            write_file_atomic(place.string(), bytes);
+            if (!reason.empty())
+                log::warn_once("index in cache", cat("indices of shards are kept in ", place.parent_path().string(),
+                                                     ", because theirs is closed: ", reason));
+            return;
+        } catch (const Error& error) {
+            reason = error.what();
+        }
+    }
+    log::warn_once("index in memory", cat("indices of shards cannot be kept and are made anew each time: ", reason));
 }
 
 std::vector<ShardIndex> load_indices(const std::vector<std::string>& paths, ShardKind kind) {

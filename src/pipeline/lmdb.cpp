@@ -193,4 +193,16 @@ void LmdbWriter::commit() {
     check(mdb_txn_commit(transaction), "writing");
 }
 
+std::string LmdbWriter::get(const std::string& key) const {
+    MDB_txn* transaction = nullptr;
+    check(mdb_txn_begin(environment_, nullptr, MDB_RDONLY, &transaction), "reading");
+    MDB_val key_view{key.size(), const_cast<char*>(key.data())}, value{};
+    const int code = mdb_get(transaction, database_, &key_view, &value);
+    std::string copy;
+    if (code == 0) copy.assign(static_cast<const char*>(value.mv_data), value.mv_size);
+    mdb_txn_abort(transaction);
+    check(code, "reading");
+    return copy;
+}
+
 }  // namespace rn50

@@ -41,6 +41,8 @@ class LmdbWriter {
     void put(const std::string& key, const std::string& value);
     /// Makes what was put since the last commit durable; without it that is lost.
     void commit();
+    /// The value of a key that was committed.
+    std::string get(const std::string& key) const;
 
   private:
     void check(int code, const char* doing) const;

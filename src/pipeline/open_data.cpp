@@ -6,6 +6,7 @@
 #include "base/random.h"
 #include "pipeline/folder.h"
 #include "pipeline/layout.h"
+#include "pipeline/pack.h"
 #include "pipeline/shard_source.h"
 
 namespace rn50 {
@@ -100,6 +101,14 @@ void check_share(double val_split) {
                     "give a number from 0 to below 1, e.g. 0.2");
 }
 
+/// What a data set consists of; not one that is half there.
+Layout layout_of(const std::string& root) {
+    if (pack_is_unfinished(root))
+        throw Error(Exit::data, cat(root, ": packing it was not finished"),
+                    "give the same rn50 pack command again: it goes on where it was");
+    return find_layout(root);
+}
+
 Error no_val(const std::string& root, const SplitPlace& train) {
     if (train.kind)
         return Error(Exit::data, cat(root, ": there is no split val to measure on"),
@@ -115,7 +124,7 @@ Error no_val(const std::string& root, const SplitPlace& train) {
 
 DataSplits open_data(const std::string& root, const DataOptions& options) {
     check_share(options.val_split);
-    const Layout layout = find_layout(root);
+    const Layout layout = layout_of(root);
     const SplitPlace& train = layout.splits.front();  // or all there is
     const SplitPlace* const val = layout.find("val");
     if (&train == val)
@@ -146,7 +155,7 @@ DataSplits open_data(const std::string& root, const DataOptions& options) {
 
 std::vector<NamedSource> open_evaluation(const std::string& root, const DataOptions& options,
                                          const std::vector<std::string>& classes, std::vector<std::string>& warnings) {
-    const Layout layout = find_layout(root);
+    const Layout layout = layout_of(root);
     std::vector<NamedSource> splits;
     if (const SplitPlace* const val = layout.find("val")) {
         splits.push_back({"val", open_place(*val, &classes, options, true, warnings)});
@@ -170,7 +179,7 @@ std::vector<NamedSource> open_evaluation(const std::string& root, const DataOpti
 
 std::vector<NamedSource> open_splits(const std::string& root, const DataOptions& options,
                                      std::vector<std::string>& warnings) {
-    const Layout layout = find_layout(root);
+    const Layout layout = layout_of(root);
     std::vector<NamedSource> splits;
     splits.push_back({layout.splits.front().name, open_place(layout.splits.front(), nullptr, options, true, warnings)});
     const std::vector<std::string> classes = splits.front().source->classes();

@@ -73,6 +73,10 @@ class ShardIndex {
 /// single samples that cannot be used are left out by name.
 ShardIndex build_index(const std::string& path, ShardKind kind);
 
+/// Keeps the index of a shard: SHARD.rn50idx, or in the user's cache folder where that cannot be written; where neither
+/// can, that is said once.
+void keep_index(const std::string& path, ShardKind kind, const ShardIndex& index);
+
 /// The index of each shard: read from SHARD.rn50idx (or from the user's cache folder, where the shard's own cannot be
 /// written), or built by several threads, with a progress line, and kept there. Throws as build_index().
 std::vector<ShardIndex> load_indices(const std::vector<std::string>& paths, ShardKind kind);

@@ -46,15 +46,6 @@ std::string make_fresh_folder() {
     throw Error(Exit::data, with_errno("making the folder " + base), "name a folder that can be written with --out");
 }
 
-void make_folders(const std::string& path) {
-    std::error_code error;
-    fs::create_directories(path, error);
-    if (!error && !fs::is_directory(path)) error = std::make_error_code(std::errc::not_a_directory);
-    if (error)
-        throw Error(Exit::data, cat("making the folder ", path, ": ", error.message()),
-                    "name a folder that can be written with --out");
-}
-
 int open_log(const std::string& path) {
     return open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
 }

@@ -1,0 +1,303 @@
+#include "pipeline/pack.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "base/crc32c.h"
+#include "base/error.h"
+#include "base/files.h"
+#include "base/interrupt.h"
+#include "base/machine.h"
+#include "pipeline/decode.h"
+#include "pipeline/encode.h"
+#include "pipeline/folder.h"
+#include "pipeline/ordered_work.h"
+#include "pipeline/pack_manifest.h"
+
+namespace rn50 {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+/// What each picture of a source is called in the packed set: CLASS/FILE, safe and each once, a function of the source
+/// alone. A name that comes again gets the picture's number.
+class Names {
+  public:
+    explicit Names(const Source& source) : source_(source) {
+        std::unordered_map<std::string, std::string> class_of_folder;
+        for (const std::string& name : source.classes()) {
+            std::string flat = name;
+            std::replace(flat.begin(), flat.end(), '/', '_');
+            folders_.push_back(safe_path(flat));
+            const auto [other, is_new] = class_of_folder.emplace(folders_.back(), name);
+            if (folders_.back().empty() || !is_new)
+                throw Error(Exit::data,
+                            cat("class \"", name, "\" cannot be the name of a folder",
+                                is_new ? "" : cat(" beside class \"", other->second, "\"")),
+                            "rename it, e.g. in classes.txt");
+        }
+        std::unordered_set<size_t> taken;
+        for (int64_t i = 0; i < source.size(); ++i) {
+            std::string name = plain(i);
+            if (!taken.insert(std::hash<std::string>()(name)).second) {
+                const size_t dot = name.rfind('.'), slash = name.rfind('/');
+                name.insert(dot == std::string::npos || dot < slash ? name.size() : dot, cat("-", i));
+                taken.insert(std::hash<std::string>()(name));
+                again_[i] = name;
+            }
+            const int32_t label = source.label(i);
+            fingerprint_ = crc32c(name.data(), name.size(), fingerprint_);
+            fingerprint_ = crc32c(&label, sizeof label, fingerprint_);
+        }
+    }
+    std::string name(int64_t i) const {
+        const auto found = again_.find(i);
+        return found == again_.end() ? plain(i) : found->second;
+    }
+    uint32_t fingerprint() const { return fingerprint_; }
+
+  private:
+    std::string plain(int64_t i) const {
+        const auto label = static_cast<size_t>(source_.label(i));
+        std::string path = source_.path_inside(i);
+        const std::string above = source_.classes()[label] + "/";
+        if (path.compare(0, above.size(), above) == 0) path.erase(0, above.size());
+        path = safe_path(path);
+        return folders_[label] + "/" + (path.empty() ? "picture" : path);
+    }
+    const Source& source_;
+    std::vector<std::string> folders_;  ///< by class
+    std::unordered_map<int64_t, std::string> again_;
+    uint32_t fingerprint_ = 0;
+};
+
+/// A picture on its way from the source to the writer.
+struct Item {
+    std::vector<uint8_t> bytes;
+    int64_t bytes_read = 0, height = 0, width = 0;
+    bool encoded_anew = false;
+    std::string fault;  ///< why it is left out
+};
+
+/// What one worker owns.
+struct Hand {
+    Decoder decoder;
+    Picture picture, smaller;
+};
+
+void prepare(const Source& source, int64_t i, const PackOptions& options, Hand& hand, Item& item) {
+    item.fault.clear();
+    item.encoded_anew = false;
+    const std::string name = source.name(i);
+    try {
+        source.read(i, item.bytes);
+        item.bytes_read = static_cast<int64_t>(item.bytes.size());
+        hand.decoder.decode(item.bytes.data(), item.bytes.size(), name, DecodeLimits(), hand.picture);
+        item.encoded_anew = shrink(hand.picture, options.longest, options.shortest, hand.smaller);
+        if (item.encoded_anew) encode_jpeg(hand.smaller, options.quality, item.bytes);
+    } catch (const Error& error) {
+        if (error.code() != Exit::data) throw;
+        const std::string text = error.what();
+        item.fault = text.compare(0, name.size() + 2, name + ": ") == 0 ? text.substr(name.size() + 2) : text;
+    }
+    const Picture& result = item.encoded_anew ? hand.smaller : hand.picture;
+    item.height = result.height;
+    item.width = result.width;
+}
+
+/// The name with an extension that a folder source knows and that fits what was encoded anew.
+std::string with_extension(std::string name, const Item& item) {
+    const ByteView picture{item.bytes.data(), item.bytes.size()};
+    if (!is_picture_name(name)) return name + extension_of_picture(picture);
+    const size_t dot = name.rfind('.');
+    std::string end = name.substr(dot);
+    std::transform(end.begin(), end.end(), end.begin(), [](unsigned char c) { return std::tolower(c); });
+    return item.encoded_anew && end != ".jpg" && end != ".jpeg" ? name + ".jpg" : name;
+}
+
+class Packing {
+  public:
+    Packing(const std::vector<NamedSource>& splits, const std::string& out, const PackOptions& options,
+            const std::function<void(const PackState&)>& show)
+        : splits_(splits), out_(out), options_(options), show_(show) {
+        for (const NamedSource& split : splits) {
+            names_.push_back(std::make_unique<Names>(*split.source));
+            manifest_.splits.push_back({split.name, split.source->size(), names_.back()->fingerprint(), 0, false, {}, {}});
+            state_.total += split.source->size();
+        }
+        manifest_.format = name_of(options.format);
+        manifest_.longest = options.longest;
+        manifest_.shortest = options.shortest;
+        manifest_.quality = options.quality;
+        manifest_.part_bytes = options.part_bytes;
+    }
+
+    PackSummary run() {
+        go_on_or_begin();
+        summary_.was_complete = manifest_.complete();
+        for (size_t i = 0; i < splits_.size() && !summary_.stopped; ++i) {
+            state_.split = splits_[i].name;
+            if (!manifest_.splits[i].complete) pack_split(i);
+        }
+        write_bad({});
+        for (const PackManifest::Split& split : manifest_.splits) {
+            summary_.bad += static_cast<int64_t>(split.bad.size());
+            summary_.shards += static_cast<int64_t>(split.parts.size());
+            for (const WrittenPart& part : split.parts) {
+                summary_.pictures += part.pictures;
+                summary_.bytes += part.bytes;
+            }
+        }
+        return summary_;
+    }
+
+  private:
+    void go_on_or_begin() {
+        PackManifest found;
+        if (PackManifest::read(out_, found)) {
+            found.require_same(manifest_, out_);
+            manifest_ = std::move(found);
+            for (const PackManifest::Split& split : manifest_.splits)
+                state_.done += split.complete ? split.pictures : split.next;
+            return;
+        }
+        make_folders(out_);
+        const Listing listing = list_folder(out_);
+        if (!listing.files.empty() || !listing.folders.empty())
+            throw Error(Exit::data, cat(out_, ": is not empty, and what is in it was not packed by rn50"),
+                        "name a new folder");
+        if (options_.format != PackFormat::folder) {
+            std::string classes;
+            for (const std::string& name : splits_.front().source->classes())
+                classes += name + "\n";
+            write_file_atomic(join(out_, "classes.txt"), classes);
+        }
+        manifest_.write(out_);
+    }
+
+    void pack_split(size_t number) {
+        const Source& source = *splits_[number].source;
+        PackManifest::Split& split = manifest_.splits[number];
+        WriterOptions writing{options_.format, out_, split.name, options_.part_bytes, 0, source.size(), split.parts};
+        if (options_.format == PackFormat::lmdb)
+            for (int64_t i = 0; i < source.size(); ++i)
+                writing.expected_bytes += source.stored_bytes(i);
+        const std::unique_ptr<SampleWriter> writer = make_writer(writing);
+        const int workers = options_.workers > 0 ? options_.workers : cores_of_process().usable();
+        std::vector<Hand> hands(static_cast<size_t>(workers));
+        OrderedWork<Item> work(split.next, source.size(), workers, [&](int64_t i, int worker, Item& item) {
+            prepare(source, i, options_, hands[static_cast<size_t>(worker)], item);
+        });
+        std::vector<PackManifest::Bad> bad;  // found, their part is not finished yet
+        for (int64_t i = split.next; i < source.size(); ++i) {
+            if (interrupt_requested() != 0) {
+                summary_.stopped = true;
+                return;
+            }
+            const Item& item = work.next();
+            if (!item.fault.empty()) {
+                bad.push_back({source.name(i), item.fault});
+                check_bad(bad);
+            } else if (writer->add(sample_of(number, i, item))) {
+                finish_part(split, *writer, i, bad);
+            }
+            summary_.bytes_read += item.bytes_read;
+            ++state_.done;
+            ++state_.done_now;
+            show_(state_);
+        }
+        writer->finish();
+        split.complete = true;
+        finish_part(split, *writer, source.size(), bad);
+    }
+
+    PackedSample sample_of(size_t number, int64_t i, const Item& item) const {
+        const Source& source = *splits_[number].source;
+        const int32_t label = source.label(i);
+        return {{item.bytes.data(), item.bytes.size()},
+                i,
+                label,
+                source.classes()[static_cast<size_t>(label)],
+                with_extension(names_[number]->name(i), item),
+                item.height,
+                item.width};
+    }
+
+    /// What comes before picture `next` is on the disk: so says the manifest from now on.
+    void finish_part(PackManifest::Split& split, const SampleWriter& writer, int64_t next,
+                     std::vector<PackManifest::Bad>& bad) {
+        split.parts = writer.parts();
+        split.next = next;
+        split.bad.insert(split.bad.end(), bad.begin(), bad.end());
+        bad.clear();
+        manifest_.write(out_);
+    }
+
+    /// `pending`: those whose part is not finished yet.
+    void check_bad(const std::vector<PackManifest::Bad>& pending) const {
+        auto count = static_cast<int64_t>(pending.size());
+        for (const PackManifest::Split& split : manifest_.splits)
+            count += static_cast<int64_t>(split.bad.size());
+        if (static_cast<double>(count) <= options_.max_bad * static_cast<double>(state_.total) + 1e-6) return;
+        write_bad(pending);
+        throw Error(Exit::data,
+                    cat(count, " of ", state_.total, " pictures cannot be used, more than the ", options_.max_bad * 100,
+                        "% that are allowed, e.g. ", pending.back().name, ": ", pending.back().reason),
+                    cat("see ", join(out_, "bad.txt"), "; mend or remove them, or allow more, e.g. --max-bad 0.1"));
+    }
+
+    void write_bad(const std::vector<PackManifest::Bad>& pending) const {
+        std::string text;
+        const auto put = [&](const PackManifest::Bad& picture) {
+            text += cat(picture.name, "\t", picture.reason, "\n");
+        };
+        for (const PackManifest::Split& split : manifest_.splits)
+            std::for_each(split.bad.begin(), split.bad.end(), put);
+        std::for_each(pending.begin(), pending.end(), put);
+        if (!text.empty()) write_file_atomic(join(out_, "bad.txt"), text);
+    }
+
+    const std::vector<NamedSource>& splits_;
+    const std::string& out_;
+    const PackOptions& options_;
+    const std::function<void(const PackState&)>& show_;
+    std::vector<std::unique_ptr<Names>> names_;  ///< by split
+    PackManifest manifest_;
+    PackState state_;
+    PackSummary summary_;
+};
+
+}  // namespace
+
+PackSummary pack(const std::vector<NamedSource>& splits, const std::string& out, const PackOptions& options,
+                 const std::function<void(const PackState&)>& show) {
+    RN50_REQUIRE(!splits.empty() && options.part_bytes > 0 && (options.longest == 0 || options.shortest == 0),
+                 splits.size(), " splits");
+    return Packing(splits, out, options, show).run();
+}
+
+bool pack_is_unfinished(const std::string& folder) {
+    try {
+        PackManifest manifest;
+        return PackManifest::read(folder, manifest) && !manifest.complete();
+    } catch (const Error&) {  // a file of somebody else
+        return false;
+    }
+}
+
+const char* name_of(PackFormat format) {
+    const char* const names[] = {"folder", "webdataset", "tfrecord", "lmdb"};
+    return names[static_cast<size_t>(format)];
+}
+
+PackFormat pack_format_from(const std::string& name) {
+    for (const PackFormat format :
+         {PackFormat::folder, PackFormat::webdataset, PackFormat::tfrecord, PackFormat::lmdb})
+        if (name == name_of(format)) return format;
+    throw Error(Exit::usage, cat("--format ", name, " is not known"), "folder|webdataset|tfrecord|lmdb");
+}
+
+}  // namespace rn50
