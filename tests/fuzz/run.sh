@@ -12,7 +12,8 @@ seeds() { # NAME FOLDER: puts files that the parser knows into the folder
         jpeg) cp "$tests"/golden/pictures/*.jpg "$2" ;;
         picture) find "$tests/golden/pictures" -type f ! -name '*.rgb' -exec cp {} "$2" \; ;;
         safetensors) cp "$tests"/golden/*.safetensors "$2" ;;
-        *) find "$tests/data" -type f -path "*$1*" -exec cp {} "$2" \; 2>/dev/null ;;
+        tar | tfrecord) cp "$tests"/data/shards/*."$1" "$2" ;;
+        lmdb) cp "$tests"/data/shards/*.mdb "$2" ;;
     esac
 }
 
