@@ -252,6 +252,7 @@ class FolderWriter : public SampleWriter {
         const std::string path = join(folder_, sample.path);
         make_folders(fs::path(path).parent_path().string());
         write(path, sample.picture);
+        if (files_.empty()) first_ = sample.path;
         written_.add(sample);
         files_.push_back(path);
         return full;
@@ -289,7 +290,7 @@ class FolderWriter : public SampleWriter {
             bytes.resize(static_cast<size_t>(file.read(0, bytes.data(), file.size())));
             written_.check(files_[i], static_cast<int64_t>(i), {bytes.data(), bytes.size()});
         }
-        parts_.push_back({files_.front(), written_.count(), written_.bytes()});
+        parts_.push_back({first_, written_.count(), written_.bytes()});
         written_.clear();
         files_.clear();
     }
@@ -297,7 +298,8 @@ class FolderWriter : public SampleWriter {
     const WriterOptions options_;
     const std::string folder_;
     std::vector<WrittenPart> parts_;
-    std::vector<std::string> files_;
+    std::vector<std::string> files_;  ///< of the part at hand
+    std::string first_;               ///< the name of its first one
     Written written_;
 };
 
