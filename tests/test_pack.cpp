@@ -101,7 +101,8 @@ TEST_CASE("pack: bytes depend neither on the number of workers nor on an interru
     write_set(folder);
     for (const PackFormat format : all_formats) {
         CAPTURE(name_of(format));
-        const std::string whole = folder.path(cat(name_of(format), "_1")), other = folder.path(cat(name_of(format), "_3"));
+        const std::string whole = folder.path(cat(name_of(format), "_1")),
+                          other = folder.path(cat(name_of(format), "_3"));
         pack_to(folder.path("set"), whole, options_for(format, 1));
         // Ended again and again, each time with what was finished kept.
         for (int64_t stop = 1; stop < 24; stop += 4) {
@@ -126,8 +127,9 @@ TEST_CASE("pack: a folder of something else, other options and other pictures ar
     const TempFolder folder;
     write_set(folder);
     folder.write("full/x", std::string("x"));
-    CHECK(contains(error_of([&] { pack_to(folder.path("set"), folder.path("full"), options_for(PackFormat::lmdb)); }).what(),
-                   "is not empty"));
+    CHECK(contains(
+        error_of([&] { pack_to(folder.path("set"), folder.path("full"), options_for(PackFormat::lmdb)); }).what(),
+        "is not empty"));
     const std::string out = folder.path("out");
     pack_to(folder.path("set"), out, options_for(PackFormat::webdataset));
     PackOptions smaller = options_for(PackFormat::webdataset);
@@ -259,7 +261,8 @@ TEST_CASE("layout: shards in folders, beside each other, alone and by a pattern"
     const DataSplits original = open_data(folder.path("set"), {});
     // Folders of shards, the classes above them.
     for (const auto& [name, bytes] : contents(flat))
-        if (contains(name, ".tar")) folder.write(cat("nested", contains(name, "train") ? "/train" : "/val", name), bytes);
+        if (contains(name, ".tar"))
+            folder.write(cat("nested", contains(name, "train") ? "/train" : "/val", name), bytes);
     folder.write("nested/classes.txt", test::read_file(flat + "/classes.txt"));
     check_equal(*original.train, *open_data(folder.path("nested"), {}).train);
     check_equal(*original.val, *open_data(folder.path("nested"), {}).val);
@@ -302,7 +305,8 @@ TEST_CASE("layout: labels that begin with 1, lie outside, or are names") {
     REQUIRE(from_0.warnings.size() >= 1);
     CHECK(contains(from_0.warnings[0], "--label-offset 1"));
     folder.write("tf/classes.txt", std::string("crack\r\ndent\npit\n"));
-    CHECK(contains(open_message(folder.path("tf")), "label 3 lies outside of the 3 classes (0 to 2) / labels that begin"));
+    CHECK(contains(open_message(folder.path("tf")),
+                   "label 3 lies outside of the 3 classes (0 to 2) / labels that begin"));
     CHECK(open_data(folder.path("tf"), {0, 0, 1}).train->label(0) == 0);
     folder.write("tf/classes.txt", std::string("crack\ncrack\n"));
     CHECK(contains(open_message(folder.path("tf")), "classes.txt:2: class crack stands in line 1 too"));

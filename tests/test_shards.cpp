@@ -62,9 +62,8 @@ std::vector<Expected> read_expected() {
     return all;
 }
 
-const char* const all_shards[] = {"webdataset.tar", "webdataset_json.tar",  "gnu.tar",          "pax.tar",
-                                  "ustar.tar",      "tensorflow.tfrecord", "package.tfrecord", "caffe.mdb",
-                                  "branches.mdb"};
+const char* const all_shards[] = {"webdataset.tar",      "webdataset_json.tar", "gnu.tar",   "pax.tar",     "ustar.tar",
+                                  "tensorflow.tfrecord", "package.tfrecord",    "caffe.mdb", "branches.mdb"};
 
 /// A source in which labels do not matter.
 std::unique_ptr<Source> source_of(const std::string& path, ShardKind kind) {
