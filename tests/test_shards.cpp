@@ -1,4 +1,5 @@
 // Shards that other tools wrote, and what becomes of damaged ones.
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 
@@ -207,6 +208,11 @@ TEST_CASE("shards: damage is told by name, never read over") {
     std::vector<uint8_t> tar = test::read_file(shard_path("webdataset.tar"));
     tar[1024] ^= 1;
     CHECK(contains(index_message(tar, ShardKind::tar), "the tar header at byte 1024 is damaged"));
+    std::vector<uint8_t> database = test::read_file(shard_path("caffe.mdb"));
+    const std::string key = "00000000_c/0.png";
+    const auto node = std::search(database.begin(), database.end(), key.begin(), key.end()) - 8;
+    node[1] = 0x20;  // a value of 8 KB and more in a page of 4
+    CHECK(contains(index_message(database, ShardKind::lmdb), "a value lies outside of its page"));
     CHECK(contains(index_message({0x1F, 0x8B, 8, 0}, ShardKind::tfrecord), "gzip"));
     CHECK(contains(index_message(std::vector<uint8_t>(600, 'x'), ShardKind::tar), "is not a tar archive"));
     CHECK(contains(index_message(std::vector<uint8_t>(600, 'x'), ShardKind::lmdb), "is not an LMDB"));
@@ -288,6 +294,9 @@ TEST_CASE("shards: a Datum of an absurd size is refused before memory is taken")
     picture_of(parsed, picture);
     CHECK(std::string(picture.begin(), picture.end()) == "P6\n1 1\n255\ncba");
     CHECK_FALSE(parse_datum(view_of(datum.str().substr(0, datum.str().size() - 3)), parsed));
+    CHECK_FALSE(parse_datum(view_of(std::string("\x22\x04"
+                                                "abc")),
+                            parsed));
     CHECK_FALSE(parse_datum(view_of(std::string("\x22\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F", 10)), parsed));
 }
 
