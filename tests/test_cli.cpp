@@ -127,6 +127,22 @@ TEST_CASE("options: --config may name the data, whose own file is then read too;
     CHECK(contains(usage_error({"train", folder.path}), "rn50.toml:1: data is a path"));
 }
 
+TEST_CASE("options: pack, unpack and inspect") {
+    const Options packing = parse({"pack", "shop", "out", "--format", "tfrecord", "--longest", "512", "--quality", "85"});
+    CHECK(packing.data == "shop");
+    CHECK(packing.output == "out");
+    CHECK(packing.format == "tfrecord");
+    CHECK(packing.longest == 512);
+    CHECK(parse({"unpack", "shop", "out"}).output == "out");
+    CHECK(parse({"inspect", "shop", "--verify", "--sample", "0"}).sample == 0);
+    CHECK(contains(usage_error({"pack", "shop"}), "OUT is missing"));
+    CHECK(contains(usage_error({"pack", "shop", "out", "--format", "zip"}), "must be one of folder|webdataset"));
+    CHECK(contains(usage_error({"pack", "shop", "out", "--longest", "9", "--shortest", "9"}), "exclude each other"));
+    CHECK(contains(usage_error({"pack", "shop", "out", "--quality", "9"}), "does nothing beside"));
+    CHECK(contains(usage_error({"unpack", "shop", "out", "--format", "lmdb"}), "is an option of pack, not of unpack"));
+    CHECK(contains(usage_error({"train", "shop", "--label-offset", "2"}), "must be from 0 to 1"));
+}
+
 TEST_CASE("options: unknown ones are refused with the nearest that exists") {
     CHECK(usage_error({"train", "shop", "--epoch", "5"}) == "unknown option --epoch | did you mean --epochs?");
     CHECK(usage_error({"train", "shop", "--epohcs=5"}) == "unknown option --epohcs | did you mean --epochs?");

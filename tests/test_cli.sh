@@ -54,7 +54,7 @@ run train recipe
 check "unknown key: 2, with file, line and suggestion" eval 'both 2 "recipe/rn50.toml:2: unknown option batchsize" && says "did you mean batch-size?"'
 run train recipe --config nowhere.toml
 check "missing --config: 3, by name" both 3 "nowhere.toml: No such file"
-for command in train eval predict bench doctor; do
+for command in train eval predict bench pack unpack inspect doctor; do
     run $command --help
     check "$command --help: every option with its default" eval \
         'is 0 && [ "$(grep -c -- "^  --" out)" -gt 0 ] && [ "$(grep -c -- "^  --" out)" = "$(grep -c "(default: " out)" ]'

@@ -1,4 +1,5 @@
 // Shards that other tools wrote, and what becomes of damaged ones.
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 
@@ -62,9 +63,8 @@ std::vector<Expected> read_expected() {
     return all;
 }
 
-const char* const all_shards[] = {"webdataset.tar", "webdataset_json.tar",  "gnu.tar",          "pax.tar",
-                                  "ustar.tar",      "tensorflow.tfrecord", "package.tfrecord", "caffe.mdb",
-                                  "branches.mdb"};
+const char* const all_shards[] = {"webdataset.tar",      "webdataset_json.tar", "gnu.tar",   "pax.tar",     "ustar.tar",
+                                  "tensorflow.tfrecord", "package.tfrecord",    "caffe.mdb", "branches.mdb"};
 
 /// A source in which labels do not matter.
 std::unique_ptr<Source> source_of(const std::string& path, ShardKind kind) {
@@ -208,6 +208,11 @@ TEST_CASE("shards: damage is told by name, never read over") {
     std::vector<uint8_t> tar = test::read_file(shard_path("webdataset.tar"));
     tar[1024] ^= 1;
     CHECK(contains(index_message(tar, ShardKind::tar), "the tar header at byte 1024 is damaged"));
+    std::vector<uint8_t> database = test::read_file(shard_path("caffe.mdb"));
+    const std::string key = "00000000_c/0.png";
+    const auto node = std::search(database.begin(), database.end(), key.begin(), key.end()) - 8;
+    node[1] = 0x20;  // a value of 8 KB and more in a page of 4
+    CHECK(contains(index_message(database, ShardKind::lmdb), "a value lies outside of its page"));
     CHECK(contains(index_message({0x1F, 0x8B, 8, 0}, ShardKind::tfrecord), "gzip"));
     CHECK(contains(index_message(std::vector<uint8_t>(600, 'x'), ShardKind::tar), "is not a tar archive"));
     CHECK(contains(index_message(std::vector<uint8_t>(600, 'x'), ShardKind::lmdb), "is not an LMDB"));
@@ -239,6 +244,39 @@ TEST_CASE("shards: no flipped byte crashes a reader") {
     }
 }
 
+TEST_CASE("shards: no flipped byte behind a right checksum crashes a reader") {
+    // What checksums guard is flipped before they are made.
+    const std::vector<uint8_t> shard = test::read_file(shard_path("tensorflow.tfrecord"));
+    const ShardIndex index = index_of(shard, ShardKind::tfrecord);
+    const auto bytes = static_cast<int64_t>(shard.size());
+    const std::string packed = index.pack(ShardKind::tfrecord, bytes, 7);
+    Random random(2, 0, 0, Purpose::demo);
+    for (int round = 0; round < 2000; ++round) {
+        const auto first = shard.begin() + static_cast<std::ptrdiff_t>(index.entry(0).offset);
+        std::vector<uint8_t> record(first, first + static_cast<std::ptrdiff_t>(index.entry(0).bytes));
+        std::string kept = packed.substr(0, packed.size() - 4);
+        for (int flips = 1 + static_cast<int>(random.below(4)); flips > 0; --flips) {
+            // Most of a record is its picture; its fields lie around that.
+            const size_t at = random.below(2) ? random.below(record.size()) : random.below(200);
+            record[at] = static_cast<uint8_t>(random.u32());
+            kept[8 + random.below(kept.size() - 8)] = static_cast<char>(random.u32());
+        }
+        Example example;
+        if (parse_example(view_of(record), example))
+            for (const ByteView& view : {example.picture, example.text, example.filename})
+                REQUIRE((view.size == 0 ||
+                         (view.data >= record.data() && view.data + view.size <= record.data() + record.size())));
+        const uint32_t crc = crc32c(kept.data(), kept.size());
+        kept.append(reinterpret_cast<const char*>(&crc), sizeof crc);
+        ShardIndex back;
+        if (!back.unpack(view_of(kept), ShardKind::tfrecord, bytes, 7)) continue;
+        for (int64_t i = 0; i < back.size(); ++i) {
+            CHECK(back.entry(i).offset + back.entry(i).bytes <= bytes);
+            CHECK(back.key(i).size() <= kept.size());
+        }
+    }
+}
+
 TEST_CASE("shards: a Datum of an absurd size is refused before memory is taken") {
     ProtoWriter datum;
     datum.integer(1, 3);
@@ -256,6 +294,9 @@ TEST_CASE("shards: a Datum of an absurd size is refused before memory is taken")
     picture_of(parsed, picture);
     CHECK(std::string(picture.begin(), picture.end()) == "P6\n1 1\n255\ncba");
     CHECK_FALSE(parse_datum(view_of(datum.str().substr(0, datum.str().size() - 3)), parsed));
+    CHECK_FALSE(parse_datum(view_of(std::string("\x22\x04"
+                                                "abc")),
+                            parsed));
     CHECK_FALSE(parse_datum(view_of(std::string("\x22\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F", 10)), parsed));
 }
 

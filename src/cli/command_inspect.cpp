@@ -116,15 +116,9 @@ Json to_json(const Inspection& found, const Options& options) {
         classes[source.classes()[c]] = found.by_class[c];
     for (int64_t i = 0; i < std::min(names_shown, source.size()); ++i)
         names.push_back(source.name(i));
-    Json json{{"split", found.split},
-              {"format", source.format()},
-              {"shards", source.shards().size()},
-              {"pictures", source.size()},
-              {"bytes", found.bytes},
-              {"bytes_smallest", found.smallest},
-              {"bytes_median", found.median},
-              {"bytes_largest", found.largest},
-              {"classes", std::move(classes)},
+    Json json{{"split", found.split},         {"format", source.format()},      {"shards", source.shards().size()},
+              {"pictures", source.size()},    {"bytes", found.bytes},           {"bytes_smallest", found.smallest},
+              {"bytes_median", found.median}, {"bytes_largest", found.largest}, {"classes", std::move(classes)},
               {"first", std::move(names)}};
     if (options.sample >= 0) json["sample"] = describe_sample(source, options.sample);
     if (options.verify) {
@@ -165,8 +159,7 @@ void print_tables(const std::vector<Inspection>& splits, const Options& options)
         for (int64_t i = 0; i < std::min(names_shown, found.source->size()); ++i)
             std::printf("  %s %lld: %s\n", found.split.c_str(), static_cast<long long>(i),
                         report::shown(found.source->name(i)).c_str());
-        if (options.sample >= 0)
-            std::printf("%s\n", dump(describe_sample(*found.source, options.sample), 2).c_str());
+        if (options.sample >= 0) std::printf("%s\n", dump(describe_sample(*found.source, options.sample), 2).c_str());
         if (!options.verify) continue;
         std::printf("  %s: %s pictures read and decoded, %s bad\n", found.split.c_str(),
                     report::grouped(found.verified).c_str(), report::grouped(found.bad).c_str());

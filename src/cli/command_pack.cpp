@@ -35,9 +35,8 @@ class PackProgressLine {
         shown_ = Clock::now();
         const double rate = static_cast<double>(state.done_now) / seconds_since(start_);
         const double left = static_cast<double>(state.total - state.done) / rate;
-        const std::string line =
-            cat(state.split, "  ", report::grouped(state.done), "/", report::grouped(state.total), " pictures  ",
-                report::fixed(rate, 1), " pictures/s  ETA ", clock_time(left));
+        const std::string line = cat(state.split, "  ", report::grouped(state.done), "/", report::grouped(state.total),
+                                     " pictures  ", report::fixed(rate, 1), " pictures/s  ETA ", clock_time(left));
         if (log::on_terminal())
             log::progress(line);
         else
@@ -75,11 +74,12 @@ void tell(const Options& options, const PackSummary& summary, double seconds) {
     if (summary.bad > 0)
         log::warn(cat(report::grouped(summary.bad), " bad ", summary.bad == 1 ? "picture is" : "pictures are",
                       " left out, listed in ", (fs::path(out) / "bad.txt").string()));
-    const bool in_shards = options.command == "pack" && (options.format == "webdataset" || options.format == "tfrecord");
-    const std::string held = cat(out, ": ", report::grouped(summary.pictures), " pictures, ", show_bytes(summary.bytes),
-                                 in_shards ? cat(" in ", report::grouped(summary.shards),
-                                                 summary.shards == 1 ? " shard" : " shards")
-                                           : std::string());
+    const bool in_shards =
+        options.command == "pack" && (options.format == "webdataset" || options.format == "tfrecord");
+    const std::string held =
+        cat(out, ": ", report::grouped(summary.pictures), " pictures, ", show_bytes(summary.bytes),
+            in_shards ? cat(" in ", report::grouped(summary.shards), summary.shards == 1 ? " shard" : " shards")
+                      : std::string());
     if (summary.was_complete)
         std::printf("%s; nothing was left to do\n", held.c_str());
     else
@@ -95,8 +95,8 @@ int run_pack(const Options& options) {
     for (const std::string& warning : warnings)
         log::warn(warning);
     PackProgressLine line;
-    const PackSummary summary = pack(splits, options.output, pack_options(options),
-                                     [&](const PackState& state) { line.show(state); });
+    const PackSummary summary =
+        pack(splits, options.output, pack_options(options), [&](const PackState& state) { line.show(state); });
     log::progress_done();
     copy_data_file(options.data, options.output);
     if (summary.stopped) {

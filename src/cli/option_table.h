@@ -8,8 +8,16 @@
 namespace rn50 {
 
 /// Commands as bits, to say which option belongs to which.
-enum CommandBit : unsigned { in_train = 1, in_eval = 2, in_predict = 4, in_bench = 8, in_doctor = 16,
-                           in_pack = 32, in_unpack = 64, in_inspect = 128 };
+enum CommandBit : unsigned {
+    in_train = 1,
+    in_eval = 2,
+    in_predict = 4,
+    in_bench = 8,
+    in_doctor = 16,
+    in_pack = 32,
+    in_unpack = 64,
+    in_inspect = 128
+};
 
 using OptionMember = std::variant<std::string Options::*, int64_t Options::*, double Options::*, bool Options::*,
                                   std::array<double, 2> Options::*>;

@@ -54,8 +54,7 @@ std::string fault_of(const Datum& datum) {
     if (datum.data.size == 0) return datum.has_floats ? "float_data is no picture" : "no picture (data)";
     if (datum.encoded) return "";
     const bool sides = datum.height > 0 && datum.width > 0 && datum.height <= max_side && datum.width <= max_side;
-    if ((datum.channels != 1 && datum.channels != 3) || !sides)
-        return "raw planes of a shape that is no picture";
+    if ((datum.channels != 1 && datum.channels != 3) || !sides) return "raw planes of a shape that is no picture";
     if (static_cast<uint64_t>(datum.channels * datum.height * datum.width) != datum.data.size)
         return "raw planes of another size than the shape says";
     return "";
@@ -67,8 +66,7 @@ void picture_of(const Datum& datum, std::vector<uint8_t>& picture) {
         picture.assign(datum.data.data, datum.data.data + datum.data.size);
         return;
     }
-    const std::string head =
-        cat(datum.channels == 3 ? "P6" : "P5", "\n", datum.width, " ", datum.height, "\n255\n");
+    const std::string head = cat(datum.channels == 3 ? "P6" : "P5", "\n", datum.width, " ", datum.height, "\n255\n");
     picture.assign(head.begin(), head.end());
     picture.resize(head.size() + datum.data.size);
     uint8_t* dst = picture.data() + head.size();

@@ -58,8 +58,8 @@ bool compress(const Picture& picture, int quality, Handler& handler, jpeg_compre
 }  // namespace
 
 void encode_jpeg(const Picture& picture, int quality, std::vector<uint8_t>& bytes) {
-    RN50_REQUIRE(picture.height > 0 && picture.width > 0 && quality >= 1 && quality <= 100, "a JPEG of ",
-                 picture.width, " x ", picture.height, ", quality ", quality);
+    RN50_REQUIRE(picture.height > 0 && picture.width > 0 && quality >= 1 && quality <= 100, "a JPEG of ", picture.width,
+                 " x ", picture.height, ", quality ", quality);
     if (std::max(picture.height, picture.width) > JPEG_MAX_DIMENSION)
         throw Error(Exit::data, cat("a JPEG holds at most ", JPEG_MAX_DIMENSION, " pixels a side"));
     Handler handler{};
@@ -75,10 +75,12 @@ void encode_jpeg(const Picture& picture, int quality, std::vector<uint8_t>& byte
 }
 
 bool shrink(const Picture& picture, int64_t longest, int64_t shortest, Picture& smaller) {
-    const int64_t side = longest > 0 ? std::max(picture.height, picture.width) : std::min(picture.height, picture.width);
+    const int64_t side =
+        longest > 0 ? std::max(picture.height, picture.width) : std::min(picture.height, picture.width);
     const int64_t bound = longest > 0 ? longest : shortest;
     if (bound <= 0 || side <= bound) return false;
-    const auto scaled = [&](int64_t n) { return std::max<int64_t>(1, (2 * n * bound + side) / (2 * side)); };  // rounded
+    // Rounded to the nearest.
+    const auto scaled = [&](int64_t n) { return std::max<int64_t>(1, (2 * n * bound + side) / (2 * side)); };
     smaller.height = scaled(picture.height);
     smaller.width = scaled(picture.width);
     smaller.rgb.resize(static_cast<size_t>(smaller.height * smaller.width * 3));

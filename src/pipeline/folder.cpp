@@ -209,7 +209,7 @@ std::unique_ptr<Source> source_of(Scan scan, const std::string& root, bool needs
 }  // namespace
 
 std::unique_ptr<Source> open_extra_folder(const std::string& path, const std::vector<std::string>& classes,
-                                   std::vector<std::string>& warnings) {
+                                          std::vector<std::string>& warnings) {
     const std::vector<std::string> folders = list_folder(path).folders;
     if (folders.empty()) return nullptr;
     std::vector<std::string> unknown;

@@ -81,9 +81,9 @@ struct Work {
     void load(size_t i) {
         const InputFile file(paths[i]);
         if (!read_index(file, kind, indices[i])) {
-            if (built++ == 0) log::info(cat("reading through ", paths.size() == 1 ? "" : cat(paths.size(), " "),
-                                            name_of(kind), paths.size() == 1 ? " " + paths[i] : " shards",
-                                            " once, for an index"));
+            if (built++ == 0)
+                log::info(cat("reading through ", paths.size() == 1 ? "" : cat(paths.size(), " "), name_of(kind),
+                              paths.size() == 1 ? " " + paths[i] : " shards", " once, for an index"));
             indices[i] = build_index(paths[i], kind);
             keep_index(paths[i], kind, indices[i]);
         }

@@ -195,19 +195,21 @@ std::vector<std::string> expand_braces(const std::string& pattern) {
     };
     if (close == std::string::npos || dots == std::string::npos || dots > close)
         throw refuse("the braces hold no range");
-    const std::string low = pattern.substr(open + 1, dots - open - 1), high = pattern.substr(dots + 2, close - dots - 2);
+    const std::string low = pattern.substr(open + 1, dots - open - 1),
+                      high = pattern.substr(dots + 2, close - dots - 2);
     for (const std::string& number : {low, high})
         if (number.empty() || number.size() > 9 || number.find_first_not_of(digits) != std::string::npos)
             throw refuse("the braces hold no range of numbers");
     const std::vector<std::string> tails = expand_braces(pattern.substr(close + 1));
     const int64_t first = std::stoll(low), last = std::stoll(high);
     if (last < first) throw refuse("the range runs backward");
-    if (static_cast<size_t>(last - first + 1) > most_names / tails.size()) throw refuse("names more than a million files");
+    if (static_cast<size_t>(last - first + 1) > most_names / tails.size())
+        throw refuse("names more than a million files");
     std::vector<std::string> names;
     for (int64_t i = first; i <= last; ++i)
         for (const std::string& tail : tails)
-            names.push_back(cat(pattern.substr(0, open), std::setfill('0'), std::setw(static_cast<int>(low.size())), i,
-                                tail));
+            names.push_back(
+                cat(pattern.substr(0, open), std::setfill('0'), std::setw(static_cast<int>(low.size())), i, tail));
     return names;
 }
 

@@ -25,7 +25,8 @@ struct Layout {
 };
 
 /// Looks at names, not into files. Throws Error(Exit::data) by name for a path that is neither folder nor file nor a
-/// pattern, for splits of two kinds, for shards that are missing from their number, and for compressed ones. A folder that holds nothing of all this is taken for one of class folders.
+/// pattern, for splits of two kinds, for shards that are missing from their number, and for compressed ones. A folder
+/// that holds nothing of all this is taken for one of class folders.
 Layout find_layout(const std::string& root);
 
 /// 'x-{000000..000099}.tar' as its names; a text without braces as it is. Several ranges: all combinations. Throws
@@ -35,8 +36,8 @@ std::vector<std::string> expand_braces(const std::string& pattern);
 /// What a file's name says: the kind of shard and the split. None: it is no shard.
 struct ShardName {
     ShardKind kind;
-    std::string split;       ///< "train" of train-000000.tar, val_7.tfrecord's "val", x.tfrecords's "x"; may be empty
-    int64_t of_shards = 0;   ///< the 128 of NAME-00000-of-00128; else 0
+    std::string split;      ///< "train" of train-000000.tar, val_7.tfrecord's "val", x.tfrecords's "x"; may be empty
+    int64_t of_shards = 0;  ///< the 128 of NAME-00000-of-00128; else 0
 };
 std::optional<ShardName> parse_shard_name(const std::string& file_name);
 

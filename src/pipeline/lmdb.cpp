@@ -31,8 +31,7 @@ Number number_at(const uint8_t* at) {
 class Walker {
   public:
     using Use = std::function<void(const std::string&, int64_t, int64_t)>;
-    Walker(const RandomBytes& bytes, const std::string& name, const Use& use)
-        : bytes_(bytes), name_(name), use_(use) {}
+    Walker(const RandomBytes& bytes, const std::string& name, const Use& use) : bytes_(bytes), name_(name), use_(use) {}
 
     void run() {
         uint8_t meta[meta_bytes];

@@ -1,6 +1,6 @@
-// LMDB databases of Caffe's Datum. They are written by liblmdb. Reading is our own: the library takes a file as it is and
-// trusts every offset in it, so that a damaged or shortened one ends the program; and with the place of each value in
-// the index, a sample is one read, as with the other kinds of shards.
+// LMDB databases of Caffe's Datum. They are written by liblmdb. Reading is our own: the library takes a file as it is
+// and trusts every offset in it, so that a damaged or shortened one ends the program; and with the place of each value
+// in the index, a sample is one read, as with the other kinds of shards.
 #pragma once
 
 #include <cstdint>

@@ -53,8 +53,7 @@ std::vector<NamedSource> open_extras(const Layout& layout, const std::vector<std
     for (const SplitPlace& place : layout.candidates)
         if (auto source = open_extra_folder(place.paths.front(), classes, warnings))
             extras.push_back({place.name, std::move(source)});
-    std::sort(extras.begin(), extras.end(),
-              [](const NamedSource& a, const NamedSource& b) { return a.name < b.name; });
+    std::sort(extras.begin(), extras.end(), [](const NamedSource& a, const NamedSource& b) { return a.name < b.name; });
     return extras;
 }
 
@@ -111,9 +110,10 @@ Layout layout_of(const std::string& root) {
 
 Error no_val(const std::string& root, const SplitPlace& train) {
     if (train.kind)
-        return Error(Exit::data, cat(root, ": there is no split val to measure on"),
-                     "add shards named val-000000.tar and so on, or give --val-split 0.2 to keep a fifth of the training "
-                     "pictures for it");
+        return Error(
+            Exit::data, cat(root, ": there is no split val to measure on"),
+            "add shards named val-000000.tar and so on, or give --val-split 0.2 to keep a fifth of the training "
+            "pictures for it");
     return Error(Exit::data, cat(root, ": there is no folder named val to measure on"),
                  cat("put pictures into ", join(root, "val/CLASS/"),
                      train.name == "train" ? "" : " and those of training into train/CLASS/",
@@ -135,10 +135,10 @@ DataSplits open_data(const std::string& root, const DataOptions& options) {
     std::unique_ptr<Source> source = open_place(train, nullptr, options, true, data.warnings);
     data.classes = source->classes();
     if (data.classes.size() == 1)
-        throw Error(Exit::data,
-                    cat(train.paths.front(), ": there is a single class (", data.classes[0],
-                        "): nothing to tell apart"),
-                    "put the pictures of each class into a folder of their own");
+        throw Error(
+            Exit::data,
+            cat(train.paths.front(), ": there is a single class (", data.classes[0], "): nothing to tell apart"),
+            "put the pictures of each class into a folder of their own");
     if (val) {
         data.train = std::move(source);
         if (options.val_split > 0)

@@ -125,7 +125,8 @@ class Packing {
         : splits_(splits), out_(out), options_(options), show_(show) {
         for (const NamedSource& split : splits) {
             names_.push_back(std::make_unique<Names>(*split.source));
-            manifest_.splits.push_back({split.name, split.source->size(), names_.back()->fingerprint(), 0, false, {}, {}});
+            manifest_.splits.push_back(
+                {split.name, split.source->size(), names_.back()->fingerprint(), 0, false, {}, {}});
             state_.total += split.source->size();
         }
         manifest_.format = name_of(options.format);
@@ -294,8 +295,7 @@ const char* name_of(PackFormat format) {
 }
 
 PackFormat pack_format_from(const std::string& name) {
-    for (const PackFormat format :
-         {PackFormat::folder, PackFormat::webdataset, PackFormat::tfrecord, PackFormat::lmdb})
+    for (const PackFormat format : {PackFormat::folder, PackFormat::webdataset, PackFormat::tfrecord, PackFormat::lmdb})
         if (name == name_of(format)) return format;
     throw Error(Exit::usage, cat("--format ", name, " is not known"), "folder|webdataset|tfrecord|lmdb");
 }

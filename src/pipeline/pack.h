@@ -22,24 +22,24 @@ struct PackOptions {
 
 struct PackState {
     std::string split;
-    int64_t done = 0, total = 0;        ///< pictures of all splits; of done, some come from an earlier run
-    int64_t done_now = 0;               ///< by this run
+    int64_t done = 0, total = 0;  ///< pictures of all splits; of done, some come from an earlier run
+    int64_t done_now = 0;         ///< by this run
 };
 
 struct PackSummary {
     int64_t pictures = 0, bad = 0;      ///< written; left out
     int64_t bytes_read = 0, bytes = 0;  ///< of the pictures, by this run; of all parts
     int64_t shards = 0;
-    bool stopped = false;               ///< by a signal; the same call goes on
-    bool was_complete = false;          ///< there was nothing to do
+    bool stopped = false;       ///< by a signal; the same call goes on
+    bool was_complete = false;  ///< there was nothing to do
 };
 
-/// Writes `splits` to the folder `out`: shards, classes.txt, pack.json (what is finished; a later call goes on behind it)
-/// and bad.txt (pictures that cannot be decoded, which are left out). Every picture is decoded once; those that need not
-/// become smaller are copied byte for byte. What is written depends neither on the number of workers nor on how often
-/// it was interrupted, except the bytes of an LMDB. `show` is called now and then.
-/// Throws Error(Exit::data): `out` holds something else, a disk is full, too many are bad, something reads back
-/// differently; Error(Exit::usage) by name when `out` was begun with other options.
+/// Writes `splits` to the folder `out`: shards, classes.txt, pack.json (what is finished; a later call goes on behind
+/// it) and bad.txt (pictures that cannot be decoded, which are left out). Every picture is decoded once; those that
+/// need not become smaller are copied byte for byte. What is written depends neither on the number of workers nor on
+/// how often it was interrupted, except the bytes of an LMDB. `show` is called now and then. Throws Error(Exit::data):
+/// `out` holds something else, a disk is full, too many are bad, something reads back differently; Error(Exit::usage)
+/// by name when `out` was begun with other options.
 PackSummary pack(const std::vector<NamedSource>& splits, const std::string& out, const PackOptions& options,
                  const std::function<void(const PackState&)>& show);
 

@@ -22,8 +22,8 @@ Json to_json(const PackManifest::Split& split) {
         parts.push_back({{"file", part.file}, {"pictures", part.pictures}, {"bytes", part.bytes}});
     for (const PackManifest::Bad& picture : split.bad)
         bad.push_back({{"name", picture.name}, {"reason", picture.reason}});
-    return {{"name", split.name},         {"pictures", split.pictures}, {"fingerprint", split.fingerprint},
-            {"next", split.next},         {"complete", split.complete}, {"parts", std::move(parts)},
+    return {{"name", split.name},   {"pictures", split.pictures}, {"fingerprint", split.fingerprint},
+            {"next", split.next},   {"complete", split.complete}, {"parts", std::move(parts)},
             {"bad", std::move(bad)}};
 }
 
@@ -51,8 +51,8 @@ void PackManifest::write(const std::string& folder) const {
     Json all = Json::array();
     for (const Split& split : splits)
         all.push_back(to_json(split));
-    const Json json{{"rn50_pack", 1},      {"complete", complete()}, {"format", format},
-                    {"longest", longest},  {"shortest", shortest},   {"quality", quality},
+    const Json json{{"rn50_pack", 1},           {"complete", complete()},  {"format", format},
+                    {"longest", longest},       {"shortest", shortest},    {"quality", quality},
                     {"part_bytes", part_bytes}, {"splits", std::move(all)}};
     write_file_atomic(join(folder, file_name), json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }

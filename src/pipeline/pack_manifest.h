@@ -14,9 +14,9 @@ struct PackManifest {
     };
     struct Split {
         std::string name;
-        int64_t pictures = 0;    ///< of the source
+        int64_t pictures = 0;      ///< of the source
         uint32_t fingerprint = 0;  ///< of their labels and names
-        int64_t next = 0;        ///< the first one that is not in a finished part
+        int64_t next = 0;          ///< the first one that is not in a finished part
         bool complete = false;
         std::vector<WrittenPart> parts;
         std::vector<Bad> bad;  ///< those before `next`

@@ -125,11 +125,12 @@ class ShardWriter : public SampleWriter {
                                        : cat(options_.split, "-", numbered(number, 5), ".part");
     }
 
-    /// .jpg, .cls and .json, as WebDataset's readers want them; the key is the sample's number, since names of files may
-    /// hold what a key may not.
+    /// .jpg, .cls and .json, as WebDataset's readers want them; the key is the sample's number, since names of files
+    /// may hold what a key may not.
     std::string tar_sample(const PackedSample& sample) const {
         const std::string key = numbered(sample.index, 9);
-        const nlohmann::ordered_json facts{{"label", sample.label}, {"class", sample.class_name}, {"path", sample.path}};
+        const nlohmann::ordered_json facts{
+            {"label", sample.label}, {"class", sample.class_name}, {"path", sample.path}};
         std::string out;
         const auto member = [&](const std::string& end, const std::string& data) {
             out += tar_header(key + end, static_cast<int64_t>(data.size()));
@@ -145,8 +146,8 @@ class ShardWriter : public SampleWriter {
     std::string tfrecord_sample(const PackedSample& sample) const {
         const std::string end = extension_of_picture(sample.picture);
         const char* const format = end == ".jpg" ? "JPEG" : end == ".png" ? "PNG" : end == ".bmp" ? "BMP" : "PNM";
-        return tfrecord_of(serialize_example({sample.picture, sample.label, sample.class_name, sample.path, format,
-                                              sample.height, sample.width}));
+        return tfrecord_of(serialize_example(
+            {sample.picture, sample.label, sample.class_name, sample.path, format, sample.height, sample.width}));
     }
 
     void finish_shard() {
@@ -186,8 +187,8 @@ class DatabaseWriter : public SampleWriter {
     }
 
     bool add(const PackedSample& sample) override {
-        const bool full = written_.count() > 0 &&
-                          written_.bytes() + static_cast<int64_t>(sample.picture.size) > options_.part_bytes;
+        const bool full =
+            written_.count() > 0 && written_.bytes() + static_cast<int64_t>(sample.picture.size) > options_.part_bytes;
         if (full) finish_part();
         std::string key = cat(numbered(sample.index, 8), "_", sample.path);
         if (sample.index > 99'999'999)
@@ -246,12 +247,13 @@ class FolderWriter : public SampleWriter {
     }
 
     bool add(const PackedSample& sample) override {
-        const bool full = written_.count() > 0 &&
-                          written_.bytes() + static_cast<int64_t>(sample.picture.size) > options_.part_bytes;
+        const bool full =
+            written_.count() > 0 && written_.bytes() + static_cast<int64_t>(sample.picture.size) > options_.part_bytes;
         if (full) finish_part();
         const std::string path = join(folder_, sample.path);
         make_folders(fs::path(path).parent_path().string());
         write(path, sample.picture);
+        if (files_.empty()) first_ = sample.path;
         written_.add(sample);
         files_.push_back(path);
         return full;
@@ -289,7 +291,7 @@ class FolderWriter : public SampleWriter {
             bytes.resize(static_cast<size_t>(file.read(0, bytes.data(), file.size())));
             written_.check(files_[i], static_cast<int64_t>(i), {bytes.data(), bytes.size()});
         }
-        parts_.push_back({files_.front(), written_.count(), written_.bytes()});
+        parts_.push_back({first_, written_.count(), written_.bytes()});
         written_.clear();
         files_.clear();
     }
@@ -297,7 +299,8 @@ class FolderWriter : public SampleWriter {
     const WriterOptions options_;
     const std::string folder_;
     std::vector<WrittenPart> parts_;
-    std::vector<std::string> files_;
+    std::vector<std::string> files_;  ///< of the part at hand
+    std::string first_;               ///< the name of its first one
     Written written_;
 };
 

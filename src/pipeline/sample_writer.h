@@ -47,10 +47,10 @@ class SampleWriter {
 
 struct WriterOptions {
     PackFormat format = PackFormat::webdataset;
-    std::string folder;         ///< of the whole set; exists
-    std::string split;          ///< "train"; "all": a set without splits
+    std::string folder;  ///< of the whole set; exists
+    std::string split;   ///< "train"; "all": a set without splits
     int64_t part_bytes = 1'000'000'000;
-    int64_t expected_bytes = 0;     ///< of all pictures, about
+    int64_t expected_bytes = 0;  ///< of all pictures, about
     int64_t expected_pictures = 0;
     std::vector<WrittenPart> done;  ///< parts that an earlier run finished: writing goes on behind them
 };

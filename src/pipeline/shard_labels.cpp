@@ -213,7 +213,8 @@ std::unique_ptr<Source> make_shard_source(ShardSet set, const std::vector<std::s
         reasons += cat(reasons.empty() ? "" : "; ", left.count, left.count == 1 ? " sample is" : " samples are",
                        " left out: ", reason, ", e.g. ", left.example);
     if (pictures == 0)
-        throw Error(Exit::data, cat(where, ": there is no picture that can be used", reasons.empty() ? "" : ": ", reasons),
+        throw Error(Exit::data,
+                    cat(where, ": there is no picture that can be used", reasons.empty() ? "" : ": ", reasons),
                     "a sample needs a picture and a class");
     if (!reasons.empty()) warnings.push_back(reasons);
 

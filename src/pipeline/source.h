@@ -88,10 +88,10 @@ struct DataOptions {
 ///   ROOT/train/*.tfrecord, ROOT/train-*.tfrecord or ROOT/train-00000-of-00128     TFRecord
 ///   ROOT/train/data.mdb or ROOT/train_lmdb/data.mdb                               LMDB
 /// ("validation" counts as "val"). A set without splits (ROOT/CLASS/*, one group of shards, a shard by its name, a
-/// pattern 'x-{000000..000099}.tar'), or train without val, needs `val_split`. Class names of shards: classes.txt beside
-/// them or in ROOT (one a line), else what the shards say, else "0", "1", ...
-/// Throws Error(Exit::data) by name for all that is missing, empty, mixed, half packed or not readable, for a label out of range and
-/// for a class that val has and train has not; Error(Exit::usage) for a `val_split` outside [0, 1).
+/// pattern 'x-{000000..000099}.tar'), or train without val, needs `val_split`. Class names of shards: classes.txt
+/// beside them or in ROOT (one a line), else what the shards say, else "0", "1", ... Throws Error(Exit::data) by name
+/// for all that is missing, empty, mixed, half packed or not readable, for a label out of range and for a class that
+/// val has and train has not; Error(Exit::usage) for a `val_split` outside [0, 1).
 DataSplits open_data(const std::string& root, const DataOptions& options);
 
 /// What a net that knows `classes` is measured on: val and the extra splits; without val what val_split draws; without

@@ -115,7 +115,10 @@ std::string tar_header(const std::string& name, int64_t size) {
     }
     octal(136, 12, 0);
     block[156] = '0';
-    std::memcpy(block.data() + 257, "ustar\0" "00", 8);
+    std::memcpy(block.data() + 257,
+                "ustar\0"
+                "00",
+                8);
     std::memset(block.data() + checksum_at, ' ', checksum_size);
     int64_t sum = 0;
     for (const char c : block)

@@ -13,8 +13,8 @@ inline constexpr int64_t tar_block = 512;
 
 /// One header block, POSIX ustar or GNU.
 struct TarHeader {
-    std::string name;   ///< prefix and name
-    int64_t size = 0;   ///< bytes of data that follow, padded to whole blocks
+    std::string name;  ///< prefix and name
+    int64_t size = 0;  ///< bytes of data that follow, padded to whole blocks
     char type = '0';
 };
 enum class TarBlock : uint8_t { header, zero, damaged };

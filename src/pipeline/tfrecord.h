@@ -39,8 +39,8 @@ std::string serialize_example(const ExampleFields& fields);
 std::string tfrecord_of(const std::string& data);
 
 /// The samples of a file; every checksum is verified. Records with wrong data, or without picture or label, are left
-/// out by name. `name` is for messages. Throws Error(Exit::data), "NAME: reason", for what is no TFRecord, is damaged in
-/// a length or is cut short.
+/// out by name. `name` is for messages. Throws Error(Exit::data), "NAME: reason", for what is no TFRecord, is damaged
+/// in a length or is cut short.
 ShardIndex index_tfrecord(const RandomBytes& bytes, const std::string& name);
 
 }  // namespace rn50

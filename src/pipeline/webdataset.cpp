@@ -98,7 +98,8 @@ class Gatherer {
 
   private:
     Error cut_short(int64_t at) const {
-        return Error(Exit::data, cat(name_, ": the tar archive is cut short at byte ", bytes_.size, ", within what begins at ", at),
+        return Error(Exit::data,
+                     cat(name_, ": the tar archive is cut short at byte ", bytes_.size, ", within what begins at ", at),
                      "copy or make the shard again");
     }
 
@@ -191,7 +192,7 @@ class Gatherer {
     const RandomBytes& bytes_;
     const std::string& name_;
     ShardIndex index_;
-    std::string next_name_;    ///< of the member to come, from a long-name or pax header
+    std::string next_name_;  ///< of the member to come, from a long-name or pax header
     int64_t next_size_ = -1;
     // The sample at hand.
     std::string key_, path_, json_path_;
