@@ -17,6 +17,7 @@ int run_command(const Options& options) {
     if (options.command == "train") return run_train(options);
     if (options.command == "eval") return run_eval(options);
     if (options.command == "predict") return run_predict(options);
+    if (options.command == "preview") return run_preview(options);
     if (options.command == "bench") return run_bench(options);
     RN50_REQUIRE(options.command == "doctor", "no command ", options.command);
     return run_doctor(options);

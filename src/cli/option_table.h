@@ -8,7 +8,7 @@
 namespace rn50 {
 
 /// Commands as bits, to say which option belongs to which.
-enum CommandBit : unsigned { in_train = 1, in_eval = 2, in_predict = 4, in_bench = 8, in_doctor = 16 };
+enum CommandBit : unsigned { in_train = 1, in_eval = 2, in_predict = 4, in_bench = 8, in_doctor = 16, in_preview = 32 };
 
 using OptionMember = std::variant<std::string Options::*, int64_t Options::*, double Options::*, bool Options::*,
                                   std::array<double, 2> Options::*>;

@@ -146,7 +146,8 @@ void set_positional(Options& options, const CommandRow& command, const std::vect
     std::vector<std::string*> places;
     if (command.bit == in_eval || command.bit == in_predict) places.push_back(&options.checkpoint);
     if (command.bit == in_bench) places.push_back(&options.bench);
-    if (command.bit == in_train || command.bit == in_eval || command.bit == in_bench) places.push_back(&options.data);
+    if (command.bit == in_train || command.bit == in_eval || command.bit == in_bench || command.bit == in_preview)
+        places.push_back(&options.data);
     for (size_t i = 0; i < given.size(); ++i) {
         if (i < places.size()) {
             *places[i] = given[i];
@@ -164,8 +165,10 @@ void require_positional(const Options& options, const CommandRow& command) {
         missing = "CHECKPOINT";
     else if (command.bit == in_train && options.data.empty() && options.resume.empty())
         missing = "DATA";  // a resumed run knows its own
-    else if (command.bit == in_eval && options.data.empty())
+    else if ((command.bit == in_eval || command.bit == in_preview) && options.data.empty())
         missing = "DATA";
+    else if (command.bit == in_preview && options.out.empty())
+        missing = "--out FILE.png";
     else if (command.bit == in_predict && options.paths.empty())
         missing = "PATH";
     else if (command.bit == in_bench && options.bench == "loader" && options.data.empty())
@@ -184,9 +187,13 @@ void reject_idle_options(const Options& options) {
         throw Error(Exit::usage, cat("--", option, " does nothing beside ", beside), "leave one of them out");
     };
     if (options.augment == "none")
-        for (const char* name : {"flip", "jitter", "crop-scale"})
+        for (const char* name :
+             {"flip", "jitter", "crop-scale", "rotate90", "randaugment", "blur", "noise", "erasing", "erasing-fill"})
             if (asked(name)) idle(name, "--augment none");
     if (options.augment == "flip" && asked("crop-scale")) idle("crop-scale", "--augment flip");
+    if (options.augment != "randaugment" && asked("randaugment"))
+        idle("randaugment", cat("--augment ", options.augment));
+    if (options.erasing == 0 && asked("erasing-fill")) idle("erasing-fill", "--erasing 0");
     if (options.optimizer == "adamw" && asked("momentum")) idle("momentum", "--optimizer adamw");
     if (options.resume == "auto" && options.out.empty() && options.command == "train")
         throw Error(Exit::usage, "--resume auto needs the run's folder",

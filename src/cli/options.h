@@ -15,10 +15,10 @@ namespace rn50 {
 enum class Origin : uint8_t { built_in, data_file, config_file, command_line };
 
 struct Options {
-    std::string command;  ///< "train", "eval", "predict", "bench", "doctor"
+    std::string command;  ///< "train", "eval", "predict", "preview", "bench", "doctor"
 
     // Positional arguments.
-    std::string data;                ///< train, eval, bench
+    std::string data;                ///< train, eval, preview, bench
     std::string checkpoint;          ///< eval, predict
     std::vector<std::string> paths;  ///< predict: pictures and folders
     std::string bench = "step";      ///< bench: step|loader|infer|kernels
@@ -37,10 +37,16 @@ struct Options {
 
     // Pictures.
     int64_t image_size = 224;                     ///< pixels, square
-    std::string augment = "crop";                 ///< none|flip|crop
+    std::string augment = "crop";                 ///< none|flip|crop|randaugment|trivial
     std::array<double, 2> crop_scale{0.08, 1.0};  ///< area of the random crop, as fractions
     std::string flip = "horizontal";              ///< none|horizontal|vertical|both
     double jitter = 0;                            ///< strength of the colour jitter, 0 to 1
+    bool rotate90 = false;
+    std::array<double, 2> randaugment{2, 9};      ///< operations and their magnitude, whole numbers
+    double blur = 0;                              ///< largest sigma, pixels
+    double noise = 0;                             ///< largest deviation, share of the whole range
+    double erasing = 0;                           ///< probability
+    std::string erasing_fill = "mean";            ///< mean|noise
     std::string resize = "squash";                ///< squash|letterbox|center
     double val_split = 0;                         ///< fraction of DATA/CLASS/* kept for validation
     double max_bad = 0.01;                        ///< fraction of unreadable pictures that stops a run
@@ -62,7 +68,7 @@ struct Options {
     int64_t seed = 0;
 
     // The run and its output.
-    std::string out;     ///< run directory; empty: a new one, runs/NAME
+    std::string out;     ///< run directory; empty: a new one, runs/NAME. preview: the picture to write
     std::string resume;  ///< "": a new run; "auto": go on with the run in `out`; else a state file or a run directory
     std::string config;
     std::string dump_tensor;
@@ -71,6 +77,7 @@ struct Options {
     bool verbose = false;
     bool quiet = false;
     bool self_test = false;  ///< doctor
+    int64_t count = 8;       ///< preview: pictures
 
     /// Where the value of the option with this long name ("batch-size") comes from.
     Origin origin(const std::string& name) const;
