@@ -205,6 +205,7 @@ BenchResult bench_loader(const Options& options) {
     loading.seed = static_cast<uint64_t>(options.seed);
     loading.max_bad = options.max_bad;
     loading.shuffle = loading.drop_last = loading.replace_bad = true;
+    loading.balanced = options.sampler == "balanced";
     loading.pictures = training_pictures(options);
     Loader loader(*data.train, loading, backend->host_memory());
     log::info(cat(report::grouped(data.train->size()), " pictures, ", loader.workers(),

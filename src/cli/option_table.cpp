@@ -30,8 +30,8 @@ std::vector<OptionRow> make_table() {
          choice, "the network"},
         {"device", &O::device, on_pictures | in_doctor, device, "auto|cpu|cuda", choice, choice,
          "where to compute; auto: a GPU where there is one"},
-        {"precision", &O::precision, on_pictures, device, "auto|mixed|fp32|tf32|fp16|bf16", choice,
-         choice, "auto: fp16 on a GPU with Tensor Cores, fp32 on a CPU; mixed: bf16 on a CPU that has it"},
+        {"precision", &O::precision, on_pictures, device, "auto|mixed|fp32|tf32|fp16|bf16", choice, choice,
+         "auto: fp16 on a GPU with Tensor Cores, fp32 on a CPU; mixed: bf16 on a CPU that has it"},
         {"memory", &O::memory, in_train | in_bench, device, "auto|full|lean", choice, choice,
          "lean recomputes every second block's output", true, true},
         {"threads", &O::threads, on_pictures, device, "N", 0, 4096, "compute threads on a CPU; 0: all cores", true,
@@ -47,8 +47,8 @@ std::vector<OptionRow> make_table() {
 
         {"image-size", &O::image_size, on_training_pictures, pictures, "N", 32, 4096,
          "side of the square input, in pixels"},
-        {"augment", &O::augment, on_training_pictures, pictures, "none|flip|crop|randaugment|trivial", choice,
-         choice, "crop: random resized crop and flip; flip: the whole picture, flipped; the others: crop and a policy"},
+        {"augment", &O::augment, on_training_pictures, pictures, "none|flip|crop|randaugment|trivial", choice, choice,
+         "crop: random resized crop and flip; flip: the whole picture, flipped; the others: crop and a policy"},
         {"crop-scale", &O::crop_scale, on_training_pictures, pictures, "MIN,MAX", 0.001, 1,
          "area of the random crop, as fractions of the picture"},
         {"flip", &O::flip, on_training_pictures, pictures, "none|horizontal|vertical|both", choice, choice,
@@ -86,6 +86,10 @@ std::vector<OptionRow> make_table() {
         {"warmup-epochs", &O::warmup_epochs, in_train, training, "X", 0, 1e6, "linear warm-up; then a cosine to 0"},
         {"dropout", &O::dropout, in_train, training, "X", 0, 0.99, "before the classifier"},
         {"label-smoothing", &O::label_smoothing, in_train, training, "X", 0, 0.99, "share spread over all classes"},
+        {"class-weights", &O::class_weights, in_train, training, "none|auto", choice, choice,
+         "auto: a class weighs in the loss as rare as it is, pictures / (classes * its pictures)"},
+        {"sampler", &O::sampler, in_train | in_bench, training, "shuffle|balanced", choice, choice,
+         "balanced: an epoch draws every class equally often"},
         {"zero-init-residual", &O::zero_init_residual, in_train, training, "yes|no", choice, choice,
          "blocks start as their shortcuts (gamma of the last norm at 0)"},
         {"clip-norm", &O::clip_norm, in_train, training, "X", 0, 1e30, "clip the gradients' global norm; 0: do not"},
@@ -109,7 +113,8 @@ std::vector<OptionRow> make_table() {
         {"verbose", &O::verbose, in_bench, run, "", choice, choice, "time by operation", false, true},
         {"self-test", &O::self_test, in_doctor, run, "", choice, choice,
          "every operation on --device, beside the CPU: about half a minute", false, true},
-        {"quiet", &O::quiet, on_pictures | in_doctor | in_preview, run, "", choice, choice, "warnings and errors only", false, true},
+        {"quiet", &O::quiet, on_pictures | in_doctor | in_preview, run, "", choice, choice, "warnings and errors only",
+         false, true},
     };
 }
 
@@ -167,7 +172,8 @@ void set_pair(const OptionRow& row, std::array<double, 2>& pair, const std::vect
     if (std::strcmp(row.name, "randaugment") == 0) {
         if (read[0] != std::floor(read[0]) || read[1] != std::floor(read[1]) || read[0] < 1 || read[0] > 8)
             throw std::invalid_argument("must be two whole numbers, N from 1 to 8 and M from 0 to 30");
-    } else if (read[0] > read[1]) throw std::invalid_argument(cat("must be ", row.values, " with the smaller number first"));
+    } else if (read[0] > read[1])
+        throw std::invalid_argument(cat("must be ", row.values, " with the smaller number first"));
     pair = read;
 }
 

@@ -37,19 +37,20 @@ struct Options {
 
     // Pictures.
     int64_t image_size = 224;                     ///< pixels, square
+    int64_t channels = 3;                         ///< 3: RGB, 1: grey
     std::string augment = "crop";                 ///< none|flip|crop|randaugment|trivial
     std::array<double, 2> crop_scale{0.08, 1.0};  ///< area of the random crop, as fractions
     std::string flip = "horizontal";              ///< none|horizontal|vertical|both
     double jitter = 0;                            ///< strength of the colour jitter, 0 to 1
     bool rotate90 = false;
-    std::array<double, 2> randaugment{2, 9};      ///< operations and their magnitude, whole numbers
-    double blur = 0;                              ///< largest sigma, pixels
-    double noise = 0;                             ///< largest deviation, share of the whole range
-    double erasing = 0;                           ///< probability
-    std::string erasing_fill = "mean";            ///< mean|noise
-    std::string resize = "squash";                ///< squash|letterbox|center
-    double val_split = 0;                         ///< fraction of DATA/CLASS/* kept for validation
-    double max_bad = 0.01;                        ///< fraction of unreadable pictures that stops a run
+    std::array<double, 2> randaugment{2, 9};  ///< operations and their magnitude, whole numbers
+    double blur = 0;                          ///< largest sigma, pixels
+    double noise = 0;                         ///< largest deviation, share of the whole range
+    double erasing = 0;                       ///< probability
+    std::string erasing_fill = "mean";        ///< mean|noise
+    std::string resize = "squash";            ///< squash|letterbox|center
+    double val_split = 0;                     ///< fraction of DATA/CLASS/* kept for validation
+    double max_bad = 0.01;                    ///< fraction of unreadable pictures that stops a run
 
     // Training.
     int64_t epochs = 50;
@@ -62,6 +63,9 @@ struct Options {
     double warmup_epochs = 5;
     double dropout = 0.3;
     double label_smoothing = 0;
+    std::string class_weights = "none";      ///< none|auto
+    std::string sampler = "shuffle";         ///< shuffle|balanced
+    double mixup = 0, cutmix = 0;            ///< alpha; 0: off
     std::string zero_init_residual = "yes";  ///< yes|no: whether blocks start as their shortcuts
     double clip_norm = 0;                    ///< global L2 norm; 0: no clipping
     double loss_scale = 0;                   ///< 0: found as the run goes where fp16 needs one
