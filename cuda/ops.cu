@@ -208,34 +208,51 @@ __device__ inline float warp_max(float value) {
     return value;
 }
 
+/// Targets as a kernel takes them; what is absent is null.
+struct LossTargets {
+    const int32_t* labels;
+    const int32_t* partners;
+    const float* weights;
+    float share, total;
+};
+
 /// A warp takes a row of logits.
 __global__ void __launch_bounds__(block_threads)
-    cross_entropy_kernel(const float* __restrict__ logits, const int32_t* __restrict__ labels, float smoothing,
-                         const StepState* state, float* __restrict__ loss, float* __restrict__ diff_logits,
-                         int64_t batch, int64_t classes) {
+    cross_entropy_kernel(const float* __restrict__ logits, LossTargets targets, float smoothing, const StepState* state,
+                         float* __restrict__ loss, float* __restrict__ diff_logits, int64_t batch, int64_t classes) {
     const int64_t row = int64_t{blockIdx.x} * (block_threads / 32) + threadIdx.x / 32;
     if (row >= batch) return;  // whole warps
     const int64_t lane = threadIdx.x % 32;
     const float* const x = logits + row * classes;
-    const int32_t label = labels[row];
+    const float* const weights = targets.weights;
+    const int32_t label = targets.labels[row], partner = targets.partners ? targets.partners[row] : label;
+    const float hot = 1.0f - smoothing, off = smoothing / static_cast<float>(classes);
+    const float own = hot * targets.share * (weights ? weights[label] : 1.0f);
+    const float other = targets.partners ? hot * (1.0f - targets.share) * (weights ? weights[partner] : 1.0f) : 0.0f;
     float top = -INFINITY;
     for (int64_t k = lane; k < classes; k += 32)
         top = fmaxf(top, x[k]);
     top = warp_max(top);
-    float sum = 0, off_sum = 0;
+    float sum = 0, off_sum = 0, off_total = 0;
     for (int64_t k = lane; k < classes; k += 32) {
+        const float weight = weights ? weights[k] : 1.0f;
         sum += expf(x[k] - top);
-        off_sum += x[k] - top;
+        off_sum += weight * (x[k] - top);
+        off_total += weight;
     }
     sum = warp_sum(sum);
     off_sum = warp_sum(off_sum);
-    const float log_sum = logf(sum), off = smoothing / static_cast<float>(classes);
-    // -sum q log p, with log p_k = x_k - top - log_sum and sum q = 1
-    if (lane == 0) loss[row] = log_sum - (1.0f - smoothing) * (x[label] - top) - off * off_sum;
+    off_total = warp_sum(off_total);
+    // -sum w q log p, with log p_k = x_k - top - log_sum
+    const float log_sum = logf(sum), all = own + other + off * off_total;
+    if (lane == 0) loss[row] = all * log_sum - own * (x[label] - top) - other * (x[partner] - top) - off * off_sum;
     if (!diff_logits) return;
-    const float scale = state->loss_scale / static_cast<float>(batch), on = 1.0f - smoothing + off;
-    for (int64_t k = lane; k < classes; k += 32)
-        diff_logits[row * classes + k] = (expf(x[k] - top - log_sum) - (k == label ? on : off)) * scale;
+    const float scale = state->loss_scale / targets.total;
+    for (int64_t k = lane; k < classes; k += 32) {
+        const float wanted =
+            (k == label ? own : 0.0f) + (k == partner ? other : 0.0f) + off * (weights ? weights[k] : 1.0f);
+        diff_logits[row * classes + k] = (expf(x[k] - top - log_sum) * all - wanted) * scale;
+    }
 }
 
 template <class T, int n>
@@ -360,13 +377,15 @@ void CudaBackend::do_dropout(const Tensor& src, const Tensor& dst, float p, cons
     });
 }
 
-void CudaBackend::do_softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float smoothing,
+void CudaBackend::do_softmax_cross_entropy(const Tensor& logits, const Targets& targets, float smoothing,
                                            const Tensor& state, const Tensor& loss, const Tensor& diff_logits) {
     const int64_t batch = logits.shape[0];
-    launch<cross_entropy_kernel>(grid_of(batch * 32), dim3(block_threads), stream_, floats(logits),
-                                 labels.as<int32_t>(), smoothing, static_cast<const StepState*>(state.data),
-                                 loss.as<float>(), diff_logits ? diff_logits.as<float>() : nullptr, batch,
-                                 logits.shape[1]);
+    const LossTargets on{targets.labels.as<int32_t>(), targets.partners ? targets.partners.as<int32_t>() : nullptr,
+                         targets.class_weights ? targets.class_weights.as<float>() : nullptr, targets.share,
+                         targets.total > 0 ? targets.total : static_cast<float>(batch)};
+    launch<cross_entropy_kernel>(grid_of(batch * 32), dim3(block_threads), stream_, floats(logits), on, smoothing,
+                                 static_cast<const StepState*>(state.data), loss.as<float>(),
+                                 diff_logits ? diff_logits.as<float>() : nullptr, batch, logits.shape[1]);
 }
 
 }  // namespace rn50::cuda

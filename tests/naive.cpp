@@ -356,6 +356,47 @@ Array log_softmax(const Array& logits) {
 
 }  // namespace
 
+double LossTargets::total() const {
+    double sum = 0;
+    for (size_t i = 0; i < labels.size(); ++i)
+        sum += share * weight(labels[i]) + (partners.empty() ? 0 : (1 - share) * weight(partners[i]));
+    return sum;
+}
+
+Array cross_entropy(const Array& logits, const LossTargets& targets, double smoothing) {
+    const int64_t N = logits.shape[0], K = logits.shape[1];
+    const Array log_p = log_softmax(logits);
+    Array loss(Shape{N});
+    for (int64_t n = 0; n < N; ++n) {
+        const auto at = static_cast<size_t>(n);
+        for (int32_t k = 0; k < K; ++k) {
+            double q = targets.share * target(k, targets.labels[at], smoothing, K);
+            if (!targets.partners.empty()) q += (1 - targets.share) * target(k, targets.partners[at], smoothing, K);
+            loss[n] -= targets.weight(k) * q * log_p[n * K + k];
+        }
+    }
+    return loss;
+}
+
+Array cross_entropy_backward(const Array& logits, const LossTargets& targets, double smoothing, double loss_scale) {
+    const int64_t N = logits.shape[0], K = logits.shape[1];
+    const Array log_p = log_softmax(logits);
+    Array diff = logits;
+    for (int64_t n = 0; n < N; ++n)
+        for (int64_t j = 0; j < K; ++j) {
+            // d(-log p_k) / dx_j = p_j - [j = k]
+            const auto at = static_cast<size_t>(n);
+            double sum = 0;
+            for (int32_t k = 0; k < K; ++k) {
+                double q = targets.share * target(k, targets.labels[at], smoothing, K);
+                if (!targets.partners.empty()) q += (1 - targets.share) * target(k, targets.partners[at], smoothing, K);
+                sum += targets.weight(k) * q * (std::exp(log_p[n * K + j]) - (j == k ? 1 : 0));
+            }
+            diff[n * K + j] = sum / targets.total() * loss_scale;
+        }
+    return diff;
+}
+
 Array cross_entropy(const Array& logits, const std::vector<int32_t>& labels, double smoothing) {
     const int64_t N = logits.shape[0], K = logits.shape[1];
     const Array log_p = log_softmax(logits);

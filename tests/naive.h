@@ -101,6 +101,18 @@ Array linear_backward_weights(const Array& src, const Array& diff_dst);
 Array linear_backward_bias(const Array& diff_dst);
 Array dropout(const Array& src, double p, const DropoutKey& key);
 /// {N}
+/// Labels, absent or present partners with the share of the labels, absent or present weights of classes.
+struct LossTargets {
+    std::vector<int32_t> labels, partners;
+    double share = 1;
+    std::vector<double> weights;
+    double weight(int32_t k) const { return weights.empty() ? 1 : weights[static_cast<size_t>(k)]; }
+    /// The sum of the weights of all targets.
+    double total() const;
+};
+Array cross_entropy(const Array& logits, const LossTargets& targets, double smoothing);
+/// Of sum(loss) / targets.total() * loss_scale.
+Array cross_entropy_backward(const Array& logits, const LossTargets& targets, double smoothing, double loss_scale);
 Array cross_entropy(const Array& logits, const std::vector<int32_t>& labels, double smoothing);
 Array cross_entropy_backward(const Array& logits, const std::vector<int32_t>& labels, double smoothing,
                              double loss_scale);

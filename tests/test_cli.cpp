@@ -183,6 +183,11 @@ TEST_CASE("options: a wrong value is told with its option and what is allowed") 
     CHECK(contains(told("--ranks", "8"), "--ranks 8 is not in this build"));
     CHECK(contains(usage_error({"train", "shop", "--sync-bn"}), "--sync-bn is not in this build"));
     CHECK(contains(usage_error({"train", "shop", "--epochs"}), "--epochs"));
+    CHECK(contains(told("--randaugment", "2"), "--randaugment 2 must be two numbers, N,M"));
+    CHECK(contains(told("--randaugment", "0,9"), "N from 1 to 8 and M from 0 to 30"));
+    CHECK(contains(told("--randaugment", "1.5,9"), "must be two whole numbers"));
+    CHECK(contains(told("--randaugment", "2,31"), "must be from 0 to 30"));
+    CHECK(contains(told("--erasing-fill", "black"), "must be one of mean|noise"));
     CHECK(told("--epochs", "+3").empty());
     CHECK(told("--lr", "1e-3").empty());
     CHECK(told("--gpus", "1").empty());
@@ -194,6 +199,8 @@ TEST_CASE("options: what must be there and what has no place") {
     CHECK(contains(usage_error({"eval", "c"}), "DATA is missing"));
     CHECK(contains(usage_error({"predict", "c"}), "PATH is missing"));
     CHECK(contains(usage_error({"bench", "loader"}), "DATA is missing"));
+    CHECK(contains(usage_error({"preview", "--out", "x.png"}), "DATA is missing"));
+    CHECK(contains(usage_error({"preview", "d"}), "--out FILE.png is missing"));
     CHECK(contains(usage_error({"bench", "steps"}), "does not know \"steps\""));
     CHECK(contains(usage_error({"train", "shop", "more"}), "what is \"more\" for?"));
     CHECK(contains(usage_error({"doctor", "more"}), "what is \"more\" for?"));
@@ -210,6 +217,10 @@ TEST_CASE("options: what another option makes idle is refused on the command lin
     CHECK(contains(usage_error({"train", "d", "--augment", "flip", "--crop-scale", "0.5,1"}),
                    "--crop-scale does nothing"));
     CHECK(contains(usage_error({"train", "d", "--momentum", "0.8"}), "--momentum does nothing"));
+    CHECK(contains(usage_error({"train", "d", "--augment", "none", "--blur", "2"}), "--blur does nothing"));
+    CHECK(contains(usage_error({"train", "d", "--randaugment", "2,9"}), "does nothing beside --augment crop"));
+    CHECK(usage_error({"train", "d", "--augment", "randaugment", "--randaugment", "3,2"}).empty());
+    CHECK(contains(usage_error({"train", "d", "--erasing-fill", "noise"}), "does nothing beside --erasing 0"));
     CHECK(contains(usage_error({"predict", "c", "p", "--json", "--csv"}), "exclude each other"));
     CHECK(contains(usage_error({"train", "d", "--resume", "auto"}), "needs the run's folder"));
     const Folder folder;

@@ -54,7 +54,7 @@ run train recipe
 check "unknown key: 2, with file, line and suggestion" eval 'both 2 "recipe/rn50.toml:2: unknown option batchsize" && says "did you mean batch-size?"'
 run train recipe --config nowhere.toml
 check "missing --config: 3, by name" both 3 "nowhere.toml: No such file"
-for command in train eval predict bench pack unpack inspect doctor; do
+for command in train eval predict preview bench pack unpack inspect doctor; do
     run $command --help
     check "$command --help: every option with its default" eval \
         'is 0 && [ "$(grep -c -- "^  --" out)" -gt 0 ] && [ "$(grep -c -- "^  --" out)" = "$(grep -c "(default: " out)" ]'
@@ -112,5 +112,24 @@ run predict nowhere.safetensors a.jpg
 check "predict: missing checkpoint is 3, by name" both 3 "nowhere.safetensors"
 run eval nowhere.safetensors .
 check "eval: missing checkpoint is 3, by name" both 3 "nowhere.safetensors"
+
+# --- preview -------------------------------------------------------------------------------------------------------------
+for place in train/a train/b val/a val/b; do
+    mkdir -p shop/$place
+    for i in 1 2 3; do
+        { printf 'P6 40 40 255\n'; head -c 4800 /dev/urandom; } >shop/$place/$i.ppm
+    done
+done
+run preview shop --out sheet.png --image-size 32 --augment trivial --rotate90 --count 4
+check "preview: a PNG of so many rows" eval 'is 0 && says "sheet.png: " && [ "$(head -c 4 sheet.png | tail -c 3)" = PNG ]'
+cp sheet.png first.png
+run preview shop --out sheet.png --image-size 32 --augment trivial --rotate90 --count 4
+check "preview: the same again" eval 'is 0 && cmp -s sheet.png first.png'
+run preview shop --out sheet.png --image-size 32 --augment trivial --rotate90 --count 4 --seed 1
+check "preview: another seed, another picture" eval 'is 0 && ! cmp -s sheet.png first.png'
+run preview shop --out nowhere/sheet.png
+check "preview: a folder that is not there is 3" both 3 "nowhere/sheet.png"
+run preview shop
+check "preview: needs a file to write" both 2 "--out FILE.png is missing"
 
 exit $failed

@@ -8,7 +8,7 @@
 
 #include "arena_mode.h"
 #include "model/net.h"
-#include "model/normal.h"
+#include "base/exact.h"
 #include "op_support.h"
 
 using namespace rn50;

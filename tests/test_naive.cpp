@@ -154,6 +154,20 @@ TEST_CASE("naive linear, dropout and loss: every gradient is the derivative") {
                tolerance);
 }
 
+TEST_CASE("naive loss with partners and class weights: the gradient is the derivative") {
+    Array logits = uniform({3, 4}, 5, -2, 2);
+    naive::LossTargets targets;
+    targets.labels = {2, 0, 3};
+    targets.partners = {3, 2, 3};
+    targets.share = 0.625;
+    targets.weights = {0.5, 2, 0, 4};
+    const auto loss = [&] {
+        const Array each = naive::cross_entropy(logits, targets, 0.1);
+        return (each[0] + each[1] + each[2]) / targets.total();
+    };
+    CHECK_NEAR(naive::cross_entropy_backward(logits, targets, 0.1, 1), numeric_gradient(logits, loss), tolerance);
+}
+
 TEST_CASE("naive optimizers agree with torch.optim's documented first steps") {
     // p = 1, g = 0.5, lr 0.1, decay 0.1. AdamW: 1 - 0.01 - 0.1. SGD with Nesterov: g' = 0.6, p - 0.1 * (0.6 + 0.9 *
     // 0.6).

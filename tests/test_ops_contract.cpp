@@ -237,6 +237,19 @@ TEST_CASE("a broken contract of the other ops is an error at the door") {
         CHECK_THROWS_AS(backend.softmax_cross_entropy(rig.ctx, f32({3, 3}), labels, 0, state, f32({3}), {}), Error);
         CHECK_THROWS_AS(backend.softmax_cross_entropy(rig.ctx, f32({2, 3}), labels, 0, {}, f32({2}), f32({2, 3})),
                         Error);
+        const auto refused = [&](auto change) {
+            Targets targets(labels);
+            targets.partners = labels;
+            targets.share = 0.5f;
+            change(targets);
+            CHECK_THROWS_AS(backend.softmax_cross_entropy(rig.ctx, f32({2, 3}), targets, 0, state, f32({2}), {}),
+                            Error);
+        };
+        refused([&](Targets& t) { t.partners = rig.put(std::vector<int32_t>{0, 1, 2}); });
+        refused([&](Targets& t) { t.partners = {}; });
+        refused([&](Targets& t) { t.share = 1.5f; });
+        refused([&](Targets& t) { t.class_weights = f32({2}); });
+        refused([&](Targets& t) { t.total = -1; });
         CHECK_THROWS_AS(backend.check_gradients(rig.ctx, f32({5}), 0, {}, f32({4})), Error);
         OptimizerDesc desc;
         desc.ranges = {{0, 6, true}};

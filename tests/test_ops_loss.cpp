@@ -92,3 +92,99 @@ TEST_CASE("softmax cross-entropy neither overflows nor loses a sure answer") {
         CHECK(rig.get(loss)[0] == 0);
     });
 }
+
+namespace {
+
+Targets put(Rig& rig, const naive::LossTargets& targets) {
+    Targets on(rig.put(targets.labels));
+    if (!targets.partners.empty()) on.partners = rig.put(targets.partners);
+    on.share = static_cast<float>(targets.share);
+    if (!targets.weights.empty()) {
+        Array weights({static_cast<int64_t>(targets.weights.size())});
+        weights.values = targets.weights;
+        on.class_weights = rig.put_f32(weights);
+        on.total = static_cast<float>(targets.total());
+    }
+    return on;
+}
+
+}  // namespace
+
+TEST_CASE("softmax cross-entropy with partners and class weights equals double precision") {
+    struct Size {
+        int64_t batch, classes;
+    };
+    for (const Size& size : {Size{1, 2}, Size{3, 7}, Size{16, 200}, Size{2, 1}})
+        for (const float smoothing : {0.0f, 0.1f})
+            for (const int kind : {1, 2, 3})
+                for_each_fp32_rig([&](Rig& rig) {
+                    INFO(size.batch, "x", size.classes, ", smoothing ", smoothing, ", kind ", kind);
+                    const Array logits = uniform({size.batch, size.classes}, 1, -6, 6);
+                    naive::LossTargets targets;
+                    targets.labels = some_labels(size.batch, size.classes);
+                    if (kind & 1) {
+                        for (size_t i = 0; i < targets.labels.size(); ++i)  // some have their own label twice
+                            targets.partners.push_back(targets.labels[(i + 1) % targets.labels.size()]);
+                        targets.share = 0.71875;
+                    }
+                    if (kind & 2)
+                        for (int64_t k = 0; k < size.classes; ++k)
+                            targets.weights.push_back(k % 5 == 3 ? 0 : 0.25 * static_cast<double>(1 + k % 7));
+                    if (targets.total() == 0) return;
+                    StepState state;
+                    state.loss_scale = 1024;
+                    const Tensor loss = rig.rubbish(DType::f32, {size.batch});
+                    const Tensor diff = rig.rubbish(DType::f32, logits.shape);
+                    rig.backend.softmax_cross_entropy(rig.ctx, rig.put_f32(logits), put(rig, targets), smoothing,
+                                                      rig.put(state), loss, diff);
+                    const auto q = static_cast<double>(smoothing);
+                    CHECK_NEAR(rig.get(loss), naive::cross_entropy(logits, targets, q), rig.tolerance);
+                    CHECK_NEAR(rig.get(diff), naive::cross_entropy_backward(logits, targets, q, 1024), rig.tolerance);
+                });
+}
+
+TEST_CASE("softmax cross-entropy with partners and class weights equals PyTorch") {
+    // PyTorch 2.15, double: CE = torch.nn.CrossEntropyLoss(weight=w, label_smoothing=0.1), y = [2, 0, 3], p = [3, 2,
+    // 0], CE(x, y), then 0.7 * CE(x, y) + 0.3 * CE(x, p); and without weights CrossEntropyLoss(label_smoothing=0.1)(x,
+    // 0.7 * onehot(y) + 0.3 * onehot(p)). The gradients follow.
+    Array logits({3, 4});
+    logits.values = {0.5, -1.25, 2.0, 0.75, 3.0, 0.25, -0.5, 1.5, -2.0, 1.0, 0.125, 0.25};
+    struct Case {
+        bool partners, weights;
+        double loss;
+        std::vector<double> diff;
+    };
+    const Case cases[] = {
+        {false,
+         true,
+         1.2135967777580288,
+         {0.02622033453, -0.004139557381, -0.040484774521, 0.018403997372, 0.003901966466, -0.003465712755,
+          -0.001888299944, 0.001452046233, 0.015409020618, 0.346056491039, 0.143502007956, -0.504967519613}},
+        {true,
+         true,
+         1.5146137785133136,
+         {0.047442752976, -0.000451654038, 0.103718415365, -0.150709514304, 0.047081206423, -0.002274494708,
+          -0.050416517472, 0.005609805756, -0.013548117559, 0.257445456551, 0.106563433154, -0.350460772145}},
+        {true,
+         false,
+         1.466444636512839,
+         {0.0397009471, 1.3772998e-05, -0.003058620137, -0.036656099961, 0.034718077073, 0.007843701881,
+          -0.090691846552, 0.048130067598, -0.089774515048, 0.163575199183, 0.063328804731, -0.137129488866}},
+    };
+    for (const Case& c : cases)
+        for_each_fp32_rig([&](Rig& rig) {
+            naive::LossTargets targets;
+            targets.labels = {2, 0, 3};
+            if (c.partners) targets.partners = {3, 2, 0};
+            if (c.partners) targets.share = 0.7;
+            if (c.weights) targets.weights = {0.5, 2, 1, 4};
+            const Tensor loss = rig.rubbish(DType::f32, {3}), diff = rig.rubbish(DType::f32, {3, 4});
+            rig.backend.softmax_cross_entropy(rig.ctx, rig.put_f32(logits), put(rig, targets), 0.1f,
+                                              rig.put(StepState{}), loss, diff);
+            const Array each = rig.get(loss);
+            CHECK((each[0] + each[1] + each[2]) / targets.total() == doctest::Approx(c.loss).epsilon(1e-6));
+            Array expected({3, 4});
+            expected.values = c.diff;
+            CHECK_NEAR(rig.get(diff), expected, 1e-6);
+        });
+}

@@ -222,10 +222,10 @@ TEST_CASE("pipeline: what is drawn follows the options") {
 TEST_CASE("pipeline: the names of the command line") {
     for (const Resize resize : {Resize::squash, Resize::letterbox, Resize::center})
         CHECK(resize_from(name_of(resize)) == resize);
-    for (const Augment augment : {Augment::none, Augment::flip, Augment::crop})
+    for (const Augment augment : {Augment::none, Augment::flip, Augment::crop, Augment::randaugment, Augment::trivial})
         CHECK(augment_from(name_of(augment)) == augment);
     const Error error = error_of([] { resize_from("stretch"); });
     CHECK(error.code() == Exit::usage);
     CHECK(contains(error.remedy(), "squash, letterbox, center"));
-    CHECK(contains(error_of([] { augment_from("x"); }).remedy(), "none, flip, crop"));
+    CHECK(contains(error_of([] { augment_from("x"); }).remedy(), "none, flip, crop, randaugment, trivial"));
 }

@@ -77,9 +77,9 @@ class Faulty final : public Backend {
         sound_.dropout(ctx_, src, dst, p, key);
         spoil("dropout", dst);
     }
-    void do_softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float smoothing, const Tensor& state,
+    void do_softmax_cross_entropy(const Tensor& logits, const Targets& targets, float smoothing, const Tensor& state,
                                   const Tensor& loss, const Tensor& diff_logits) override {
-        sound_.softmax_cross_entropy(ctx_, logits, labels, smoothing, state, loss, diff_logits);
+        sound_.softmax_cross_entropy(ctx_, logits, targets, smoothing, state, loss, diff_logits);
         spoil("softmax cross-entropy", diff_logits);
     }
     void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,

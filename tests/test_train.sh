@@ -106,6 +106,27 @@ check "train: another seed, another net" eval 'is 0 && ! same a/last.safetensors
 run train data "${tiny[@]}" --out a
 check "train: never writes over a run" fails 2 "a holds a run already"
 
+# --- uneven classes ------------------------------------------------------------------------------------------------------
+mkdir uneven
+cp -r data/val uneven/val
+for class in data/train/*/; do
+    name=$(basename "$class")
+    mkdir -p "uneven/train/$name"
+    keep=$([ "$name" = pit ] && echo 2 || echo 10)
+    find "$class" -name '*.jpg' | sort | head -"$keep" | xargs -I{} cp {} "uneven/train/$name/"
+done
+even=(--class-weights auto --sampler balanced --label-smoothing 0.1)
+run train uneven "${tiny[@]}" --out u0 --max-steps 1
+check "imbalance: said, with what would help" eval 'is 0 && says "to 2 of pit (5.0 to 1); nothing is done about it"'
+run train uneven "${tiny[@]}" "${even[@]}" --out u1 --workers 1
+check "imbalance: said, with what is done" eval \
+    'is 0 && says "each class is drawn equally often, and the loss weighs classes from 0.90 to 4.50" "favour rare ones"'
+run train uneven "${tiny[@]}" "${even[@]}" --out u2 --workers 3 --max-steps 6
+run train --out u2 --resume auto --max-steps 0
+check "imbalance: resumed equals uninterrupted bit for bit, whatever the workers" eval 'is 0 && same_run u1 u2'
+run train uneven "${tiny[@]}" --label-smoothing 0.1 --sampler balanced --out u3
+check "imbalance: class weights change the net" eval 'is 0 && ! same u1/last.safetensors u3/last.safetensors'
+
 # --- stop and go on ------------------------------------------------------------------------------------------------------
 run train data "${tiny[@]}" --out d --max-steps 7
 check "train: --max-steps ends early" eval 'is 0 && [ "$(steps d)" = "1 2 3 4 5 6 7 " ]'

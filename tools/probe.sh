@@ -28,6 +28,8 @@ libjpeg-turbo|libjpeg|yes|-ljpeg|libjpeg62-turbo-dev|libjpeg-turbo-devel
 libjpeg, parts|libjpeg_partial|speed|-ljpeg|libjpeg62-turbo-dev|libjpeg-turbo-devel
 LMDB|lmdb|yes|-llmdb|liblmdb-dev|lmdb-devel
 stb_image|stb_image|yes||libstb-dev|stb_image-devel
+stb_image_write|stb_image_write|yes||libstb-dev|stb_image_write-devel
+stb_easy_font|stb_easy_font|yes||libstb-dev|stb_easy_font-devel
 CLI11|cli11|yes||libcli11-dev|cli11-devel
 nlohmann-json|nlohmann_json|yes||nlohmann-json3-dev|json-devel
 doctest|doctest|yes||doctest-dev|doctest-devel

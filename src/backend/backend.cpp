@@ -22,8 +22,8 @@ Shape pooled(const Shape& s) {
 
 }  // namespace
 
-void Backend::norm_from_batch(Context& ctx, const Tensor& stats, int64_t count, const Tensor& gamma,
-                              const Tensor& beta, float eps, const Norm& norm, const Tensor& observed) {
+void Backend::norm_from_batch(Context& ctx, const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta,
+                              float eps, const Norm& norm, const Tensor& observed) {
     const int64_t channels = gamma.count();
     check_tensor(stats, DType::f32, {2, channels}, "stats");
     check_tensor(gamma, DType::f32, {channels}, "gamma");
@@ -38,8 +38,8 @@ void Backend::norm_from_batch(Context& ctx, const Tensor& stats, int64_t count, 
     do_norm_from_batch(stats, count, gamma, beta, eps, norm, observed);
 }
 
-void Backend::norm_from_running(Context& ctx, const Tensor& running, const Tensor& gamma, const Tensor& beta,
-                                float eps, const Norm& norm) {
+void Backend::norm_from_running(Context& ctx, const Tensor& running, const Tensor& gamma, const Tensor& beta, float eps,
+                                const Norm& norm) {
     const int64_t channels = gamma.count();
     check_tensor(running, DType::f32, {2, channels}, "running");
     check_tensor(gamma, DType::f32, {channels}, "gamma");
@@ -95,8 +95,7 @@ void Backend::max_pool(Context& ctx, const Activation& src, const Tensor& dst) {
     do_max_pool(src, dst);
 }
 
-void Backend::max_pool_backward(Context& ctx, const Activation& src, const Tensor& diff_dst,
-                                const DiffSrc& diff_src) {
+void Backend::max_pool_backward(Context& ctx, const Activation& src, const Tensor& diff_dst, const DiffSrc& diff_src) {
     check_activation(src, diff_dst.dtype, src.raw.shape, "src");
     check_tensor(diff_dst, diff_dst.dtype, pooled(src.raw.shape), "diff_dst");
     check_diff_src(diff_src, diff_dst.dtype, src.raw.shape);
@@ -134,11 +133,16 @@ void Backend::dropout(Context& ctx, const Tensor& src, const Tensor& dst, float 
     do_dropout(src, dst, p, key);
 }
 
-void Backend::softmax_cross_entropy(Context& ctx, const Tensor& logits, const Tensor& labels, float smoothing,
+void Backend::softmax_cross_entropy(Context& ctx, const Tensor& logits, const Targets& targets, float smoothing,
                                     const Tensor& state, const Tensor& loss, const Tensor& diff_logits) {
     const int64_t batch = logits.shape[0];
     check_tensor(logits, DType::f32, {batch, logits.shape[1]}, "logits");
-    check_tensor(labels, DType::i32, {batch}, "labels");
+    check_tensor(targets.labels, DType::i32, {batch}, "labels");
+    if (targets.partners) check_tensor(targets.partners, DType::i32, {batch}, "partners");
+    if (targets.class_weights) check_tensor(targets.class_weights, DType::f32, {logits.shape[1]}, "class weights");
+    RN50_REQUIRE(targets.share >= 0 && targets.share <= 1 && (targets.partners || targets.share == 1), "a share of ",
+                 targets.share);
+    RN50_REQUIRE(targets.total >= 0, "a total of ", targets.total);
     check_tensor(loss, DType::f32, {batch}, "loss");
     RN50_REQUIRE(smoothing >= 0 && smoothing <= 1, "label smoothing ", smoothing);
     if (diff_logits) {
@@ -147,7 +151,7 @@ void Backend::softmax_cross_entropy(Context& ctx, const Tensor& logits, const Te
     }
     if (ctx.dry) return;
     const Timed timed(ctx.profile, loss_name, "softmax cross-entropy");
-    do_softmax_cross_entropy(logits, labels, smoothing, state, loss, diff_logits);
+    do_softmax_cross_entropy(logits, targets, smoothing, state, loss, diff_logits);
 }
 
 void Backend::check_gradients(Context& ctx, const Tensor& gradients, float clip_norm, const ScalePolicy& policy,

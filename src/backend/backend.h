@@ -2,10 +2,10 @@
 // each one to it, beside a naive version in double precision.
 //
 // Conventions. Pictures are {N, H, W, C}. "act" is the activation dtype of the precision (f32, f16, bf16); everything
-// about parameters and statistics is f32. Outputs are overwritten unless the text says "added to". Outputs never overlap
-// inputs unless it says "in place". Sums over many elements are accumulated in f32 or wider, in a fixed order: the same
-// call gives the same bits. Every public entry checks its contract, then calls the virtual do_...; in a dry run
-// (Context::dry) it stops there, having taken and returned its workspace.
+// about parameters and statistics is f32. Outputs are overwritten unless the text says "added to". Outputs never
+// overlap inputs unless it says "in place". Sums over many elements are accumulated in f32 or wider, in a fixed order:
+// the same call gives the same bits. Every public entry checks its contract, then calls the virtual do_...; in a dry
+// run (Context::dry) it stops there, having taken and returned its workspace.
 #pragma once
 
 #include <functional>
@@ -34,7 +34,8 @@ struct ConvDesc {
     Shape weights_shape() const { return {out_channels, kernel, kernel, in_channels}; }
 };
 
-/// One convolution, prepared. `weights`: f32 {K, kh, kw, C}. For infer() the batch may be smaller than the description's.
+/// One convolution, prepared. `weights`: f32 {K, kh, kw, C}. For infer() the batch may be smaller than the
+/// description's.
 class Conv {
   public:
     explicit Conv(ConvDesc desc) : desc_(std::move(desc)) {}
@@ -78,8 +79,8 @@ class Conv {
     ConvDesc desc_;
 };
 
-/// dst = src * weights^T + bias. src {N, C} act, weights {K, C} f32, bias {K} f32, dst {N, K} f32. N may be smaller than
-/// the description's. In 16-bit precisions the weights and diff_dst are rounded to act before the product.
+/// dst = src * weights^T + bias. src {N, C} act, weights {K, C} f32, bias {K} f32, dst {N, K} f32. N may be smaller
+/// than the description's. In 16-bit precisions the weights and diff_dst are rounded to act before the product.
 struct LinearDesc {
     std::string name;
     int64_t batch = 0, in_features = 0, out_features = 0;
@@ -121,7 +122,8 @@ struct ParameterRange {
 ///   p -= lr * weight_decay * p;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
 ///   p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 /// SGD: coupled decay, torch.optim.SGD's (dampening 0):
-///   g += weight_decay * p;  buf = momentum * buf + g (buf = g at t = 1);  p -= lr * (nesterov ? g + momentum * buf : buf)
+///   g += weight_decay * p;  buf = momentum * buf + g (buf = g at t = 1);  p -= lr * (nesterov ? g + momentum * buf :
+///   buf)
 struct OptimizerDesc {
     enum class Kind : uint8_t { adamw, sgd } kind = Kind::adamw;
     float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;  // AdamW
@@ -133,12 +135,26 @@ struct OptimizerDesc {
 
 /// What a backend is and has.
 struct DeviceInfo {
-    std::string kind;  ///< "cpu", "cuda"
-    std::string name;  ///< the processor's own name
-    std::string library;  ///< "oneDNN 2.6.3", "cuDNN 9.13"
-    int threads = 0;      ///< CPU threads in use; 0 on a GPU
-    int64_t total_memory = 0, free_memory = 0;  ///< bytes
+    std::string kind;                               ///< "cpu", "cuda"
+    std::string name;                               ///< the processor's own name
+    std::string library;                            ///< "oneDNN 2.6.3", "cuDNN 9.13"
+    int threads = 0;                                ///< CPU threads in use; 0 on a GPU
+    int64_t total_memory = 0, free_memory = 0;      ///< bytes
     bool bf16 = false, fp16 = false, tf32 = false;  ///< precisions with hardware behind them
+};
+
+/// What the loss compares N logits with: for each sample one label, or two that share it, and the weights of classes.
+struct Targets {
+    Targets() = default;
+    Targets(const Tensor& only_labels) : labels(only_labels) {}  // implicit: the plain case is the common one
+
+    Tensor labels;         ///< {N} i32 in [0, K)
+    Tensor partners;       ///< {N} i32 in [0, K): the second labels; absent: there are none
+    float share = 1;       ///< of `labels`, in [0, 1]; the partners have the rest
+    Tensor class_weights;  ///< {K} f32, >= 0; absent: all 1
+    /// What the gradient is divided by, for a mean over the global batch: the sum over its samples of
+    /// share * weight[label] + (1 - share) * weight[partner]. Several ranks add up theirs before. 0: N.
+    float total = 0;
 };
 
 /// Names one sample's random numbers in dropout: sample i of the batch is first_sample + i of the global batch.
@@ -178,7 +194,8 @@ class Backend {
     virtual std::unique_ptr<Conv> conv(const ConvDesc& desc) = 0;
     virtual std::unique_ptr<Linear> linear(const LinearDesc& desc) = 0;
 
-    // --- batch norm ---------------------------------------------------------------------------------------------------
+    // --- batch norm
+    // ---------------------------------------------------------------------------------------------------
     /// From statistics over `count` elements a channel (at least 2, else Error(Exit::usage): variance of one value):
     ///   inv_std = 1 / sqrt(M2 / count + eps), scale = gamma * inv_std, shift = beta - mean * scale;
     /// observed {2, C} f32 = mean and the unbiased variance M2 / (count - 1), for norm_update_running; may be absent.
@@ -187,8 +204,8 @@ class Backend {
     /// The same from constants: running {2, C} f32 = mean, variance.
     void norm_from_running(Context& ctx, const Tensor& running, const Tensor& gamma, const Tensor& beta, float eps,
                            const Norm& norm);
-    /// From gathered sums (DiffSrc) over `count` elements: diff_gamma = or += sums[1], diff_beta = or += sums[0], and the
-    /// coefficients of NormGradient (gradient.mean is not written; it is the forward's).
+    /// From gathered sums (DiffSrc) over `count` elements: diff_gamma = or += sums[1], diff_beta = or += sums[0], and
+    /// the coefficients of NormGradient (gradient.mean is not written; it is the forward's).
     void norm_backward(Context& ctx, const Tensor& sums, int64_t count, const Norm& norm, const Tensor& gamma,
                        const NormGradient& gradient, const Tensor& diff_gamma, const Tensor& diff_beta, Write write);
     /// running = (1 - momentum) * running + momentum * observed over all norms at once; nothing when state.skip.
@@ -208,19 +225,24 @@ class Backend {
     /// g = diff_dst / (H * W) at every pixel, left as DiffSrc says.
     void avg_pool_backward(Context& ctx, const Tensor& diff_dst, const DiffSrc& diff_src);
 
-    // --- classifier and loss ------------------------------------------------------------------------------------------
+    // --- classifier and loss
+    // ------------------------------------------------------------------------------------------
     /// dst = src / (1 - p) where kept, 0 elsewhere; kept = Random(seed, step, sample, dropout), element c with its c-th
     /// uniform() >= p. The backward is the same call on the gradient. {N, C} act; in place allowed.
     void dropout(Context& ctx, const Tensor& src, const Tensor& dst, float p, const DropoutKey& key);
-    /// loss {N} f32 = -sum over k of q_k log softmax(logits)_k, with q = (1 - smoothing) * onehot(label) + smoothing / K.
-    /// diff_logits {N, K} f32 = (softmax - q) / N * state.loss_scale; absent: evaluation, state may be absent too.
-    /// logits {N, K} f32; labels {N} i32 in [0, K): checked where the backend can see them.
-    void softmax_cross_entropy(Context& ctx, const Tensor& logits, const Tensor& labels, float smoothing,
+    /// loss {N} f32 = -sum over k of w_k q_k log softmax(logits)_k, with w = class_weights and
+    ///   q = (1 - smoothing) * (share * onehot(label) + (1 - share) * onehot(partner)) + smoothing / K.
+    /// diff_logits {N, K} f32 = its gradient / total * state.loss_scale; absent: evaluation, state may be absent too.
+    /// sum(loss) / total and diff_logits are torch.nn.CrossEntropyLoss(weight, label_smoothing)'s mean, with partners
+    /// share * that of the labels + (1 - share) * that of the partners, where these are the labels permuted.
+    /// logits {N, K} f32. Labels are checked where the backend can see them.
+    void softmax_cross_entropy(Context& ctx, const Tensor& logits, const Targets& targets, float smoothing,
                                const Tensor& state, const Tensor& loss, const Tensor& diff_logits);
 
-    // --- the optimizer step, over whole buffers -----------------------------------------------------------------------
-    /// Looks at all (scaled) gradients f32 {P} once: sets grad_norm, skip, multiplier (clipping when clip_norm > 0), moves
-    /// the loss scale by `policy` and counts t, good_steps, skipped. state: u8 {sizeof(StepState)}.
+    // --- the optimizer step, over whole buffers
+    // -----------------------------------------------------------------------
+    /// Looks at all (scaled) gradients f32 {P} once: sets grad_norm, skip, multiplier (clipping when clip_norm > 0),
+    /// moves the loss scale by `policy` and counts t, good_steps, skipped. state: u8 {sizeof(StepState)}.
     void check_gradients(Context& ctx, const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
                          const Tensor& state);
     /// One step over {P} f32 buffers with the gradients multiplied by state.multiplier; nothing when state.skip.
@@ -228,7 +250,8 @@ class Backend {
     void optimize(Context& ctx, const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                   const Tensor& moment1, const Tensor& moment2, const Tensor& state);
 
-    // --- memory -------------------------------------------------------------------------------------------------------
+    // --- memory
+    // -------------------------------------------------------------------------------------------------------
     void zero(Context& ctx, const Tensor& dst);
     /// From and to host memory, of tensor.bytes() bytes. copy_out has finished when it returns; copy_in may still read
     /// host_memory() until synchronize().
@@ -236,7 +259,8 @@ class Backend {
     void copy_out(Context& ctx, const Tensor& src, void* host);
     void synchronize(Context& ctx);
 
-    // --- for `rn50 bench kernels` -------------------------------------------------------------------------------------
+    // --- for `rn50 bench kernels`
+    // -------------------------------------------------------------------------------------
     /// "copy", a plain copy of src.raw to dst, beside which every other pass is measured; and what this backend does as
     /// passes of their own around the products of its convolutions: "apply", "statistics", "norm gradient",
     /// "leave gradient".
@@ -261,7 +285,7 @@ class Backend {
     virtual void do_avg_pool(const Tensor& src, const Tensor& dst) = 0;
     virtual void do_avg_pool_backward(const Tensor& diff_dst, const DiffSrc& diff_src, const Tensor& workspace) = 0;
     virtual void do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) = 0;
-    virtual void do_softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float smoothing,
+    virtual void do_softmax_cross_entropy(const Tensor& logits, const Targets& targets, float smoothing,
                                           const Tensor& state, const Tensor& loss, const Tensor& diff_logits) = 0;
     virtual void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
                                     const Tensor& state) = 0;

@@ -9,7 +9,23 @@ namespace rn50 {
 
 /// What a random number is for; part of its key, so that two uses never share a number. Values are part of the
 /// reproducibility contract: append, never renumber.
-enum class Purpose : uint32_t { shuffle = 1, crop = 2, flip = 3, color = 4, dropout = 5, init = 6, split = 7, demo = 8 };
+enum class Purpose : uint32_t {
+    shuffle = 1,
+    crop = 2,
+    flip = 3,
+    color = 4,
+    dropout = 5,
+    init = 6,
+    split = 7,
+    demo = 8,
+    turn = 9,  ///< rotations by 90 degrees
+    blur = 10,
+    noise = 11,
+    erasing = 12,
+    policy = 13,   ///< RandAugment and TrivialAugment
+    mix = 14,      ///< mixup and CutMix; the sample is the batch
+    balance = 15,  ///< the balanced sampler; the sample is the class
+};
 
 /// One block of Philox4x32-10: four 32-bit words from a 128-bit counter and a 64-bit key. (constexpr: GPU code calls it
 /// too.)
@@ -48,7 +64,9 @@ class Random {
     /// Uniform in [0, 1), a multiple of 2^-24.
     float uniform() { return static_cast<float>(u32() >> 8) * 0x1p-24f; }
     /// Uniform in [low, high).
-    double uniform(double low, double high) { return low + (high - low) * (static_cast<double>(u64() >> 11) * 0x1p-53); }
+    double uniform(double low, double high) {
+        return low + (high - low) * (static_cast<double>(u64() >> 11) * 0x1p-53);
+    }
     /// Uniform in [0, n), n > 0; biased by less than n / 2^64.
     uint64_t below(uint64_t n) { return static_cast<uint64_t>((static_cast<unsigned __int128>(u64()) * n) >> 64); }
 

@@ -205,6 +205,7 @@ BenchResult bench_loader(const Options& options) {
     loading.seed = static_cast<uint64_t>(options.seed);
     loading.max_bad = options.max_bad;
     loading.shuffle = loading.drop_last = loading.replace_bad = true;
+    loading.balanced = options.sampler == "balanced";
     loading.pictures = training_pictures(options);
     PictureCache cache(options.cache_mb * 1'000'000);
     if (options.cache_mb > 0) loading.cache = &cache;

@@ -56,6 +56,30 @@ void describe_data(const DataSplits& data) {
         log::warn(warning);
 }
 
+/// Says how uneven the classes are and what is done about it; nothing where they are even and nothing is done.
+void describe_balance(const Options& options, const std::vector<std::string>& classes,
+                      const std::vector<int64_t>& counts, const std::vector<float>& weights) {
+    const auto [least, most] = std::minmax_element(counts.begin(), counts.end());
+    const double ratio = static_cast<double>(*most) / static_cast<double>(std::max<int64_t>(*least, 1));
+    const bool balanced = options.sampler == "balanced";
+    if (ratio < 1.5 && weights.empty() && !balanced) return;
+    const auto named = [&](auto at) {
+        return cat(report::grouped(*at), " of ", report::shown(classes[static_cast<size_t>(at - counts.begin())]));
+    };
+    std::string done;
+    if (balanced) done = "each class is drawn equally often";
+    if (!weights.empty()) {
+        const auto [light, heavy] = std::minmax_element(weights.begin(), weights.end());
+        done += cat(done.empty() ? "" : ", and ", "the loss weighs classes from ", report::fixed(*light, 2), " to ",
+                    report::fixed(*heavy, 2));
+    }
+    log::info(cat("classes: ", named(most), " to ", named(least), " (", report::fixed(ratio, 1), " to 1); ",
+                  done.empty() ? "nothing is done about it: --class-weights auto or --sampler balanced would" : done));
+    if (balanced && !weights.empty())
+        log::warn(
+            "--sampler balanced and --class-weights auto both even the classes out: together they favour rare ones");
+}
+
 LoaderOptions evaluation_loading(const Options& options) {
     LoaderOptions loading;
     loading.batch_size = options.batch_size;
@@ -71,6 +95,7 @@ LoaderOptions training_loading(const Options& options) {
     loading.slots = train_slots;
     loading.seed = static_cast<uint64_t>(options.seed);
     loading.shuffle = loading.drop_last = loading.replace_bad = true;
+    loading.balanced = options.sampler == "balanced";
     loading.pictures = training_pictures(options);
     return loading;
 }
@@ -162,6 +187,9 @@ class Training {
         describe_data(data_);
 
         TrainerOptions setup = trainer_options(options_, backend_->info(), static_cast<int64_t>(data_.classes.size()));
+        const std::vector<int64_t> counts = class_counts(*data_.train);
+        if (options_.class_weights == "auto") setup.class_weights = balanced_class_weights(counts);
+        describe_balance(options_, data_.classes, counts, setup.class_weights);
         options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
         const int64_t ring = ring_bytes_a_picture(backend_->info(), options_.image_size, train_slots + val_slots);
         plan_ = plan_that_fits(*backend_, setup, options_.memory, ring);

@@ -8,6 +8,7 @@ namespace rn50 {
 int run_train(const Options& options);
 int run_eval(const Options& options);
 int run_predict(const Options& options);
+int run_preview(const Options& options);
 int run_bench(const Options& options);
 int run_pack(const Options& options);    ///< and unpack
 int run_inspect(const Options& options);

@@ -17,6 +17,7 @@ int run_command(const Options& options) {
     if (options.command == "train") return run_train(options);
     if (options.command == "eval") return run_eval(options);
     if (options.command == "predict") return run_predict(options);
+    if (options.command == "preview") return run_preview(options);
     if (options.command == "bench") return run_bench(options);
     if (options.command == "pack" || options.command == "unpack") return run_pack(options);
     if (options.command == "inspect") return run_inspect(options);

@@ -17,6 +17,7 @@ namespace {
 constexpr double unlimited = 9e18;
 constexpr unsigned on_pictures = in_train | in_eval | in_predict | in_bench;
 constexpr unsigned on_sets = in_pack | in_unpack | in_inspect;
+constexpr unsigned on_training_pictures = in_train | in_bench | in_preview;
 
 std::vector<OptionRow> make_table() {
     using O = Options;
@@ -37,8 +38,8 @@ std::vector<OptionRow> make_table() {
          "lean recomputes every second block's output", true, true},
         {"threads", &O::threads, on_pictures, device, "N", 0, 4096, "compute threads on a CPU; 0: all cores", true,
          true},
-        {"workers", &O::workers, on_pictures | on_sets, device, "N", 0, 4096, "threads that read pictures; 0: chosen by cores",
-         true, true},
+        {"workers", &O::workers, on_pictures | on_sets, device, "N", 0, 4096,
+         "threads that read pictures; 0: chosen by cores", true, true},
         {"gpus", &O::gpus, in_train | in_bench, device, "N", 1, 1, "GPUs to train on; this build drives one"},
         {"ranks", &O::ranks, in_train | in_bench, device, "N", 1, 1, "processes to train in; this build runs one"},
         {"sync-bn", &O::sync_bn, in_train, device, "", choice, choice,
@@ -46,25 +47,37 @@ std::vector<OptionRow> make_table() {
         {"init", &O::init, in_train, device, "FILE", choice, choice,
          "start from these weights (.safetensors, torchvision's names)"},
 
-        {"image-size", &O::image_size, in_train | in_bench, pictures, "N", 32, 4096,
+        {"image-size", &O::image_size, on_training_pictures, pictures, "N", 32, 4096,
          "side of the square input, in pixels"},
-        {"augment", &O::augment, in_train | in_bench, pictures, "none|flip|crop", choice, choice,
-         "crop: random resized crop and flip; flip: the whole picture, flipped"},
-        {"crop-scale", &O::crop_scale, in_train | in_bench, pictures, "MIN,MAX", 0.001, 1,
+        {"augment", &O::augment, on_training_pictures, pictures, "none|flip|crop|randaugment|trivial", choice, choice,
+         "crop: random resized crop and flip; flip: the whole picture, flipped; the others: crop and a policy"},
+        {"crop-scale", &O::crop_scale, on_training_pictures, pictures, "MIN,MAX", 0.001, 1,
          "area of the random crop, as fractions of the picture"},
-        {"decode", &O::decode, in_train | in_bench, pictures, "region|whole", choice, choice,
+        {"decode", &O::decode, on_training_pictures, pictures, "region|whole", choice, choice,
          "region: of a JPEG only what the random crop needs, reduced while decoding"},
-        {"flip", &O::flip, in_train | in_bench, pictures, "none|horizontal|vertical|both", choice, choice,
+        {"flip", &O::flip, on_training_pictures, pictures, "none|horizontal|vertical|both", choice, choice,
          "which flips augmentation draws"},
-        {"jitter", &O::jitter, in_train | in_bench, pictures, "X", 0, 1,
+        {"jitter", &O::jitter, on_training_pictures, pictures, "X", 0, 1,
          "brightness, contrast and saturation each vary by up to this"},
-        {"resize", &O::resize, in_train | in_bench, pictures, "squash|letterbox|center", choice, choice,
+        {"rotate90", &O::rotate90, on_training_pictures, pictures, "", choice, choice,
+         "rotate by 0, 90, 180 or 270 degrees, for surfaces that have no up"},
+        {"randaugment", &O::randaugment, on_training_pictures, pictures, "N,M", 0, 30,
+         "operations a picture, 1 to 8, and their magnitude, 0 to 30, of --augment randaugment"},
+        {"blur", &O::blur, on_training_pictures, pictures, "SIGMA", 0, 20,
+         "blur every second picture, by 0.1 to this many pixels; 0: do not"},
+        {"noise", &O::noise, on_training_pictures, pictures, "X", 0, 1,
+         "add normal noise, its deviation drawn from 0 to this share of the range; 0: do not"},
+        {"erasing", &O::erasing, on_training_pictures, pictures, "P", 0, 1,
+         "probability that a random rectangle is erased"},
+        {"erasing-fill", &O::erasing_fill, on_training_pictures, pictures, "mean|noise", choice, choice,
+         "what an erased rectangle is filled with"},
+        {"resize", &O::resize, on_training_pictures, pictures, "squash|letterbox|center", choice, choice,
          "how evaluation makes a picture square"},
         {"cache-mb", &O::cache_mb, in_train | in_bench, pictures, "N", 0, 100e6,
          "memory for decoded pictures that stay from epoch to epoch, whole; 0: none"},
-        {"val-split", &O::val_split, in_train | in_eval | in_bench, pictures, "X", 0, 0.9,
+        {"val-split", &O::val_split, in_train | in_eval | in_bench | in_preview, pictures, "X", 0, 0.9,
          "fraction kept for validation where DATA has no val"},
-        {"label-offset", &O::label_offset, in_train | in_eval | in_bench | on_sets, pictures, "0|1", 0, 1,
+        {"label-offset", &O::label_offset, in_train | in_eval | in_bench | in_preview | on_sets, pictures, "0|1", 0, 1,
          "the number of the first class in TFRecord, LMDB and tar shards"},
         {"max-bad", &O::max_bad, in_train | in_eval | in_bench | in_pack | in_unpack, pictures, "X", 0, 1,
          "stop when more than this fraction of pictures is unreadable", true, true},
@@ -81,12 +94,16 @@ std::vector<OptionRow> make_table() {
         {"warmup-epochs", &O::warmup_epochs, in_train, training, "X", 0, 1e6, "linear warm-up; then a cosine to 0"},
         {"dropout", &O::dropout, in_train, training, "X", 0, 0.99, "before the classifier"},
         {"label-smoothing", &O::label_smoothing, in_train, training, "X", 0, 0.99, "share spread over all classes"},
+        {"class-weights", &O::class_weights, in_train, training, "none|auto", choice, choice,
+         "auto: a class weighs in the loss as rare as it is, pictures / (classes * its pictures)"},
+        {"sampler", &O::sampler, in_train | in_bench, training, "shuffle|balanced", choice, choice,
+         "balanced: an epoch draws every class equally often"},
         {"zero-init-residual", &O::zero_init_residual, in_train, training, "yes|no", choice, choice,
          "blocks start as their shortcuts (gamma of the last norm at 0)"},
         {"clip-norm", &O::clip_norm, in_train, training, "X", 0, 1e30, "clip the gradients' global norm; 0: do not"},
         {"loss-scale", &O::loss_scale, in_train | in_bench, training, "X", 0, 16777216,
          "the loss times this, for fp16's small gradients; 0: found as the run goes in fp16, 1 elsewhere"},
-        {"seed", &O::seed, in_train | in_eval | in_bench, training, "N", 0, unlimited,
+        {"seed", &O::seed, in_train | in_eval | in_bench | in_preview, training, "N", 0, unlimited,
          "of every random number; same seed, same run"},
 
         {"format", &O::format, in_pack, packing, "folder|webdataset|tfrecord|lmdb", choice, choice,
@@ -103,20 +120,23 @@ std::vector<OptionRow> make_table() {
          true},
         {"verify", &O::verify, in_inspect, packing, "", choice, choice, "read and decode every picture", false, true},
 
-        {"out", &O::out, in_train, run, "DIR", choice, choice, "run directory; none: a new one, runs/NAME", true, true},
+        {"out", &O::out, in_train | in_preview, run, "PATH", choice, choice,
+         "train: the run's folder; none: a new one, runs/NAME. preview: the .png to write", true, true},
+        {"count", &O::count, in_preview, run, "N", 1, 1000, "pictures to show", false, true},
         {"resume", &O::resume, in_train, run, "auto|FILE", choice, choice,
          "auto: go on with the run in --out; FILE: its state.safetensors", true, true},
-        {"config", &O::config, on_pictures | on_sets, run, "FILE", choice, choice,
+        {"config", &O::config, on_pictures | in_preview | on_sets, run, "FILE", choice, choice,
          "options from a TOML file, over DATA/rn50.toml", false, true},
         {"dump-tensor", &O::dump_tensor, in_predict, run, "FILE", choice, choice,
          "write the net's input (.safetensors) to check pre-processing", false, true},
-        {"json", &O::json, in_eval | in_predict | in_bench | in_doctor | in_inspect, run, "", choice, choice, "results as JSON",
-         false, true},
+        {"json", &O::json, in_eval | in_predict | in_bench | in_doctor | in_inspect, run, "", choice, choice,
+         "results as JSON", false, true},
         {"csv", &O::csv, in_predict, run, "", choice, choice, "results as CSV", false, true},
         {"verbose", &O::verbose, in_bench, run, "", choice, choice, "time by operation", false, true},
         {"self-test", &O::self_test, in_doctor, run, "", choice, choice,
          "every operation on --device, beside the CPU: about half a minute", false, true},
-        {"quiet", &O::quiet, on_pictures | in_doctor | on_sets, run, "", choice, choice, "warnings and errors only", false, true},
+        {"quiet", &O::quiet, on_pictures | in_doctor | in_preview | on_sets, run, "", choice, choice,
+         "warnings and errors only", false, true},
     };
 }
 
@@ -171,7 +191,11 @@ void set_pair(const OptionRow& row, std::array<double, 2>& pair, const std::vect
     if (parts.size() != 2) throw std::invalid_argument(cat("must be two numbers, ", row.values));
     const std::array<double, 2> read{checked(row, parse_number<double>(parts[0], "a number")),
                                      checked(row, parse_number<double>(parts[1], "a number"))};
-    if (read[0] > read[1]) throw std::invalid_argument(cat("must be ", row.values, " with the smaller number first"));
+    if (std::strcmp(row.name, "randaugment") == 0) {
+        if (read[0] != std::floor(read[0]) || read[1] != std::floor(read[1]) || read[0] < 1 || read[0] > 8)
+            throw std::invalid_argument("must be two whole numbers, N from 1 to 8 and M from 0 to 30");
+    } else if (read[0] > read[1])
+        throw std::invalid_argument(cat("must be ", row.values, " with the smaller number first"));
     pair = read;
 }
 
@@ -194,11 +218,13 @@ const std::vector<CommandRow>& command_table() {
         {"train", in_train, "DATA", "train on DATA/train/CLASS/*, judge on DATA/val/CLASS/*"},
         {"eval", in_eval, "CHECKPOINT DATA", "top-1, top-5, a table by class, the confusion matrix"},
         {"predict", in_predict, "CHECKPOINT PATH...", "the class of each picture, one line a picture"},
+        {"preview", in_preview, "DATA", "a picture (--out FILE.png) of what the net will see in training"},
         {"bench", in_bench, "step|loader|infer|kernels [DATA]",
          "images/s (median of many steps) and peak memory; kernels: each pass over memory beside a plain copy"},
         {"pack", in_pack, "DATA OUT", "writes DATA anew: tar or TFRecord shards, an LMDB, or smaller pictures"},
         {"unpack", in_unpack, "DATA OUT", "from shards or an LMDB back to folders of classes"},
-        {"inspect", in_inspect, "DATA", "what a data set holds: format, shards, pictures, classes, sizes; --verify reads all"},
+        {"inspect", in_inspect, "DATA",
+         "what a data set holds: format, shards, pictures, classes, sizes; --verify reads all"},
         {"doctor", in_doctor, "", "what this machine has and lacks, and the command that mends it"},
     };
     return table;

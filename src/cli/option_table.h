@@ -16,7 +16,8 @@ enum CommandBit : unsigned {
     in_doctor = 16,
     in_pack = 32,
     in_unpack = 64,
-    in_inspect = 128
+    in_inspect = 128,
+    in_preview = 256
 };
 
 using OptionMember = std::variant<std::string Options::*, int64_t Options::*, double Options::*, bool Options::*,

@@ -146,7 +146,7 @@ void set_positional(Options& options, const CommandRow& command, const std::vect
     std::vector<std::string*> places;
     if (command.bit == in_eval || command.bit == in_predict) places.push_back(&options.checkpoint);
     if (command.bit == in_bench) places.push_back(&options.bench);
-    constexpr unsigned with_data = in_train | in_eval | in_bench | in_pack | in_unpack | in_inspect;
+    constexpr unsigned with_data = in_train | in_eval | in_bench | in_preview | in_pack | in_unpack | in_inspect;
     if (command.bit & with_data) places.push_back(&options.data);
     if (command.bit & (in_pack | in_unpack)) places.push_back(&options.output);
     for (size_t i = 0; i < given.size(); ++i) {
@@ -166,10 +166,12 @@ void require_positional(const Options& options, const CommandRow& command) {
         missing = "CHECKPOINT";
     else if (command.bit == in_train && options.data.empty() && options.resume.empty())
         missing = "DATA";  // a resumed run knows its own
-    else if ((command.bit & (in_eval | in_pack | in_unpack | in_inspect)) && options.data.empty())
+    else if ((command.bit & (in_eval | in_preview | in_pack | in_unpack | in_inspect)) && options.data.empty())
         missing = "DATA";
     else if ((command.bit & (in_pack | in_unpack)) && options.output.empty())
         missing = "OUT";
+    else if (command.bit == in_preview && options.out.empty())
+        missing = "--out FILE.png";
     else if (command.bit == in_predict && options.paths.empty())
         missing = "PATH";
     else if (command.bit == in_bench && options.bench == "loader" && options.data.empty())
@@ -188,11 +190,15 @@ void reject_idle_options(const Options& options) {
         throw Error(Exit::usage, cat("--", option, " does nothing beside ", beside), "leave one of them out");
     };
     if (options.augment == "none")
-        for (const char* name : {"flip", "jitter", "crop-scale", "decode"})
+        for (const char* name : {"flip", "jitter", "crop-scale", "decode", "rotate90", "randaugment", "blur", "noise",
+                                 "erasing", "erasing-fill"})
             if (asked(name)) idle(name, "--augment none");
     if (options.augment == "flip")
         for (const char* name : {"crop-scale", "decode"})
             if (asked(name)) idle(name, "--augment flip");
+    if (options.augment != "randaugment" && asked("randaugment"))
+        idle("randaugment", cat("--augment ", options.augment));
+    if (options.erasing == 0 && asked("erasing-fill")) idle("erasing-fill", "--erasing 0");
     if (options.optimizer == "adamw" && asked("momentum")) idle("momentum", "--optimizer adamw");
     if (options.resume == "auto" && options.out.empty() && options.command == "train")
         throw Error(Exit::usage, "--resume auto needs the run's folder",

@@ -18,7 +18,7 @@ struct Options {
     std::string command;  ///< "train", "eval", "pack", ...
 
     // Positional arguments.
-    std::string data;                ///< train, eval, bench, pack, unpack, inspect
+    std::string data;                ///< train, eval, preview, bench, pack, unpack, inspect
     std::string output;              ///< pack, unpack: the folder to be made
     std::string checkpoint;          ///< eval, predict
     std::vector<std::string> paths;  ///< predict: pictures and folders
@@ -38,16 +38,23 @@ struct Options {
 
     // Pictures.
     int64_t image_size = 224;                     ///< pixels, square
-    std::string augment = "crop";                 ///< none|flip|crop
+    int64_t channels = 3;                         ///< 3: RGB, 1: grey
+    std::string augment = "crop";                 ///< none|flip|crop|randaugment|trivial
     std::array<double, 2> crop_scale{0.08, 1.0};  ///< area of the random crop, as fractions
     std::string flip = "horizontal";              ///< none|horizontal|vertical|both
-    std::string decode = "region";               ///< region|whole
+    std::string decode = "region";                ///< region|whole
     int64_t cache_mb = 0;                         ///< room for decoded pictures, in 1e6 bytes; 0: none
     double jitter = 0;                            ///< strength of the colour jitter, 0 to 1
-    std::string resize = "squash";                ///< squash|letterbox|center
-    double val_split = 0;                         ///< fraction of DATA/CLASS/* kept for validation
-    int64_t label_offset = 0;                     ///< 0|1: the number of the first class in TFRecord and LMDB
-    double max_bad = 0.01;                        ///< fraction of unreadable pictures that stops a run
+    bool rotate90 = false;
+    std::array<double, 2> randaugment{2, 9};  ///< operations and their magnitude, whole numbers
+    double blur = 0;                          ///< largest sigma, pixels
+    double noise = 0;                         ///< largest deviation, share of the whole range
+    double erasing = 0;                       ///< probability
+    std::string erasing_fill = "mean";        ///< mean|noise
+    std::string resize = "squash";            ///< squash|letterbox|center
+    double val_split = 0;                     ///< fraction of DATA/CLASS/* kept for validation
+    int64_t label_offset = 0;                 ///< 0|1: the number of the first class in TFRecord and LMDB
+    double max_bad = 0.01;                    ///< fraction of unreadable pictures that stops a run
 
     // Training.
     int64_t epochs = 50;
@@ -60,6 +67,9 @@ struct Options {
     double warmup_epochs = 5;
     double dropout = 0.3;
     double label_smoothing = 0;
+    std::string class_weights = "none";      ///< none|auto
+    std::string sampler = "shuffle";         ///< shuffle|balanced
+    double mixup = 0, cutmix = 0;            ///< alpha; 0: off
     std::string zero_init_residual = "yes";  ///< yes|no: whether blocks start as their shortcuts
     double clip_norm = 0;                    ///< global L2 norm; 0: no clipping
     double loss_scale = 0;                   ///< 0: found as the run goes where fp16 needs one
@@ -75,7 +85,7 @@ struct Options {
     bool verify = false;  ///< inspect: read and decode everything
 
     // The run and its output.
-    std::string out;     ///< run directory; empty: a new one, runs/NAME
+    std::string out;     ///< run directory; empty: a new one, runs/NAME. preview: the picture to write
     std::string resume;  ///< "": a new run; "auto": go on with the run in `out`; else a state file or a run directory
     std::string config;
     std::string dump_tensor;
@@ -84,6 +94,7 @@ struct Options {
     bool verbose = false;
     bool quiet = false;
     bool self_test = false;  ///< doctor
+    int64_t count = 8;       ///< preview: pictures
 
     /// Where the value of the option with this long name ("batch-size") comes from.
     Origin origin(const std::string& name) const;

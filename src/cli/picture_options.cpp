@@ -20,6 +20,13 @@ PictureOptions training_pictures(const Options& options) {
     pictures.flip_vertical = options.flip == "vertical" || options.flip == "both";
     const auto jitter = static_cast<float>(options.jitter);
     pictures.jitter_brightness = pictures.jitter_contrast = pictures.jitter_saturation = jitter;
+    pictures.rotate90 = options.rotate90;
+    pictures.randaugment_ops = static_cast<int>(options.randaugment[0]);
+    pictures.randaugment_magnitude = static_cast<int>(options.randaugment[1]);
+    pictures.blur = options.blur;
+    pictures.noise = options.noise;
+    pictures.erasing = options.erasing;
+    pictures.erasing_noise = options.erasing_fill == "noise";
     return pictures;
 }
 

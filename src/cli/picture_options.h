@@ -7,7 +7,7 @@
 
 namespace rn50 {
 
-/// Pictures for training: --image-size, --resize, --augment, --crop-scale, --decode, --flip, --jitter. For evaluation take
+/// Pictures for training: --image-size, --resize, --augment and all that varies pictures. For evaluation take
 /// evaluation_pictures() or the checkpoint's own.
 PictureOptions training_pictures(const Options& options);
 PictureOptions evaluation_pictures(const Options& options);

@@ -4,7 +4,7 @@
 
 #include "base/math.h"
 #include "base/random.h"
-#include "model/normal.h"
+#include "base/exact.h"
 
 namespace rn50 {
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/exact.h"
 #include "base/random.h"
 
 namespace rn50 {
@@ -21,14 +22,6 @@ T from_name(const std::string& name, const char* option, const std::array<T, N>&
     throw Error(Exit::usage, cat(option, " ", name, " is not known"), cat("choose one of: ", list));
 }
 
-/// e^x for |x| <= 0.3 to the last bit or two, by its series: libm may not be used, it differs between systems.
-double small_exp(double x) {
-    double sum = 1;
-    for (int n = 14; n >= 1; --n)
-        sum = 1 + sum * x / n;
-    return sum;
-}
-
 int64_t round_positive(double x) {
     return static_cast<int64_t>(x + 0.5);
 }
@@ -43,7 +36,7 @@ Box random_crop(const PictureOptions& options, int64_t height, int64_t width, Ra
     };
     for (int attempt = 0; attempt < 10; ++attempt) {
         const double area = h * w * random.uniform(options.crop_scale_min, options.crop_scale_max);
-        const double ratio = small_exp(random.uniform(-log_4_3, log_4_3));
+        const double ratio = exact_exp(random.uniform(-log_4_3, log_4_3));
         const int64_t box_w = round_positive(std::sqrt(area * ratio));
         const int64_t box_h = round_positive(std::sqrt(area / ratio));
         if (box_w < 1 || box_w > width || box_h < 1 || box_h > height) continue;
@@ -56,6 +49,28 @@ Box random_crop(const PictureOptions& options, int64_t height, int64_t width, Ra
     if (4 * width < 3 * height) box_h = std::max<int64_t>(1, round_positive(w * 4 / 3));
     if (3 * width > 4 * height) box_w = std::max<int64_t>(1, round_positive(h * 4 / 3));
     return box((height - box_h) / 2, (width - box_w) / 2, box_h, box_w);
+}
+
+/// torchvision's RandomErasing in a picture of size x size.
+pixel::Area random_erasing(double probability, int64_t size, Random random) {
+    constexpr double log_low = -1.2039728043259361, log_high = 1.1939224684724346;  // of 0.3 and 3.3
+    if (!(random.uniform(0, 1) < probability)) return {};
+    for (int attempt = 0; attempt < 10; ++attempt) {
+        const double area = static_cast<double>(size * size) * random.uniform(0.02, 0.33);
+        const double ratio = exact_exp(random.uniform(log_low, log_high));
+        const int64_t h = round_positive(std::sqrt(area * ratio)), w = round_positive(std::sqrt(area / ratio));
+        if (h < 1 || w < 1 || h >= size || w >= size) continue;
+        const auto y = static_cast<int32_t>(random.below(static_cast<uint64_t>(size - h + 1)));
+        const auto x = static_cast<int32_t>(random.below(static_cast<uint64_t>(size - w + 1)));
+        return {y, x, static_cast<int32_t>(h), static_cast<int32_t>(w)};
+    }
+    return {};
+}
+
+/// 0 for every second picture.
+double random_blur(double largest, Random random) {
+    if (largest == 0 || random.uniform() < 0.5f) return 0;
+    return random.uniform(std::min(0.1, largest), largest);
 }
 
 /// 1 without jitter.
@@ -87,6 +102,10 @@ const char* name_of(Augment augment) {
             return "flip";
         case Augment::crop:
             return "crop";
+        case Augment::randaugment:
+            return "randaugment";
+        case Augment::trivial:
+            return "trivial";
     }
     return "?";
 }
@@ -100,7 +119,9 @@ Resize resize_from(const std::string& name) {
 }
 
 Augment augment_from(const std::string& name) {
-    return from_name(name, "--augment", std::array<Augment, 3>{Augment::none, Augment::flip, Augment::crop});
+    return from_name(
+        name, "--augment",
+        std::array<Augment, 5>{Augment::none, Augment::flip, Augment::crop, Augment::randaugment, Augment::trivial});
 }
 
 Decode decode_from(const std::string& name) {
@@ -114,7 +135,7 @@ AugmentParameters draw_augment(const PictureOptions& options, int64_t height, in
     const auto random = [&](Purpose purpose) {
         return Random(seed, static_cast<uint32_t>(epoch), static_cast<uint64_t>(sample), purpose);
     };
-    if (options.augment == Augment::crop && options.resize != Resize::letterbox) {
+    if (options.augment != Augment::flip && options.resize != Resize::letterbox) {
         drawn.cropped = true;
         drawn.crop = random_crop(options, height, width, random(Purpose::crop));
     }
@@ -127,7 +148,36 @@ AugmentParameters draw_augment(const PictureOptions& options, int64_t height, in
     drawn.saturation = jitter_factor(options.jitter_saturation, color);
     for (size_t i = 2; i > 0; --i)
         std::swap(drawn.jitter_order[i], drawn.jitter_order[color.below(i + 1)]);
+    if (options.rotate90) drawn.turns = static_cast<uint8_t>(random(Purpose::turn).below(4));
+    if (options.augment == Augment::randaugment)
+        drawn.policy = draw_randaugment(options.randaugment_ops, options.randaugment_magnitude, options.image_size,
+                                        random(Purpose::policy));
+    if (options.augment == Augment::trivial) drawn.policy = draw_trivial(random(Purpose::policy));
+    drawn.blur = random_blur(options.blur, random(Purpose::blur));
+    drawn.noise =
+        static_cast<int32_t>(random(Purpose::noise).uniform(0, 1) * std::min(options.noise, 1.0) * (255 * 256));
+    if (options.erasing > 0)
+        drawn.erased = random_erasing(options.erasing, options.image_size, random(Purpose::erasing));
+    drawn.key = {seed, static_cast<uint64_t>(sample), static_cast<uint32_t>(epoch)};
     return drawn;
+}
+
+pixel::Changes changes_of(const AugmentParameters& drawn, const PictureOptions& options) {
+    pixel::Changes changes{};
+    changes.key = drawn.key;
+    const float factors[3] = {drawn.brightness, drawn.contrast, drawn.saturation};
+    for (size_t i = 0; i < 3; ++i) {
+        changes.factors[i] = pixel::fixed_factor(factors[i]);
+        changes.order[i] = drawn.jitter_order[i];
+        changes.fill[i] = options.erasing_fill[i];
+    }
+    if (options.channels == 1) changes.fill[0] = static_cast<uint8_t>(pixel::luma(options.erasing_fill.data()));
+    changes.turns = drawn.turns;
+    changes.flip_horizontal = drawn.flip_horizontal;
+    changes.flip_vertical = drawn.flip_vertical;
+    changes.fill_noise = options.erasing_noise;
+    changes.erased = drawn.erased;
+    return changes;
 }
 
 }  // namespace rn50

@@ -7,7 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "base/pixel_ops.h"
 #include "pipeline/decode.h"
+#include "pipeline/policy.h"
 #include "pipeline/resize.h"
 
 namespace rn50 {
@@ -20,9 +22,11 @@ enum class Resize : uint8_t {
 };
 /// How training varies pictures.
 enum class Augment : uint8_t {
-    none,  ///< as in evaluation
-    flip,  ///< the geometry of evaluation, then flips and colour jitter
-    crop,  ///< RandomResizedCrop, then flips and colour jitter
+    none,         ///< as in evaluation
+    flip,         ///< the geometry of evaluation, then flips and colour jitter
+    crop,         ///< RandomResizedCrop, then flips and colour jitter
+    randaugment,  ///< crop, then RandAugment
+    trivial,      ///< crop, then TrivialAugment
 };
 /// What is decoded of a picture that is cropped.
 enum class Decode : uint8_t {
@@ -40,6 +44,7 @@ Decode decode_from(const std::string& name);
 struct PictureOptions {
     int64_t image_size = 224;
     Resize resize = Resize::squash;
+    int channels = 3;  ///< 3: RGB; 1: ITU-R 601 luma of colour pictures, a grey picture's own values
     /// Evaluation uses none. With Resize::letterbox nothing is ever cut off: crop then acts as flip.
     Augment augment = Augment::none;
     Decode decode = Decode::region;
@@ -47,33 +52,56 @@ struct PictureOptions {
     bool flip_horizontal = true, flip_vertical = false;
     /// Factors are drawn from [max(0, 1 - jitter), 1 + jitter]; 0 is off.
     float jitter_brightness = 0, jitter_contrast = 0, jitter_saturation = 0;
+    bool rotate90 = false;          ///< a rotation by 0, 90, 180 or 270 degrees, each as likely
+    int randaugment_ops = 2;        ///< N, up to max_policy_ops
+    int randaugment_magnitude = 9;  ///< M, up to last_magnitude_step
+    double blur = 0;                ///< every second picture: sigma is drawn from 0.1 to this, in pixels; 0: off
+    double noise = 0;               ///< a normal deviation drawn from 0 to this share of the whole range; 0: off
+    double erasing = 0;             ///< probability that a rectangle is erased
+    bool erasing_noise = false;     ///< fill it with noise, else with erasing_fill
     std::array<uint8_t, 3> letterbox_fill = {114, 114, 114};
+    std::array<uint8_t, 3> erasing_fill = {124, 116, 104};  ///< ImageNet's mean: near 0 once normalised
 };
 
-/// What was drawn for one picture.
+/// What was drawn for one picture, in the order in which it is applied.
 struct AugmentParameters {
     bool cropped = false;  ///< else the geometry of evaluation
     Box crop;              ///< inside the picture; as drawn, in whole pixels
+    uint8_t turns = 0;     ///< by 90 degrees, counter-clockwise
     bool flip_horizontal = false, flip_vertical = false;
+    Policy policy;
     float brightness = 1, contrast = 1, saturation = 1;
-    std::array<uint8_t, 3> jitter_order = {0, 1, 2};  ///< 0 brightness, 1 contrast, 2 saturation
+    std::array<uint8_t, 3> jitter_order = {0, 1, 2};  ///< pixel::Jitter
+    double blur = 0;                                  ///< sigma in pixels; 0: none
+    int32_t noise = 0;                                ///< deviation in 1/256 of a level; 0: none
+    pixel::Area erased{};                             ///< in the net's input
+    pixel::Key key{};                                 ///< names the numbers of noise
 };
 
 /// Draws for a picture of height x width. The crop is torchvision's RandomResizedCrop: ten tries with the area uniform
-/// in the scale and the ratio log-uniform in [3/4, 4/3], else the largest centred crop with such a ratio. Exact on
-/// every system: no libm, only operations that IEEE 754 rounds correctly.
+/// in the scale and the ratio log-uniform in [3/4, 4/3], else the largest centred crop with such a ratio. The erased
+/// area is its RandomErasing's: ten tries with the area from 0.02 to 0.33 and the ratio log-uniform from 0.3 to 3.3,
+/// else none. Exact on every system: no libm, only operations that IEEE 754 rounds correctly.
 AugmentParameters draw_augment(const PictureOptions& options, int64_t height, int64_t width, uint64_t seed,
                                int64_t epoch, int64_t sample);
+
+/// The part of what was drawn that belongs to single pixels, as a kernel takes it.
+pixel::Changes changes_of(const AugmentParameters& drawn, const PictureOptions& options);
 
 /// Makes the net's input from pictures; keeps its buffers. One thread at a time.
 class Renderer {
   public:
-    /// Fills dst, {image_size, image_size, 3}. `parameters` null: evaluation.
+    /// Fills dst, {image_size, image_size, channels}. `parameters` null: evaluation.
     void render(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,
                 uint8_t* dst);
 
   private:
+    void place(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,
+               uint8_t* dst);
+
     Resizer resizer_;
+    std::vector<uint8_t> rgb_, scratch_;
+    std::vector<uint16_t> blurred_;
 };
 
 /// The same for a single picture.

@@ -12,7 +12,6 @@
 #include <condition_variable>
 #include <cstring>
 #include <exception>
-#include <limits>
 #include <mutex>
 #include <optional>
 #include <set>
@@ -20,21 +19,9 @@
 
 #include "base/error.h"
 #include "base/math.h"
-#include "base/random.h"
 #include "pipeline/decode.h"
 
 namespace rn50 {
-
-std::vector<uint32_t> epoch_order(int64_t n, uint64_t seed, int64_t epoch) {
-    RN50_REQUIRE(n >= 0 && n < int64_t{std::numeric_limits<uint32_t>::max()}, "an epoch of ", n, " pictures");
-    std::vector<uint32_t> order(static_cast<size_t>(n));
-    for (size_t i = 0; i < order.size(); ++i)
-        order[i] = static_cast<uint32_t>(i);
-    Random random(seed, static_cast<uint32_t>(epoch), 0, Purpose::shuffle);
-    for (size_t i = order.size(); i > 1; --i)
-        std::swap(order[i - 1], order[random.below(i)]);
-    return order;
-}
 
 namespace {
 
@@ -42,6 +29,13 @@ int usable_cores() {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
     return std::max(1u, std::thread::hardware_concurrency());
+}
+
+std::vector<int32_t> labels_of(const Source& source) {
+    std::vector<int32_t> labels(static_cast<size_t>(source.size()));
+    for (size_t i = 0; i < labels.size(); ++i)
+        labels[i] = source.label(static_cast<int64_t>(i));
+    return labels;
 }
 
 /// A batch in the making. Workers write pictures to their places; what they find bad they note at the place.
@@ -81,11 +75,12 @@ struct Loader::State {
     Range range_of(int64_t batch) const;
     int64_t allowed_bad() const;
     void start(int64_t epoch, int64_t first_batch);
+    void make_order();
     void halt();
     void work();
     void read_ahead(int64_t batch, int64_t place) const;
     void fill(Slot& slot, int64_t place, int64_t position, Hand& hand);
-    bool try_picture(int64_t index, uint8_t* dst, Slot::Place& place, Hand& hand);
+    bool try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Hand& hand);
     const Batch* deliver(Slot& slot);
     void note_bad(const Slot::Place& place);
     [[noreturn]] void throw_too_many_bad() const;
@@ -110,7 +105,8 @@ struct Loader::State {
     int64_t next_batch = 0, next_place = 0;  ///< the next picture to hand out
     int64_t free_until = 0;                  ///< batches below it may be loaded: the ring has a slot for them
     int64_t epoch = 0;
-    std::vector<uint32_t> order;  ///< not changed while workers are active
+    std::vector<Draw> order;  ///< not changed while workers are active
+    std::optional<BalancedSampler> balanced;
 
     // The consumer's own.
     int64_t read_batch = 0;
@@ -126,6 +122,7 @@ Loader::State::State(const Source& source_, const LoaderOptions& options_, Memor
     RN50_REQUIRE(options.batch_size > 0 && options.ranks > 0 && options.rank >= 0 && options.rank < options.ranks,
                  "a loader of batch ", options.batch_size, ", rank ", options.rank, " of ", options.ranks);
     const int64_t n = source.size(), global = options.batch_size * options.ranks;
+    if (options.balanced) balanced.emplace(labels_of(source));
     batches = options.drop_last ? n / global : ceil_div(n, global);
     if (options.drop_last && batches == 0)
         throw Error(Exit::data, cat("there are ", n, " pictures to train on, less than one batch of ", global),
@@ -189,13 +186,7 @@ void Loader::State::start(int64_t new_epoch, int64_t first_batch) {
     running = false;
     all_idle.wait(lock, [this] { return active == 0; });
     epoch = new_epoch;
-    if (options.shuffle) {
-        order = epoch_order(source.size(), options.seed, epoch);
-    } else if (order.empty()) {
-        order.resize(static_cast<size_t>(source.size()));
-        for (size_t i = 0; i < order.size(); ++i)
-            order[i] = static_cast<uint32_t>(i);
-    }
+    make_order();
     const auto ring = static_cast<int64_t>(slots.size());
     for (Slot& slot : slots)
         slot.todo = 0;
@@ -212,6 +203,22 @@ void Loader::State::start(int64_t new_epoch, int64_t first_batch) {
     running = true;
     lock.unlock();
     work_ready.notify_all();
+}
+
+void Loader::State::make_order() {
+    const int64_t n = source.size();
+    if (balanced) {
+        order = balanced->epoch(options.seed, epoch);
+    } else if (options.shuffle) {
+        const std::vector<uint32_t> pictures = epoch_order(n, options.seed, epoch);
+        order.resize(pictures.size());
+        for (size_t i = 0; i < order.size(); ++i)
+            order[i] = {pictures[i], 0};
+    } else if (order.empty()) {
+        order.resize(static_cast<size_t>(n));
+        for (size_t i = 0; i < order.size(); ++i)
+            order[i] = {static_cast<uint32_t>(i), 0};
+    }
 }
 
 void Loader::State::work() {
@@ -260,7 +267,7 @@ void Loader::State::read_ahead(int64_t batch, int64_t place) const {
     if (later >= batches) return;
     const Range range = range_of(later);
     if (its_place >= range.count) return;
-    const int64_t index = order[static_cast<size_t>(range.begin + its_place)];
+    const int64_t index = order[static_cast<size_t>(range.begin + its_place)].picture;
     if (options.cache && options.cache->find(source, index)) return;
     source.prefetch(index);
 }
@@ -276,10 +283,10 @@ void Loader::State::fill(Slot& slot, int64_t place_index, int64_t position, Hand
         uint8_t* dst = slot.images + place_index * image_bytes;
         const int64_t n = source.size();
         for (int64_t step = 0; step < n; ++step) {
-            const int64_t index = order[static_cast<size_t>((position + step) % n)];
-            if (try_picture(index, dst, place, hand)) {
-                place.index = index;
-                slot.labels[place_index] = source.label(index);
+            const Draw draw = order[static_cast<size_t>((position + step) % n)];
+            if (try_picture(draw, dst, place, hand)) {
+                place.index = draw.picture;
+                slot.labels[place_index] = source.label(draw.picture);
                 return;
             }
             if (!options.replace_bad) return;
@@ -291,7 +298,8 @@ void Loader::State::fill(Slot& slot, int64_t place_index, int64_t position, Hand
     }
 }
 
-bool Loader::State::try_picture(int64_t index, uint8_t* dst, Slot::Place& place, Hand& hand) {
+bool Loader::State::try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Hand& hand) {
+    const int64_t index = draw.picture;
     const PictureOptions& pictures = options.pictures;
     std::optional<AugmentParameters> drawn;
     std::shared_ptr<const Picture> kept;
@@ -304,8 +312,10 @@ bool Loader::State::try_picture(int64_t index, uint8_t* dst, Slot::Place& place,
             source.read(index, hand.bytes);
             size = hand.decoder.open(hand.bytes.data(), hand.bytes.size(), source.name(index), DecodeLimits());
         }
+        // A picture that comes again within the epoch is another sample.
+        const int64_t sample = index | static_cast<int64_t>(draw.repeat) << 32;
         if (pictures.augment != Augment::none)
-            drawn = draw_augment(pictures, size.height, size.width, options.seed, epoch, index);
+            drawn = draw_augment(pictures, size.height, size.width, options.seed, epoch, sample);
         // The crop is known before anything is decoded, so that nothing else need be.
         if (drawn && drawn->cropped && pictures.decode == Decode::region && !options.cache) {
             drawn->crop =

@@ -9,6 +9,7 @@
 
 #include "pipeline/augment.h"
 #include "pipeline/cache.h"
+#include "pipeline/sampler.h"
 #include "pipeline/source.h"
 #include "tensor/arena.h"
 #include "tensor/tensor.h"
@@ -21,6 +22,7 @@ struct LoaderOptions {
     int slots = 0;            ///< batches in the ring, at least 2; 0: 4
     uint64_t seed = 0;
     bool shuffle = false;    ///< a permutation by (seed, epoch); else the source's order
+    bool balanced = false;   ///< shuffled so that every class comes equally often: BalancedSampler
     bool drop_last = false;  ///< leaves out the incomplete last global batch
     /// What becomes of a picture that cannot be read or decoded. Replaced: by the next good one of the epoch's order,
     /// so that batches keep their size (training). Else it is left out and the batch is smaller (evaluation).
@@ -85,8 +87,5 @@ class Loader {
     struct State;
     std::unique_ptr<State> state_;
 };
-
-/// The order of an epoch: a permutation of [0, n) by Fisher-Yates, a function of (seed, epoch).
-std::vector<uint32_t> epoch_order(int64_t n, uint64_t seed, int64_t epoch);
 
 }  // namespace rn50

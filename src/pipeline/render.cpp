@@ -4,7 +4,9 @@
 
 #include "base/error.h"
 #include "base/math.h"
+#include "base/pixel_ops.h"
 #include "pipeline/augment.h"
+#include "pipeline/filters.h"
 
 namespace rn50 {
 
@@ -62,93 +64,113 @@ void crop(Resizer& resizer, const Picture& picture, const Box& box, int64_t size
     resizer.bilinear(view, {box.x0 - left, box.y0 - top, box.x1 - left, box.y1 - top}, dst, size, size, size * 3);
 }
 
-void flip_rows(uint8_t* pixels, int64_t size) {
+void flip_rows(uint8_t* pixels, int64_t size, int channels) {
+    const int64_t row = size * channels;
     for (int64_t y = 0; y < size / 2; ++y)
-        std::swap_ranges(pixels + y * size * 3, pixels + (y + 1) * size * 3, pixels + (size - 1 - y) * size * 3);
+        std::swap_ranges(pixels + y * row, pixels + (y + 1) * row, pixels + (size - 1 - y) * row);
 }
 
+template <int channels>
 void flip_columns(uint8_t* pixels, int64_t size) {
     for (int64_t y = 0; y < size; ++y) {
-        uint8_t* left = pixels + y * size * 3;
-        uint8_t* right = left + (size - 1) * 3;
-        for (; left < right; left += 3, right -= 3) {
-            std::swap(left[0], right[0]);
-            std::swap(left[1], right[1]);
-            std::swap(left[2], right[2]);
-        }
+        uint8_t* left = pixels + y * size * channels;
+        uint8_t* right = left + (size - 1) * channels;
+        for (; left < right; left += channels, right -= channels)
+            for (int c = 0; c < channels; ++c)
+                std::swap(left[c], right[c]);
     }
 }
 
-/// a + (b - a) * factor, cut to a byte; the factor in units of 2^-13, so that all systems agree.
-struct Blend {
-    explicit Blend(float factor) : fixed(static_cast<int32_t>(factor * 8192.0f + 0.5f)) {}
-    uint8_t operator()(int32_t a, int32_t b) const {
-        const int32_t value = (a * 8192 + (b - a) * fixed + 4096) >> 13;
-        return static_cast<uint8_t>(value < 0 ? 0 : value > 255 ? 255 : value);
+/// Turns and flips.
+void turn(const pixel::Changes& changes, uint8_t* pixels, int64_t size, int channels, std::vector<uint8_t>& scratch) {
+    if (changes.turns == 0) {
+        if (changes.flip_vertical) flip_rows(pixels, size, channels);
+        if (changes.flip_horizontal) channels == 1 ? flip_columns<1>(pixels, size) : flip_columns<3>(pixels, size);
+        return;
     }
-    int32_t fixed;
-};
-
-/// ITU-R 601 luma in 16-bit fixed point, as Pillow converts RGB to L.
-int32_t luma(const uint8_t* rgb) {
-    return (rgb[0] * 19595 + rgb[1] * 38470 + rgb[2] * 7471 + 0x8000) >> 16;
+    scratch.assign(pixels, pixels + size * size * channels);
+    for (int64_t y = 0; y < size; ++y)
+        for (int64_t x = 0; x < size; ++x, pixels += channels)
+            std::memcpy(pixels, &scratch[static_cast<size_t>(pixel::source_of(changes, size, y, x) * channels)],
+                        static_cast<size_t>(channels));
 }
 
-/// Pillow's ImageEnhance: a blend with black, with the mean grey, with the picture's own grey.
-void jitter(const AugmentParameters& drawn, uint8_t* pixels, int64_t count) {
-    for (const uint8_t kind : drawn.jitter_order) {
-        const float factor = kind == 0 ? drawn.brightness : kind == 1 ? drawn.contrast : drawn.saturation;
-        if (factor == 1) continue;
-        const Blend blend(factor);
-        if (kind == 2) {
-            for (uint8_t* p = pixels; p < pixels + count * 3; p += 3) {
-                const int32_t gray = luma(p);
-                for (int c = 0; c < 3; ++c)
-                    p[c] = blend(gray, p[c]);
-            }
+void jitter(const pixel::Changes& changes, uint8_t* pixels, int64_t count, int channels) {
+    for (const uint8_t kind : changes.order) {
+        const int32_t factor = changes.factors[kind];
+        if (factor == pixel::one) continue;
+        if (kind == pixel::saturation) {
+            if (channels == 1) continue;
+            for (uint8_t* p = pixels; p < pixels + count * 3; p += 3)
+                pixel::jitter(p, 3, kind, factor, 0);
             continue;
         }
-        int32_t base = 0;
-        if (kind == 1) {
+        int32_t mean = 0;
+        if (kind == pixel::contrast) {
             int64_t sum = 0;
-            for (const uint8_t* p = pixels; p < pixels + count * 3; p += 3)
-                sum += luma(p);
-            base = static_cast<int32_t>((2 * sum + count) / (2 * count));
+            for (const uint8_t* p = pixels; p < pixels + count * channels; p += channels)
+                sum += pixel::gray_of(p, channels);
+            mean = pixel::mean_of(sum, count);
         }
-        uint8_t table[256];
-        for (int32_t value = 0; value < 256; ++value)
-            table[value] = blend(base, value);
-        for (uint8_t* p = pixels; p < pixels + count * 3; ++p)
+        uint8_t table[256];  // what becomes of a byte does not depend on its neighbours
+        for (int value = 0; value < 256; ++value) {
+            table[value] = static_cast<uint8_t>(value);
+            pixel::jitter(&table[value], 1, kind, factor, mean);
+        }
+        for (uint8_t* p = pixels; p < pixels + count * channels; ++p)
             *p = table[*p];
     }
 }
 
+void erase(const pixel::Changes& changes, uint8_t* pixels, int64_t size, int channels) {
+    const pixel::Area& area = changes.erased;
+    for (int64_t y = area.y; y < area.y + area.height; ++y)
+        for (int64_t x = area.x; x < area.x + area.width; ++x)
+            pixel::erase(changes, size, channels, y, x, pixels + (y * size + x) * channels);
+}
+
 }  // namespace
+
+/// The geometry: dst is {size, size, 3}.
+void Renderer::place(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,
+                     uint8_t* dst) {
+    const int64_t size = options.image_size;
+    if (parameters && parameters->cropped) return crop(resizer_, picture, parameters->crop, size, dst);
+    switch (options.resize) {
+        case Resize::squash:
+            return resizer_.bilinear(view_of(picture), whole(picture), dst, size, size, size * 3);
+        case Resize::letterbox:
+            return letterbox(resizer_, picture, options, dst);
+        case Resize::center:
+            return center(resizer_, picture, options, dst);
+    }
+}
 
 void Renderer::render(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,
                       uint8_t* dst) {
-    const int64_t size = options.image_size;
+    const int64_t size = options.image_size, count = size * size;
+    const int channels = options.channels;
     RN50_REQUIRE(size > 0 && picture.height > 0 && picture.width > 0, "rendering ", picture.width, "x", picture.height,
                  " to ", size);
-    if (parameters && parameters->cropped) {
-        crop(resizer_, picture, parameters->crop, size, dst);
+    RN50_REQUIRE(channels == 1 || channels == 3, channels, " channels");
+    if (channels == 3) {
+        place(picture, options, parameters, dst);
     } else {
-        switch (options.resize) {
-            case Resize::squash:
-                resizer_.bilinear(view_of(picture), whole(picture), dst, size, size, size * 3);
-                break;
-            case Resize::letterbox:
-                letterbox(resizer_, picture, options, dst);
-                break;
-            case Resize::center:
-                center(resizer_, picture, options, dst);
-                break;
-        }
+        rgb_.resize(static_cast<size_t>(count * 3));
+        place(picture, options, parameters, rgb_.data());
+        for (int64_t i = 0; i < count; ++i)
+            dst[i] = static_cast<uint8_t>(pixel::luma(&rgb_[static_cast<size_t>(i * 3)]));
     }
     if (!parameters) return;
-    if (parameters->flip_vertical) flip_rows(dst, size);
-    if (parameters->flip_horizontal) flip_columns(dst, size);
-    jitter(*parameters, dst, size * size);
+    const pixel::Changes changes = changes_of(*parameters, options);
+    turn(changes, dst, size, channels, scratch_);
+    for (int i = 0; i < parameters->policy.count; ++i)
+        apply_op(parameters->policy.ops[static_cast<size_t>(i)], dst, size, channels, options.letterbox_fill.data(),
+                 scratch_);
+    jitter(changes, dst, count, channels);
+    if (parameters->blur > 0) gaussian_blur(parameters->blur, dst, size, channels, blurred_);
+    if (parameters->noise > 0) add_noise(parameters->noise, parameters->key, dst, count * channels);
+    erase(changes, dst, size, channels);
 }
 
 void render(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters, uint8_t* dst) {

@@ -23,12 +23,21 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
     step_state_ = arena.alloc(Use::optimizer, DType::u8, {int64_t{sizeof(StepState)}});
     pictures_ = arena.alloc(Use::input, DType::u8, {batch, size, size, 3});
     labels_ = arena.alloc(Use::input, DType::i32, {batch});
+    if (options_.mixed) partners_ = arena.alloc(Use::input, DType::i32, {options_.net.batch});
+    if (!options_.class_weights.empty()) {
+        RN50_REQUIRE(static_cast<int64_t>(options_.class_weights.size()) == options_.net.classes,
+                     options_.class_weights.size(), " class weights");
+        class_weights_ = arena.alloc(Use::input, DType::f32, {options_.net.classes});
+        backend_.copy_in(context_, options_.class_weights.data(), class_weights_);
+        backend_.synchronize(context_);
+    }
     loss_ = arena.alloc(Use::input, DType::f32, {batch});
     host_loss_.resize(static_cast<size_t>(batch));
 }
 
 Trainer::~Trainer() {
-    for (Tensor* tensor : {&moment1_, &moment2_, &step_state_, &pictures_, &labels_, &loss_})
+    for (Tensor* tensor :
+         {&moment1_, &moment2_, &step_state_, &pictures_, &labels_, &partners_, &class_weights_, &loss_})
         context_.arena.release(*tensor);
 }
 
@@ -46,19 +55,43 @@ void Trainer::initialize() {
     backend_.synchronize(context_);
 }
 
-void Trainer::step(const void* pictures, const void* labels, int64_t step, double lr) {
-    const int64_t batch = options_.net.batch;
-    const Tensor input = pictures_.slice(0, batch), target = labels_.slice(0, batch), loss = loss_.slice(0, batch);
+/// The sum of the weights of the batch's labels and partners.
+double Trainer::total_weight(const HostBatch& batch) const {
+    const std::vector<float>& weights = options_.class_weights;
+    if (weights.empty() || context_.dry) return static_cast<double>(options_.net.batch);
+    double total = 0;
+    const auto add = [&](const void* labels, double share) {
+        for (int64_t i = 0; i < options_.net.batch; ++i)
+            total += share * static_cast<double>(weights[static_cast<size_t>(static_cast<const int32_t*>(labels)[i])]);
+    };
+    add(batch.labels, static_cast<double>(batch.share));
+    if (batch.partners != nullptr) add(batch.partners, 1 - static_cast<double>(batch.share));
+    return total;
+}
+
+void Trainer::step(const HostBatch& batch, int64_t step, double lr) {
+    const int64_t count = options_.net.batch;
+    const Tensor input = pictures_.slice(0, count), loss = loss_.slice(0, count);
     lr_ = static_cast<float>(lr);
     static_assert(offsetof(StepState, lr) == 0, "the learning rate is written to the front of the state");
     backend_.copy_in(context_, &lr_, step_state_.slice(0, sizeof lr_));
-    backend_.copy_in(context_, pictures, input);
-    backend_.copy_in(context_, labels, target);
+    backend_.copy_in(context_, batch.pictures, input);
+    Targets targets(labels_.slice(0, count));
+    backend_.copy_in(context_, batch.labels, targets.labels);
+    targets.class_weights = class_weights_;
+    if (batch.partners != nullptr) {
+        RN50_REQUIRE(options_.mixed, "a batch with partners for a trainer without");
+        targets.partners = partners_;
+        targets.share = batch.share;
+        backend_.copy_in(context_, batch.partners, partners_);
+    }
+    loss_total_ = total_weight(batch);
+    targets.total = static_cast<float>(loss_total_);
 
     const Tensor logits = net_->forward(context_, input, {options_.seed, step, 0});
     {
         const Scratch diff_logits(context_.arena, DType::f32, logits.shape, Use::activation_gradients);
-        backend_.softmax_cross_entropy(context_, logits, target, options_.label_smoothing, step_state_, loss,
+        backend_.softmax_cross_entropy(context_, logits, targets, options_.label_smoothing, step_state_, loss,
                                        diff_logits.tensor());
         net_->backward(context_, diff_logits.tensor());
     }
@@ -75,7 +108,7 @@ StepResult Trainer::result() {
     backend_.copy_out(context_, step_state_, &result.state);
     for (int64_t i = 0; i < batch; ++i)
         result.loss += static_cast<double>(host_loss_[static_cast<size_t>(i)]);
-    result.loss /= static_cast<double>(batch);
+    result.loss /= loss_total_;
     return result;
 }
 

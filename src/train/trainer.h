@@ -17,14 +17,24 @@ struct TrainerOptions {
     NetDesc net;
     OptimizerDesc optimizer;  ///< `ranges` come from the net's table
     float label_smoothing = 0;
-    float clip_norm = 0;   ///< global L2 norm of the gradients; 0: no clipping
-    float loss_scale = 0;  ///< constant; 0: dynamic from 65536 in fp16, 1 elsewhere
-    uint64_t seed = 0;     ///< of starting values and dropout
+    std::vector<float> class_weights;  ///< {classes}, of the training loss; empty: all 1
+    bool mixed = false;                ///< batches have partners
+    float clip_norm = 0;               ///< global L2 norm of the gradients; 0: no clipping
+    float loss_scale = 0;              ///< constant; 0: dynamic from 65536 in fp16, 1 elsewhere
+    uint64_t seed = 0;                 ///< of starting values and dropout
+};
+
+/// A whole batch in host memory.
+struct HostBatch {
+    const void* pictures;  ///< u8 {batch, S, S, C}
+    const void* labels;    ///< i32 {batch}
+    const void* partners;  ///< i32 {batch}, the second labels of mixed pictures; null: none
+    float share;           ///< of the labels beside the partners
 };
 
 /// What one step has found.
 struct StepResult {
-    double loss = 0;  ///< mean over the batch
+    double loss = 0;  ///< mean over the batch, by class weights where there are some
     StepState state;  ///< grad_norm, loss_scale, skip, ...
 };
 
@@ -41,8 +51,11 @@ class Trainer {
     void initialize();
 
     /// Forward, backward and update with one whole batch in host memory, which is read until result(): u8 {batch, S, S,
-    /// 3} and i32 {batch}. `step` counts the steps of the run from 0.
-    void step(const void* pictures, const void* labels, int64_t step, double lr);
+    /// C} and i32 {batch}. `step` counts the steps of the run from 0.
+    void step(const void* pictures, const void* labels, int64_t step, double lr) {
+        this->step({pictures, labels, nullptr, 1}, step, lr);
+    }
+    void step(const HostBatch& batch, int64_t step, double lr);
     /// Waits for the step.
     StepResult result();
 
@@ -65,6 +78,7 @@ class Trainer {
 
   private:
     friend MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
+    double total_weight(const HostBatch& batch) const;
     void infer(const void* pictures, const void* labels, int64_t count, const Tensor& logits);
 
     Backend& backend_;
@@ -72,9 +86,10 @@ class Trainer {
     TrainerOptions options_;
     ScalePolicy scale_;
     std::unique_ptr<Net> net_;
-    Tensor moment1_, moment2_, step_state_, pictures_, labels_, loss_;
+    Tensor moment1_, moment2_, step_state_, pictures_, labels_, partners_, class_weights_, loss_;
     std::vector<float> host_loss_, host_logits_;
     float lr_ = 0;
+    double loss_total_ = 0;  ///< what the last step's losses are divided by
 };
 
 /// The memory that a Trainer of these options takes at its highest: a dry run of one step and of evaluations.

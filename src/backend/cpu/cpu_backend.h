@@ -37,7 +37,7 @@ class CpuBackend final : public Backend {
     void do_avg_pool(const Tensor& src, const Tensor& dst) override;
     void do_avg_pool_backward(const Tensor& diff_dst, const DiffSrc& diff_src, const Tensor& workspace) override;
     void do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) override;
-    void do_softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float smoothing, const Tensor& state,
+    void do_softmax_cross_entropy(const Tensor& logits, const Targets& targets, float smoothing, const Tensor& state,
                                   const Tensor& loss, const Tensor& diff_logits) override;
     void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
                             const Tensor& state) override;

@@ -88,8 +88,8 @@ void CpuBackend::do_max_pool(const Activation& src, const Tensor& dst) {
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < rows; ++i)
         kernels().max_pool_row(static_cast<const char*>(src.raw.data) + i / dst.shape[1] * picture, dst.dtype, in[1],
-                               in[2], in[3], floats(src.norm.scale), floats(src.norm.shift), src.relu,
-                               i % dst.shape[1], static_cast<char*>(dst.data) + i * row);
+                               in[2], in[3], floats(src.norm.scale), floats(src.norm.shift), src.relu, i % dst.shape[1],
+                               static_cast<char*>(dst.data) + i * row);
 }
 
 int64_t CpuBackend::max_pool_workspace_bytes(const Shape& src) const {
@@ -187,29 +187,44 @@ void CpuBackend::do_dropout(const Tensor& src, const Tensor& dst, float p, const
     }
 }
 
-void CpuBackend::do_softmax_cross_entropy(const Tensor& logits, const Tensor& labels, float smoothing,
+void CpuBackend::do_softmax_cross_entropy(const Tensor& logits, const Targets& targets, float smoothing,
                                           const Tensor& state, const Tensor& loss, const Tensor& diff_logits) {
     const int64_t batch = logits.shape[0], classes = logits.shape[1];
-    const double off = smoothing / static_cast<double>(classes), on = 1.0 - smoothing + off;
-    for (int64_t i = 0; i < batch; ++i) {
-        const float* x = logits.as<float>() + i * classes;
+    const float* weights = targets.class_weights ? targets.class_weights.as<float>() : nullptr;
+    const auto weight = [&](int64_t k) { return weights ? static_cast<double>(weights[k]) : 1.0; };
+    const auto label_of = [&](const Tensor& labels, int64_t i) {
         const int32_t label = labels.as<int32_t>()[i];
         RN50_REQUIRE(label >= 0 && label < classes, "label ", label, " of ", classes, " classes");
+        return label;
+    };
+    const double off = smoothing / static_cast<double>(classes), share = targets.share;
+    double off_total = 0;
+    for (int64_t k = 0; k < classes; ++k)
+        off_total += off * weight(k);
+    for (int64_t i = 0; i < batch; ++i) {
+        const float* x = logits.as<float>() + i * classes;
+        const int32_t label = label_of(targets.labels, i);
+        const int32_t partner = targets.partners ? label_of(targets.partners, i) : label;
+        const double own = (1.0 - smoothing) * share * weight(label);
+        const double other = targets.partners ? (1.0 - smoothing) * (1.0 - share) * weight(partner) : 0;
         const double top = *std::max_element(x, x + classes);
         double sum = 0, off_sum = 0;
         for (int64_t k = 0; k < classes; ++k) {
             sum += std::exp(x[k] - top);
-            off_sum += x[k] - top;
+            off_sum += weight(k) * (x[k] - top);
         }
-        const double log_sum = std::log(sum);
-        // -sum q log p, with log p_k = x_k - top - log_sum and sum q = 1
+        // -sum w q log p, with log p_k = x_k - top - log_sum
+        const double log_sum = std::log(sum), all = own + other + off_total;
         loss.as<float>()[i] =
-            static_cast<float>(log_sum - (1.0 - smoothing) * (x[label] - top) - off * off_sum);
+            static_cast<float>(all * log_sum - own * (x[label] - top) - other * (x[partner] - top) - off * off_sum);
         if (!diff_logits) continue;
-        const double scale = static_cast<const StepState*>(state.data)->loss_scale / static_cast<double>(batch);
+        const double total = targets.total > 0 ? static_cast<double>(targets.total) : static_cast<double>(batch);
+        const double scale = static_cast<const StepState*>(state.data)->loss_scale / total;
         float* d = diff_logits.as<float>() + i * classes;
-        for (int64_t k = 0; k < classes; ++k)
-            d[k] = static_cast<float>((std::exp(x[k] - top) / sum - (k == label ? on : off)) * scale);
+        for (int64_t k = 0; k < classes; ++k) {
+            const double wanted = (k == label ? own : 0) + (k == partner ? other : 0) + off * weight(k);
+            d[k] = static_cast<float>((std::exp(x[k] - top) / sum * all - wanted) * scale);
+        }
     }
 }
 

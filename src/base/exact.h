@@ -1,5 +1,5 @@
-// Standard normal numbers that are the same bits on every machine: no libm, only + - * / and sqrt, which IEEE 754
-// rounds exactly.
+// Logarithm, exponential, sine and normal numbers that are the same bits on every machine: no libm, only + - * / and
+// sqrt, which IEEE 754 rounds exactly.
 #pragma once
 
 #include <cmath>
@@ -26,6 +26,46 @@ inline double exact_log(double x) {
     for (int k = 21; k >= 1; k -= 2)
         sum = sum * s2 + 1.0 / k;
     return static_cast<double>(exponent) * 0.6931471805599453 + 2 * s * sum;
+}
+
+/// e^x for |x| <= 700, to about 1e-13: the series for a part of x that is at most 0.3, then squared.
+inline double exact_exp(double x) {
+    int halvings = 0;
+    for (; x > 0.3 || x < -0.3; x *= 0.5)
+        ++halvings;
+    double sum = 1;
+    for (int n = 14; n >= 1; --n)
+        sum = 1 + sum * x / n;
+    for (; halvings > 0; --halvings)
+        sum *= sum;
+    return sum;
+}
+
+struct SineCosine {
+    double sine, cosine;
+};
+
+/// Of an angle in degrees, |angle| <= 360, to about 1e-15; multiples of 90 are exact.
+inline SineCosine exact_sine_cosine(double degrees) {
+    const double quarters = degrees / 90;
+    const int nearest = static_cast<int>(quarters < 0 ? quarters - 0.5 : quarters + 0.5);
+    const double x = (degrees - 90 * nearest) * 0.017453292519943295, x2 = x * x;  // |x| <= pi / 4
+    double sine = 1, cosine = 1;
+    for (int n = 18; n >= 2; n -= 2) {
+        sine = 1 - sine * x2 / (n * (n + 1));
+        cosine = 1 - cosine * x2 / (n * (n - 1));
+    }
+    sine *= x;
+    switch (nearest & 3) {
+        case 0:
+            return {sine, cosine};
+        case 1:
+            return {cosine, -sine};
+        case 2:
+            return {-sine, -cosine};
+        default:
+            return {-cosine, sine};
+    }
 }
 
 /// The x below which a standard normal number lies with probability p, 0 < p < 1: the rational approximation of

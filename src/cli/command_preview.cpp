@@ -1,0 +1,140 @@
+// rn50 preview: a contact sheet of what the net will see.
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/files.h"
+#include "base/log.h"
+#include "base/math.h"
+#include "cli/commands.h"
+#include "cli/picture_options.h"
+#include "pipeline/source.h"
+#include "report/canvas.h"
+
+namespace rn50 {
+
+namespace {
+
+constexpr int64_t epochs_shown = 5, gap = 6, least_cell = 128, largest_cell = 256;
+constexpr report::Color background = {32, 34, 40}, ink = {235, 235, 235};
+
+/// The first picture of each class, then the second of each, and so on.
+std::vector<int64_t> pictures_by_turns(const Source& source, int64_t count) {
+    std::vector<std::vector<int64_t>> by_class(source.classes().size());
+    for (int64_t i = 0; i < source.size(); ++i)
+        by_class[static_cast<size_t>(source.label(i))].push_back(i);
+    std::vector<int64_t> chosen;
+    count = std::min(count, source.size());
+    for (size_t turn = 0; static_cast<int64_t>(chosen.size()) < count; ++turn)
+        for (const std::vector<int64_t>& pictures : by_class)
+            if (turn < pictures.size() && static_cast<int64_t>(chosen.size()) < count) chosen.push_back(pictures[turn]);
+    return chosen;
+}
+
+class Sheet {
+  public:
+    Sheet(const Options& options, const Source& source)
+        : evaluation_(evaluation_pictures(options)),
+          training_(training_pictures(options)),
+          seed_(static_cast<uint64_t>(options.seed)),
+          source_(source),
+          chosen_(pictures_by_turns(source, options.count)) {}
+
+    report::Canvas draw() {
+        const int64_t size = training_.image_size;
+        const int64_t cell = std::min(size < least_cell ? size * ceil_div(least_cell, size) : size, largest_cell);
+        int64_t names = 0;
+        for (const int64_t index : chosen_)
+            names = std::max(names, report::Canvas::text_width(name_of_class(index)));
+        names = std::min<int64_t>(names, 240) + 2 * gap;
+        const int64_t top = report::Canvas::text_height + 2 * gap, step = cell + gap;
+        report::Canvas canvas(top + static_cast<int64_t>(chosen_.size()) * step, names + (1 + epochs_shown) * step,
+                              background);
+        for (int64_t column = 0; column <= epochs_shown; ++column) {
+            const std::string title = column == 0 ? "evaluation" : cat("epoch ", column);
+            canvas.text(gap, names + column * step, title, cell, ink);
+            const std::vector<uint8_t> batch = column == 0 ? evaluated() : trained(column - 1);
+            for (size_t i = 0; i < chosen_.size(); ++i)
+                place(canvas, top + static_cast<int64_t>(i) * step, names + column * step, cell, picture(batch, i));
+        }
+        for (size_t i = 0; i < chosen_.size(); ++i)
+            canvas.text(top + static_cast<int64_t>(i) * step + (cell - report::Canvas::text_height) / 2, gap,
+                        name_of_class(chosen_[i]), names - 2 * gap, ink);
+        return canvas;
+    }
+
+  private:
+    std::string name_of_class(int64_t index) const {
+        return source_.classes()[static_cast<size_t>(source_.label(index))];
+    }
+
+    int64_t picture_bytes() const { return training_.image_size * training_.image_size * training_.channels; }
+    const uint8_t* picture(const std::vector<uint8_t>& batch, size_t i) const {
+        return &batch[i * static_cast<size_t>(picture_bytes())];
+    }
+
+    template <class Render>
+    std::vector<uint8_t> batch_of(Render render) {
+        std::vector<uint8_t> batch(chosen_.size() * static_cast<size_t>(picture_bytes()));
+        std::vector<uint8_t> bytes;
+        for (size_t i = 0; i < chosen_.size(); ++i) {
+            const std::string name = source_.name(chosen_[i]);
+            source_.read(chosen_[i], bytes);
+            const Picture decoded = decode(bytes.data(), bytes.size(), name);
+            render(decoded, chosen_[i], &batch[i * static_cast<size_t>(picture_bytes())]);
+        }
+        return batch;
+    }
+
+    std::vector<uint8_t> evaluated() {
+        return batch_of([&](const Picture& decoded, int64_t, uint8_t* dst) {
+            renderer_.render(decoded, evaluation_, nullptr, dst);
+        });
+    }
+
+    std::vector<uint8_t> trained(int64_t epoch) {
+        return batch_of([&](const Picture& decoded, int64_t index, uint8_t* dst) {
+            const AugmentParameters drawn = draw_augment(training_, decoded.height, decoded.width, seed_, epoch, index);
+            renderer_.render(decoded, training_, training_.augment == Augment::none ? nullptr : &drawn, dst);
+        });
+    }
+
+    /// Small pictures are shown with larger pixels, large ones smaller.
+    void place(report::Canvas& canvas, int64_t y, int64_t x, int64_t cell, const uint8_t* pixels) {
+        const int64_t size = training_.image_size;
+        const int channels = training_.channels;
+        Picture whole;
+        whole.height = whole.width = std::max(size, cell);
+        for (int64_t i = 0; i < whole.height * whole.width; ++i) {
+            const int64_t from_y = i / whole.width * size / whole.height, from_x = i % whole.width * size / whole.width;
+            const uint8_t* from = pixels + (from_y * size + from_x) * channels;
+            for (int c = 0; c < 3; ++c)
+                whole.rgb.push_back(from[channels == 1 ? 0 : c]);
+        }
+        PictureOptions as_shown;
+        as_shown.image_size = cell;
+        std::vector<uint8_t> shown(static_cast<size_t>(cell * cell * 3));
+        renderer_.render(whole, as_shown, nullptr, shown.data());
+        canvas.place(y, x, shown.data(), cell, cell, 3);
+    }
+
+    PictureOptions evaluation_, training_;
+    uint64_t seed_;
+    const Source& source_;
+    std::vector<int64_t> chosen_;
+    Renderer renderer_;
+};
+
+}  // namespace
+
+int run_preview(const Options& options) {
+    const DataSplits data = open_data(options.data, data_options(options));
+    for (const std::string& warning : data.warnings)
+        log::warn(warning);
+    const report::Canvas canvas = Sheet(options, *data.train).draw();
+    write_file_atomic(options.out, canvas.png());
+    log::info(cat(options.out, ": ", canvas.width(), "x", canvas.height(),
+                  " pixels; the first column is what evaluation sees, the others are epochs of training"));
+    return static_cast<int>(Exit::ok);
+}
+
+}  // namespace rn50
