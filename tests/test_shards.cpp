@@ -294,9 +294,10 @@ TEST_CASE("shards: a Datum of an absurd size is refused before memory is taken")
     picture_of(parsed, picture);
     CHECK(std::string(picture.begin(), picture.end()) == "P6\n1 1\n255\ncba");
     CHECK_FALSE(parse_datum(view_of(datum.str().substr(0, datum.str().size() - 3)), parsed));
-    CHECK_FALSE(parse_datum(view_of(std::string("\x22\x04"
-                                                "abc")),
-                            parsed));
+    const std::string beyond = std::string("\x22\x04") + "abc";  // four bytes of which three are there
+    ProtoReader reader(view_of(beyond));
+    CHECK_FALSE(reader.next());
+    CHECK_FALSE(reader.ok());
     CHECK_FALSE(parse_datum(view_of(std::string("\x22\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x7F", 10)), parsed));
 }
 

@@ -238,7 +238,7 @@ mkdir empty
 run train empty "${tiny[@]}"
 check "data: an empty folder is 3, and says where pictures go" fails 3 empty/train/CLASS
 run train bad.jpg "${tiny[@]}"
-check "data: a file in place of a folder is 3" fails 3 bad.jpg "Not a directory"
+check "data: a file in place of a folder is 3" fails 3 bad.jpg "neither a folder nor a shard"
 mkdir one && cp -r data/train/none one
 run train one "${tiny[@]}" --val-split 0.2
 check "data: a single class is 3" fails 3 "single class"
