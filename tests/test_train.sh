@@ -127,6 +127,15 @@ check "imbalance: resumed equals uninterrupted bit for bit, whatever the workers
 run train uneven "${tiny[@]}" --label-smoothing 0.1 --sampler balanced --out u3
 check "imbalance: class weights change the net" eval 'is 0 && ! same u1/last.safetensors u3/last.safetensors'
 
+# --- mixed pictures ------------------------------------------------------------------------------------------------------
+mixed=(--mixup 0.4 --cutmix 1 --class-weights auto)
+run train data "${tiny[@]}" "${mixed[@]}" --out m1 --workers 1
+check "mixing: trains" is 0
+run train data "${tiny[@]}" "${mixed[@]}" --out m2 --workers 3 --max-steps 7
+run train --out m2 --resume auto --max-steps 0
+check "mixing: resumed equals uninterrupted bit for bit, whatever the workers" eval 'is 0 && same_run m1 m2'
+check "mixing: makes another net" eval '! same m1/last.safetensors a/last.safetensors'
+
 # --- stop and go on ------------------------------------------------------------------------------------------------------
 run train data "${tiny[@]}" --out d --max-steps 7
 check "train: --max-steps ends early" eval 'is 0 && [ "$(steps d)" = "1 2 3 4 5 6 7 " ]'

@@ -207,6 +207,7 @@ BenchResult bench_loader(const Options& options) {
     loading.shuffle = loading.drop_last = loading.replace_bad = true;
     loading.balanced = options.sampler == "balanced";
     loading.pictures = training_pictures(options);
+    loading.mix = mixing(options);
     Loader loader(*data.train, loading, backend->host_memory());
     log::info(cat(report::grouped(data.train->size()), " pictures, ", loader.workers(),
                   loader.workers() == 1 ? " worker" : " workers"));

@@ -95,6 +95,7 @@ LoaderOptions training_loading(const Options& options) {
     loading.shuffle = loading.drop_last = loading.replace_bad = true;
     loading.balanced = options.sampler == "balanced";
     loading.pictures = training_pictures(options);
+    loading.mix = mixing(options);
     return loading;
 }
 

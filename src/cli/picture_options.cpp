@@ -29,4 +29,8 @@ PictureOptions training_pictures(const Options& options) {
     return pictures;
 }
 
+MixOptions mixing(const Options& options) {
+    return {options.mixup, options.cutmix};
+}
+
 }  // namespace rn50

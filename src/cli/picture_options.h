@@ -3,6 +3,7 @@
 
 #include "cli/options.h"
 #include "pipeline/augment.h"
+#include "pipeline/mix.h"
 
 namespace rn50 {
 
@@ -10,5 +11,7 @@ namespace rn50 {
 /// evaluation_pictures() or the checkpoint's own.
 PictureOptions training_pictures(const Options& options);
 PictureOptions evaluation_pictures(const Options& options);
+/// --mixup, --cutmix.
+MixOptions mixing(const Options& options);
 
 }  // namespace rn50

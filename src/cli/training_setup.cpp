@@ -105,6 +105,7 @@ TrainerOptions trainer_options(const Options& options, const DeviceInfo& device,
     trainer.optimizer.momentum = static_cast<float>(options.momentum);
     trainer.optimizer.weight_decay = static_cast<float>(options.weight_decay);
     trainer.label_smoothing = static_cast<float>(options.label_smoothing);
+    trainer.mixed = options.mixup > 0 || options.cutmix > 0;
     trainer.clip_norm = static_cast<float>(options.clip_norm);
     trainer.loss_scale = static_cast<float>(options.loss_scale);
     trainer.seed = static_cast<uint64_t>(options.seed);
@@ -113,7 +114,7 @@ TrainerOptions trainer_options(const Options& options, const DeviceInfo& device,
 
 int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int slots) {
     if (device.kind != "cpu") return 0;
-    return slots * (image_size * image_size * 3 + int64_t{sizeof(int32_t)});
+    return slots * (image_size * image_size * 3 + 2 * int64_t{sizeof(int32_t)});
 }
 
 MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory,

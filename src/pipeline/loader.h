@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pipeline/augment.h"
+#include "pipeline/mix.h"
 #include "pipeline/sampler.h"
 #include "pipeline/source.h"
 #include "tensor/arena.h"
@@ -30,6 +31,7 @@ struct LoaderOptions {
     /// picture of 50 is 2%.
     double max_bad = 0.01;
     PictureOptions pictures;
+    MixOptions mix;  ///< mixup and CutMix; needs replace_bad and drop_last
     int rank = 0, ranks = 1;
 };
 
@@ -43,6 +45,8 @@ struct BadPicture {
 struct Batch {
     Tensor images;                 ///< u8 {count, S, S, 3}, host
     Tensor labels;                 ///< i32 {count}, host
+    Tensor partners;               ///< i32 {count}, host: the second labels of mixed pictures; absent without mixing
+    float share = 1;               ///< of the labels beside the partners
     int64_t count = 0;             ///< >= 1
     std::vector<int64_t> indices;  ///< {count}, in the source: for names and predictions
 };
