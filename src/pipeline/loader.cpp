@@ -128,7 +128,7 @@ Loader::State::State(const Source& source_, const LoaderOptions& options_, Memor
     if (options.drop_last && batches == 0)
         throw Error(Exit::data, cat("there are ", n, " pictures to train on, less than one batch of ", global),
                     cat("give --batch-size ", std::max<int64_t>(1, n / options.ranks), " or less, or more pictures"));
-    image_bytes = options.pictures.image_size * options.pictures.image_size * 3;
+    image_bytes = options.pictures.image_size * options.pictures.image_size * options.pictures.channels;
     const int64_t images_bytes = align_up(options.batch_size * image_bytes, Arena::alignment);
     const int64_t labels_bytes = align_up(options.batch_size * int64_t{sizeof(int32_t)}, Arena::alignment);
     slot_bytes = images_bytes + 2 * labels_bytes;
@@ -359,7 +359,7 @@ const Batch* Loader::State::deliver(Slot& slot) {
     }
     batch.count = static_cast<int64_t>(batch.indices.size());
     const int64_t size = options.pictures.image_size;
-    batch.images = {slot.images, DType::u8, {batch.count, size, size, 3}};
+    batch.images = {slot.images, DType::u8, {batch.count, size, size, options.pictures.channels}};
     batch.labels = {slot.labels, DType::i32, {batch.count}};
     if (options.mix) {
         batch.partners = {slot.partners, DType::i32, {batch.count}};

@@ -43,7 +43,7 @@ struct BadPicture {
 
 /// Views of one slot of the ring; valid until the next call of next(), start_epoch() or stop().
 struct Batch {
-    Tensor images;                 ///< u8 {count, S, S, 3}, host
+    Tensor images;                 ///< u8 {count, S, S, channels}, host
     Tensor labels;                 ///< i32 {count}, host
     Tensor partners;               ///< i32 {count}, host: the second labels of mixed pictures; absent without mixing
     float share = 1;               ///< of the labels beside the partners
