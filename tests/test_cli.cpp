@@ -187,6 +187,8 @@ TEST_CASE("options: a wrong value is told with its option and what is allowed") 
     CHECK(contains(told("--randaugment", "0,9"), "N from 1 to 8 and M from 0 to 30"));
     CHECK(contains(told("--randaugment", "1.5,9"), "must be two whole numbers"));
     CHECK(contains(told("--randaugment", "2,31"), "must be from 0 to 30"));
+    CHECK(contains(told("--channels", "2"), "--channels 2 must be one of 1|3"));
+    CHECK(told("--channels", "1").empty());
     CHECK(contains(told("--erasing-fill", "black"), "must be one of mean|noise"));
     CHECK(told("--epochs", "+3").empty());
     CHECK(told("--lr", "1e-3").empty());

@@ -127,6 +127,11 @@ run preview shop --out sheet.png --image-size 32 --augment trivial --rotate90 --
 check "preview: the same again" eval 'is 0 && cmp -s sheet.png first.png'
 run preview shop --out sheet.png --image-size 32 --augment trivial --rotate90 --count 4 --seed 1
 check "preview: another seed, another picture" eval 'is 0 && ! cmp -s sheet.png first.png'
+run preview shop --out mixed.png --image-size 32 --augment trivial --rotate90 --count 4 --mixup 0.4
+check "preview: shows mixed pictures" eval 'is 0 && ! cmp -s mixed.png first.png'
+run preview shop --out grey.png --image-size 32 --augment trivial --rotate90 --count 4 --channels 1
+check "preview: grey pictures, and that colours have no saturation" eval \
+    'is 0 && says "saturation of colours has nothing to do" && ! cmp -s grey.png first.png'
 run preview shop --out nowhere/sheet.png
 check "preview: a folder that is not there is 3" both 3 "nowhere/sheet.png"
 run preview shop

@@ -7,8 +7,8 @@
 #include <set>
 
 #include "arena_mode.h"
-#include "model/net.h"
 #include "base/exact.h"
+#include "model/net.h"
 #include "op_support.h"
 
 using namespace rn50;
@@ -48,7 +48,9 @@ struct Drive {
     Drive(Backend& on, Net& of, Arena& in) : backend(on), net(of), arena(in), ctx{in, in.counting()} {
         const NetDesc& desc = net.desc();
         net.allocate(ctx);
-        const auto pictures_of = [&](int64_t batch) { return Shape{batch, desc.image_size, desc.image_size, 3}; };
+        const auto pictures_of = [&](int64_t batch) {
+            return Shape{batch, desc.image_size, desc.image_size, desc.channels};
+        };
         pictures = arena.alloc(Use::input, DType::u8, pictures_of(desc.batch));
         eval_pictures = arena.alloc(Use::input, DType::u8, pictures_of(desc.eval_batch));
         labels = arena.alloc(Use::input, DType::i32, {desc.batch});

@@ -53,8 +53,8 @@ naive::Pending some_picture(const ConvDesc& desc, uint64_t seed) {
     naive::Pending src;
     src.raw = bytes_0_255(desc.src_shape(), seed);
     const double mean[] = {0.485, 0.456, 0.406}, std[] = {0.229, 0.224, 0.225};
-    src.norm = some_norm(3, seed);
-    for (int64_t c = 0; c < 3; ++c) {
+    src.norm = some_norm(desc.in_channels, seed);
+    for (int64_t c = 0; c < desc.in_channels; ++c) {
         src.norm.scale[c] = static_cast<float>(1 / (255 * std[c]));
         src.norm.shift[c] = static_cast<float>(-mean[c] / std[c]);
     }
@@ -112,8 +112,8 @@ TEST_CASE("conv forward equals the double-precision convolution of the pending v
 }
 
 TEST_CASE("conv forward reads u8 pictures through their pending mean and std") {
-    for (const Geometry& geometry :
-         {Geometry{2, 17, 19, 3, 20, 7, 2, 3}, Geometry{1, 32, 32, 3, 64, 7, 2, 3}, Geometry{3, 5, 6, 3, 8, 3, 1, 1}})
+    for (const Geometry& geometry : {Geometry{2, 17, 19, 3, 20, 7, 2, 3}, Geometry{1, 32, 32, 3, 64, 7, 2, 3},
+                                     Geometry{3, 5, 6, 3, 8, 3, 1, 1}, Geometry{2, 17, 19, 1, 20, 7, 2, 3}})
         for_each_rig([&](Rig& rig) {
             const ConvDesc desc = describe(geometry, DType::u8, rig.act);
             check_forward(rig, desc, some_picture(desc, 3));
@@ -266,7 +266,8 @@ TEST_CASE("conv backward of the joined block outputs clips by a value without no
 }
 
 TEST_CASE("conv backward of the stem reads u8 pictures and leaves no gradient for them") {
-    for (const Geometry& geometry : {Geometry{2, 17, 19, 3, 20, 7, 2, 3}, Geometry{1, 32, 32, 3, 64, 7, 2, 3}})
+    for (const Geometry& geometry : {Geometry{2, 17, 19, 3, 20, 7, 2, 3}, Geometry{1, 32, 32, 3, 64, 7, 2, 3},
+                                     Geometry{2, 17, 19, 1, 20, 7, 2, 3}})
         for (const Write write : {Write::overwrite, Write::add})
             for_each_rig([&](Rig& rig) {
                 const ConvDesc desc = describe(geometry, DType::u8, rig.act);

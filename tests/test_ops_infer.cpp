@@ -80,15 +80,16 @@ TEST_CASE("a packed conv takes fewer pictures than it was prepared for") {
 }
 
 TEST_CASE("a packed stem reads u8 pictures through their pending mean and std") {
-    for_each_rig([](Rig& rig) {
-        const ConvDesc desc = describe({2, 19, 17, 3}, 24, 7, 2, DType::u8, rig.act);
-        naive::Pending picture{bytes_0_255(desc.src_shape(), 1), some_norm(3, 9), false};
-        for (int64_t c = 0; c < 3; ++c)
-            picture.norm.scale[c] = static_cast<float>(0.015 + 0.002 * static_cast<double>(c));
-        for (int64_t c = 0; c < 3; ++c)
-            picture.norm.shift[c] = static_cast<float>(-2.1 + 0.2 * static_cast<double>(c));
-        check_infer(rig, desc, 2, picture, false, true);
-    });
+    for (const int64_t channels : {3, 1})
+        for_each_rig([&](Rig& rig) {
+            const ConvDesc desc = describe({2, 19, 17, channels}, 24, 7, 2, DType::u8, rig.act);
+            naive::Pending picture{bytes_0_255(desc.src_shape(), 1), some_norm(channels, 9), false};
+            for (int64_t c = 0; c < channels; ++c)
+                picture.norm.scale[c] = static_cast<float>(0.015 + 0.002 * static_cast<double>(c));
+            for (int64_t c = 0; c < channels; ++c)
+                picture.norm.shift[c] = static_cast<float>(-2.1 + 0.2 * static_cast<double>(c));
+            check_infer(rig, desc, 2, picture, false, true);
+        });
 }
 
 TEST_CASE("a packed conv takes a pending source") {

@@ -127,6 +127,15 @@ check "imbalance: resumed equals uninterrupted bit for bit, whatever the workers
 run train uneven "${tiny[@]}" --label-smoothing 0.1 --sampler balanced --out u3
 check "imbalance: class weights change the net" eval 'is 0 && ! same u1/last.safetensors u3/last.safetensors'
 
+# --- mixed pictures ------------------------------------------------------------------------------------------------------
+mixed=(--mixup 0.4 --cutmix 1 --class-weights auto)
+run train data "${tiny[@]}" "${mixed[@]}" --out m1 --workers 1
+check "mixing: trains" is 0
+run train data "${tiny[@]}" "${mixed[@]}" --out m2 --workers 3 --max-steps 7
+run train --out m2 --resume auto --max-steps 0
+check "mixing: resumed equals uninterrupted bit for bit, whatever the workers" eval 'is 0 && same_run m1 m2'
+check "mixing: makes another net" eval '! same m1/last.safetensors a/last.safetensors'
+
 # --- stop and go on ------------------------------------------------------------------------------------------------------
 run train data "${tiny[@]}" --out d --max-steps 7
 check "train: --max-steps ends early" eval 'is 0 && [ "$(steps d)" = "1 2 3 4 5 6 7 " ]'
@@ -230,6 +239,22 @@ run train flat "${tiny[@]}" --val-split 0.2 --optimizer sgd --lr 1000 --warmup-e
 check "train: a loss that is no number is 5, with the step" fails 5 "diverged" "at step" "not finite first: the activations before " "--lr"
 run train flat "${tiny[@]}" --val-split 0.2 --precision bf16 --out k
 check "train: bf16 where the device has it, else 4" eval 'is 0 || fails 4 bf16'
+
+# --- grey pictures -------------------------------------------------------------------------------------------------------
+run train flat "${tiny[@]}" --val-split 0.2 --channels 1 --jitter 0.3 --out g1 --workers 1
+check "grey: trains, and says that there is no colour" eval 'is 0 && says "32 px grey" "saturation of colours has nothing to do"'
+check "grey: the first layer takes one channel" eval 'head -c 40000 g1/best.safetensors | grep -q "\"conv1.weight\":{[^}]*\"shape\":\[64,1,7,7\]"'
+run train flat "${tiny[@]}" --val-split 0.2 --channels 1 --jitter 0.3 --out g2 --workers 3 --max-steps 1
+run train --out g2 --resume auto --max-steps 0
+check "grey: resumed equals uninterrupted bit for bit" eval 'is 0 && same_run g1 g2'
+run predict g1 "$good" --dump-tensor grey.safetensors
+check "grey: predict follows the checkpoint" eval 'is 0 && head -c 400 grey.safetensors | grep -q "\"dtype\":\"F32\",\"shape\":\[1,1,32,32\]"'
+run eval g1 flat --val-split 0.2 --seed 3
+check "grey: eval follows the checkpoint" is 0
+run train flat "${tiny[@]}" --val-split 0.2 --channels 1 --init a/best.safetensors --out g3 --max-steps 1
+check "grey: weights for colour are summed, said so" eval 'is 0 && says "conv1.weight is for 3 channels: it is summed over them for 1"'
+run train flat "${tiny[@]}" --val-split 0.2 --init g1/best.safetensors --out g4 --max-steps 1
+check "grey: weights for grey do not fit colour, and --channels is named" fails 3 "64x1x7x7" "--channels"
 
 # --- data and options of no use ------------------------------------------------------------------------------------------
 run train nowhere "${tiny[@]}"

@@ -43,6 +43,7 @@ class KernelBench {
           ctx_{arena, arena.counting(), nullptr},
           batch_(net.batch),
           size_(net.image_size),
+          channels_(net.channels),
           act_(activation_dtype(net.precision)),
           windows_(windows > 0 ? windows : default_windows) {}
 
@@ -145,7 +146,7 @@ class KernelBench {
 
     /// The way of the pictures: to the device, and into what the first convolution reads.
     void pictures() {
-        const Shape shape{batch_, size_, size_, 3};
+        const Shape shape{batch_, size_, size_, channels_};
         const Tensor raw = filled(DType::u8, shape);
         const int64_t channels = act_ == DType::f32 ? 4 : 8;  // of the first convolution's source on Tensor Cores
         PassTensors tensors;
@@ -226,7 +227,7 @@ class KernelBench {
 
     Backend& backend_;
     Context ctx_;
-    const int64_t batch_, size_;
+    const int64_t batch_, size_, channels_;
     const DType act_;
     const int64_t windows_;
     std::vector<Tensor> held_;

@@ -28,10 +28,12 @@ struct Classifier::State {
         : file(file_of(options.checkpoint)), info(read_checkpoint_info(file)), backend(open_backend(options)) {
         pictures.image_size = info.image_size;
         pictures.resize = info.resize;
+        pictures.channels = info.channels;
         pictures.augment = Augment::none;
         desc.model = info.model;
         desc.classes = static_cast<int64_t>(info.classes.size());
         desc.image_size = info.image_size;
+        desc.channels = info.channels;
         desc.batch = desc.eval_batch = batch;
         desc.precision = resolve_precision(options.precision, backend->info());
         desc.training = false;

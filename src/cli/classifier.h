@@ -27,7 +27,7 @@ class Classifier {
     const std::string& path() const;  ///< of the file that was read
     const std::vector<std::string>& classes() const;
     const PictureOptions& pictures() const;    ///< how it was trained to see
-    const std::array<float, 3>& mean() const;  ///< of pixels in [0, 1]
+    const std::array<float, 3>& mean() const;  ///< of pixels in [0, 1], by channel
     const std::array<float, 3>& std_dev() const;
     Memory& host_memory();
 

@@ -94,9 +94,10 @@ void print_profile(const Profile& profile, int64_t calls) {
 
 /// A batch in the memory that the loader's batches come in.
 struct SyntheticBatch {
-    SyntheticBatch(Memory& memory, int64_t batch, int64_t size, int64_t classes)
-        : arena(memory, align_up(batch * size * size * 3, Arena::alignment) + align_up(batch * 4, Arena::alignment)),
-          pictures(arena.alloc(Use::input, DType::u8, {batch, size, size, 3})),
+    SyntheticBatch(Memory& memory, int64_t batch, int64_t size, int64_t channels, int64_t classes)
+        : arena(memory,
+                align_up(batch * size * size * channels, Arena::alignment) + align_up(batch * 4, Arena::alignment)),
+          pictures(arena.alloc(Use::input, DType::u8, {batch, size, size, channels})),
           labels(arena.alloc(Use::input, DType::i32, {batch})) {
         Random random(0, 0, 0, Purpose::demo);
         for (int64_t i = 0; i < pictures.count(); ++i)
@@ -159,9 +160,11 @@ BenchResult bench_step(const Options& options) {
     const std::unique_ptr<Backend> backend = open_backend(options);
     TrainerOptions setup = trainer_options(options, backend->info(), classes_of_imagenet);
     const MemoryPlan plan =
-        plan_that_fits(*backend, setup, options.memory, ring_bytes_a_picture(backend->info(), options.image_size, 1));
+        plan_that_fits(*backend, setup, options.memory,
+                       ring_bytes_a_picture(backend->info(), options.image_size, options.channels, 1));
     describe(setup, plan);
-    const SyntheticBatch data(backend->host_memory(), setup.net.batch, setup.net.image_size, setup.net.classes);
+    const SyntheticBatch data(backend->host_memory(), setup.net.batch, setup.net.image_size, setup.net.channels,
+                              setup.net.classes);
     const MemoryMeter memory(*backend);
     Arena arena(backend->memory(), plan.peak);
     Trainer trainer(*backend, arena, setup);
@@ -181,7 +184,7 @@ BenchResult bench_infer(const Options& options) {
     desc.training = false;
     desc.eval_batch = desc.batch;
     const int64_t peak = Inference::plan(*backend, desc);
-    const SyntheticBatch data(backend->host_memory(), desc.batch, desc.image_size, desc.classes);
+    const SyntheticBatch data(backend->host_memory(), desc.batch, desc.image_size, desc.channels, desc.classes);
     const MemoryMeter memory(*backend);
     Arena arena(backend->memory(), peak);
     Inference inference(*backend, arena, desc);
@@ -209,6 +212,7 @@ BenchResult bench_loader(const Options& options) {
     loading.pictures = training_pictures(options);
     PictureCache cache(options.cache_mb * 1'000'000);
     if (options.cache_mb > 0) loading.cache = &cache;
+    loading.mix = mixing(options);
     Loader loader(*data.train, loading, backend->host_memory());
     log::info(cat(report::grouped(data.train->size()), " pictures, ", loader.workers(),
                   loader.workers() == 1 ? " worker" : " workers"));

@@ -63,23 +63,23 @@ class Printer {
     size_t used_ = 0;  ///< entries of the loader's list of bad pictures that were told
 };
 
-/// The net's input for PyTorch's eyes: `pixels` u8 {N, S, S, 3} as the net takes them, and `input` f32 {N, 3, S, S},
+/// The net's input for PyTorch's eyes: `pixels` u8 {N, S, S, C} as the net takes them, and `input` f32 {N, C, S, S},
 /// (pixels / 255 - mean) / std, which the net's first convolution makes of them.
 void dump_input(const Batch& batch, const Classifier& classifier, const std::string& file) {
-    const int64_t side = batch.images.shape[1], area = side * side;
+    const int64_t side = batch.images.shape[1], area = side * side, channels = batch.images.shape[3];
     const uint8_t* const pixels = batch.images.as<uint8_t>();
-    std::vector<float> input(static_cast<size_t>(batch.count * 3 * area));
+    std::vector<float> input(static_cast<size_t>(batch.count * channels * area));
     for (int64_t n = 0; n < batch.count; ++n)
-        for (int64_t c = 0; c < 3; ++c)
+        for (int64_t c = 0; c < channels; ++c)
             for (int64_t i = 0; i < area; ++i) {
-                const float value = static_cast<float>(pixels[(n * area + i) * 3 + c]) / 255.f;
+                const float value = static_cast<float>(pixels[(n * area + i) * channels + c]) / 255.f;
                 const auto channel = static_cast<size_t>(c);
-                input[static_cast<size_t>((n * 3 + c) * area + i)] =
+                input[static_cast<size_t>((n * channels + c) * area + i)] =
                     (value - classifier.mean()[channel]) / classifier.std_dev()[channel];
             }
     SafetensorsWriter writer;
-    writer.add("pixels", DType::u8, {batch.count, side, side, 3}, pixels);
-    writer.add("input", DType::f32, {batch.count, 3, side, side}, input.data());
+    writer.add("pixels", DType::u8, {batch.count, side, side, channels}, pixels);
+    writer.add("input", DType::f32, {batch.count, channels, side, side}, input.data());
     writer.write(file);
 }
 

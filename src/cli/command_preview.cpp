@@ -35,6 +35,7 @@ class Sheet {
     Sheet(const Options& options, const Source& source)
         : evaluation_(evaluation_pictures(options)),
           training_(training_pictures(options)),
+          mixing_(mixing(options)),
           seed_(static_cast<uint64_t>(options.seed)),
           source_(source),
           chosen_(pictures_by_turns(source, options.count)) {}
@@ -92,10 +93,18 @@ class Sheet {
     }
 
     std::vector<uint8_t> trained(int64_t epoch) {
-        return batch_of([&](const Picture& decoded, int64_t index, uint8_t* dst) {
+        std::vector<uint8_t> batch = batch_of([&](const Picture& decoded, int64_t index, uint8_t* dst) {
             const AugmentParameters drawn = draw_augment(training_, decoded.height, decoded.width, seed_, epoch, index);
             renderer_.render(decoded, training_, training_.augment == Augment::none ? nullptr : &drawn, dst);
         });
+        if (mixing_) {  // as if the pictures shown were the epoch's first batch
+            const Mix mix = draw_mix(mixing_, training_.image_size, seed_, epoch, 0);
+            std::vector<int32_t> labels(chosen_.size()), partners(chosen_.size());
+            std::vector<uint8_t> scratch;
+            apply_mix(mix, batch.data(), static_cast<int64_t>(chosen_.size()), training_.image_size, training_.channels,
+                      labels.data(), partners.data(), scratch);
+        }
+        return batch;
     }
 
     /// Small pictures are shown with larger pixels, large ones smaller.
@@ -118,6 +127,7 @@ class Sheet {
     }
 
     PictureOptions evaluation_, training_;
+    MixOptions mixing_;
     uint64_t seed_;
     const Source& source_;
     std::vector<int64_t> chosen_;

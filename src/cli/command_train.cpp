@@ -97,6 +97,7 @@ LoaderOptions training_loading(const Options& options) {
     loading.shuffle = loading.drop_last = loading.replace_bad = true;
     loading.balanced = options.sampler == "balanced";
     loading.pictures = training_pictures(options);
+    loading.mix = mixing(options);
     return loading;
 }
 
@@ -105,6 +106,7 @@ CheckpointInfo checkpoint_info(const Options& options, const NetDesc& net, const
     info.model = options.model;
     info.classes = classes;
     info.image_size = options.image_size;
+    info.channels = static_cast<int>(options.channels);
     info.resize = resize_from(options.resize);
     std::copy(std::begin(net.mean), std::end(net.mean), info.mean.begin());
     std::copy(std::begin(net.std), std::end(net.std), info.std.begin());
@@ -191,7 +193,8 @@ class Training {
         if (options_.class_weights == "auto") setup.class_weights = balanced_class_weights(counts);
         describe_balance(options_, data_.classes, counts, setup.class_weights);
         options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
-        const int64_t ring = ring_bytes_a_picture(backend_->info(), options_.image_size, train_slots + val_slots);
+        const int64_t ring =
+            ring_bytes_a_picture(backend_->info(), options_.image_size, options_.channels, train_slots + val_slots);
         plan_ = plan_that_fits(*backend_, setup, options_.memory, ring);
         // Only now is it known that the run can be: loaders, arena and net take their memory once.
         make_cache();
@@ -248,7 +251,8 @@ class Training {
     }
 
     void describe_plan(const TrainerOptions& setup, int64_t rings) {
-        log::info(cat("net: ", options_.model, ", ", options_.image_size, " px, batch ", options_.batch_size, ", ",
+        log::info(cat("net: ", options_.model, ", ", options_.image_size,
+                      options_.channels == 1 ? " px grey, batch " : " px, batch ", options_.batch_size, ", ",
                       name_of(setup.net.precision), ", ", options_.optimizer, setup.net.lean ? ", lean memory" : ""));
         log::info(cat("memory plan: ", show_bytes(plan_.peak), " for the step, ", show_bytes(rings),
                       " for loading pictures",

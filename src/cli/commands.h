@@ -10,7 +10,7 @@ int run_eval(const Options& options);
 int run_predict(const Options& options);
 int run_preview(const Options& options);
 int run_bench(const Options& options);
-int run_pack(const Options& options);    ///< and unpack
+int run_pack(const Options& options);  ///< and unpack
 int run_inspect(const Options& options);
 int run_doctor(const Options& options);
 

@@ -24,10 +24,10 @@ int64_t Inference::plan(Backend& backend, const NetDesc& desc) {
     const auto peak_of = [&](int64_t batch) {
         NetDesc tried = desc;
         tried.batch = tried.eval_batch = batch;
-        return dry_run(backend, tried) + ring_bytes_a_picture(device, desc.image_size, 4) * batch;
+        return dry_run(backend, tried) + ring_bytes_a_picture(device, desc.image_size, desc.channels, 4) * batch;
     };
     const auto peak = dry_run(backend, desc);
-    const int64_t all = peak + ring_bytes_a_picture(device, desc.image_size, 4) * desc.batch;
+    const int64_t all = peak + ring_bytes_a_picture(device, desc.image_size, desc.channels, 4) * desc.batch;
     if (usable == 0 || all <= usable) return peak;
     const int64_t largest = largest_that_fits(desc.batch, [&](int64_t batch) { return peak_of(batch) <= usable; });
     throw_too_large(desc, cat("needs ", show_bytes(all), ", and ", show_bytes(usable), " of memory are free"), largest);
@@ -36,7 +36,7 @@ int64_t Inference::plan(Backend& backend, const NetDesc& desc) {
 Inference::Inference(Backend& backend, Arena& arena, const NetDesc& desc)
     : backend_(backend), context_{arena, arena.counting(), nullptr}, net_(make_net(backend, desc)) {
     net_->allocate(context_);
-    pictures_ = arena.alloc(Use::input, DType::u8, {desc.batch, desc.image_size, desc.image_size, 3});
+    pictures_ = arena.alloc(Use::input, DType::u8, {desc.batch, desc.image_size, desc.image_size, desc.channels});
     logits_ = arena.alloc(Use::activations, DType::f32, {desc.batch, desc.classes});
 }
 

@@ -25,7 +25,7 @@ class Inference {
     void initialize(uint64_t seed);
     /// Once the weights are there: folds batch norm into them.
     void begin();
-    /// u8 {count, S, S, 3} in host memory to f32 {count, classes} there; count up to desc.batch.
+    /// u8 {count, S, S, C} in host memory to f32 {count, classes} there; count up to desc.batch.
     void run(const void* pictures, int64_t count, float* logits);
 
     const Net& net() const { return *net_; }

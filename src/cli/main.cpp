@@ -43,7 +43,8 @@ int run(const std::vector<std::string>& arguments) {
     const Options& options = line.options;
     log::set_quiet(options.quiet);
     // A reader who has seen enough (`| head`) ends predict by SIGPIPE, as usual; a run of days outlives its terminal.
-    if (options.command == "train" || options.command == "pack" || options.command == "unpack") signal(SIGPIPE, SIG_IGN);
+    if (options.command == "train" || options.command == "pack" || options.command == "unpack")
+        signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);  // a file above the limit of its size is an error to tell, not an end without a word
     for (const std::string& file : options.files_read)
         log::info("options from " + file);

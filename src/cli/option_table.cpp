@@ -49,6 +49,8 @@ std::vector<OptionRow> make_table() {
 
         {"image-size", &O::image_size, on_training_pictures, pictures, "N", 32, 4096,
          "side of the square input, in pixels"},
+        {"channels", &O::channels, on_training_pictures, pictures, "1|3", 1, 3,
+         "3: RGB; 1: grey, the luma of colour pictures"},
         {"augment", &O::augment, on_training_pictures, pictures, "none|flip|crop|randaugment|trivial", choice, choice,
          "crop: random resized crop and flip; flip: the whole picture, flipped; the others: crop and a policy"},
         {"crop-scale", &O::crop_scale, on_training_pictures, pictures, "MIN,MAX", 0.001, 1,
@@ -71,6 +73,10 @@ std::vector<OptionRow> make_table() {
          "probability that a random rectangle is erased"},
         {"erasing-fill", &O::erasing_fill, on_training_pictures, pictures, "mean|noise", choice, choice,
          "what an erased rectangle is filled with"},
+        {"mixup", &O::mixup, on_training_pictures, pictures, "ALPHA", 0, 100,
+         "blend each picture and its label with another's, by Beta(ALPHA, ALPHA); 0: do not"},
+        {"cutmix", &O::cutmix, on_training_pictures, pictures, "ALPHA", 0, 100,
+         "paste a rectangle of another picture, and its label's share; with --mixup, one of them a batch; 0: do not"},
         {"resize", &O::resize, on_training_pictures, pictures, "squash|letterbox|center", choice, choice,
          "how evaluation makes a picture square"},
         {"cache-mb", &O::cache_mb, in_train | in_bench, pictures, "N", 0, 100e6,
@@ -170,6 +176,8 @@ Number parse_number(const std::string& text, const char* kind) {
 template <class Number>
 Number checked(const OptionRow& row, Number value) {
     const double number = static_cast<double>(value);
+    if (is_choice(row) && !allows(row, shortest(number)))
+        throw std::invalid_argument(cat("must be one of ", row.values));
     if (row.low == row.high && number != row.low)
         throw std::invalid_argument(cat("is not in this build: ", row.low, " is all it takes"));
     if (number < row.low || number > row.high)

@@ -1,10 +1,13 @@
 #include "cli/picture_options.h"
 
+#include "base/log.h"
+
 namespace rn50 {
 
 PictureOptions evaluation_pictures(const Options& options) {
     PictureOptions pictures;
     pictures.image_size = options.image_size;
+    pictures.channels = static_cast<int>(options.channels);
     pictures.resize = resize_from(options.resize);
     pictures.augment = Augment::none;
     return pictures;
@@ -27,11 +30,18 @@ PictureOptions training_pictures(const Options& options) {
     pictures.noise = options.noise;
     pictures.erasing = options.erasing;
     pictures.erasing_noise = options.erasing_fill == "noise";
+    if (pictures.channels == 1 && (pictures.jitter_saturation > 0 || pictures.augment == Augment::randaugment ||
+                                   pictures.augment == Augment::trivial))
+        log::warn_once("no colour", "--channels 1: what changes the saturation of colours has nothing to do");
     return pictures;
 }
 
 DataOptions data_options(const Options& options) {
     return {options.val_split, static_cast<uint64_t>(options.seed), options.label_offset};
+}
+
+MixOptions mixing(const Options& options) {
+    return {options.mixup, options.cutmix};
 }
 
 }  // namespace rn50

@@ -4,6 +4,7 @@
 #include "cli/options.h"
 #include "pipeline/augment.h"
 #include "pipeline/source.h"
+#include "pipeline/mix.h"
 
 namespace rn50 {
 
@@ -11,6 +12,8 @@ namespace rn50 {
 /// evaluation_pictures() or the checkpoint's own.
 PictureOptions training_pictures(const Options& options);
 PictureOptions evaluation_pictures(const Options& options);
+/// --mixup, --cutmix.
+MixOptions mixing(const Options& options);
 
 /// How DATA is opened: --val-split, --seed, --label-offset.
 DataOptions data_options(const Options& options);

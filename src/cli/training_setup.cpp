@@ -96,6 +96,11 @@ TrainerOptions trainer_options(const Options& options, const DeviceInfo& device,
     trainer.net.model = options.model;
     trainer.net.classes = classes;
     trainer.net.image_size = options.image_size;
+    trainer.net.channels = options.channels;
+    if (options.channels == 1) {
+        trainer.net.mean[0] = gray_mean;
+        trainer.net.std[0] = gray_std;
+    }
     trainer.net.batch = options.batch_size;
     trainer.net.precision = resolve_precision(options.precision, device);
     trainer.net.dropout = static_cast<float>(options.dropout);
@@ -105,15 +110,16 @@ TrainerOptions trainer_options(const Options& options, const DeviceInfo& device,
     trainer.optimizer.momentum = static_cast<float>(options.momentum);
     trainer.optimizer.weight_decay = static_cast<float>(options.weight_decay);
     trainer.label_smoothing = static_cast<float>(options.label_smoothing);
+    trainer.mixed = options.mixup > 0 || options.cutmix > 0;
     trainer.clip_norm = static_cast<float>(options.clip_norm);
     trainer.loss_scale = static_cast<float>(options.loss_scale);
     trainer.seed = static_cast<uint64_t>(options.seed);
     return trainer;
 }
 
-int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int slots) {
+int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int64_t channels, int slots) {
     if (device.kind != "cpu") return 0;
-    return slots * (image_size * image_size * 3 + int64_t{sizeof(int32_t)});
+    return slots * (image_size * image_size * channels + 2 * int64_t{sizeof(int32_t)});
 }
 
 MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory,

@@ -15,15 +15,16 @@ namespace rn50 {
 /// The backend of --device and --threads; says in one line what it is.
 std::unique_ptr<Backend> open_backend(const Options& options);
 
-/// --precision; auto: fp16 on a GPU that has it, else fp32; mixed: what multiplies in 16 bit on this device, fp16 before
-/// bf16 on a GPU, bf16 on a CPU, else fp32, which is said. Throws Error(Exit::device) when the device lacks what is
-/// asked.
+/// --precision; auto: fp16 on a GPU that has it, else fp32; mixed: what multiplies in 16 bit on this device, fp16
+/// before bf16 on a GPU, bf16 on a CPU, else fp32, which is said. Throws Error(Exit::device) when the device lacks what
+/// is asked.
 Precision resolve_precision(const std::string& name, const DeviceInfo& device);
 
 TrainerOptions trainer_options(const Options& options, const DeviceInfo& device, int64_t classes);
 
-/// What loading takes of the device's memory for each picture of a batch, in a ring of `slots` batches: nothing on a GPU.
-int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int slots);
+/// What loading takes of the device's memory for each picture of a batch, in a ring of `slots` batches: nothing on a
+/// GPU.
+int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int64_t channels, int slots);
 
 /// The memory plan of `trainer`, of whose net `lean` is set by --memory (auto: only where the full plan does not fit,
 /// which is said). Throws Error(Exit::device) before anything is taken when the plan and the rings, of

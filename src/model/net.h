@@ -14,16 +14,22 @@ struct NetDesc {
     std::string model = "resnet50";  ///< resnet18, 34, 50, 101, 152
     int64_t classes = 0;
     int64_t image_size = 224;  ///< pixels a side
+    int64_t channels = 3;      ///< of pictures: 3, RGB; or 1, grey
     int64_t batch = 64;        ///< training batch of this rank
     int64_t eval_batch = 0;    ///< largest batch of infer(); 0: batch
     Precision precision = Precision::fp32;
-    float dropout = 0.3f;                                                         ///< before the classifier
-    float norm_eps = 1e-5f, norm_momentum = 0.1f;                                 ///< momentum in PyTorch's sense
-    float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};  ///< of pixels / 255, RGB
+    float dropout = 0.3f;                          ///< before the classifier
+    float norm_eps = 1e-5f, norm_momentum = 0.1f;  ///< momentum in PyTorch's sense
+    /// Of pixels / 255, by channel: ImageNet's. The first `channels` of them count.
+    float mean[3] = {0.485f, 0.456f, 0.406f}, std[3] = {0.229f, 0.224f, 0.225f};
     bool lean = false;               ///< recompute every second block output in the backward pass
     bool zero_init_residual = true;  ///< a block starts as its shortcut: gamma of its last norm starts at 0, else at 1
     bool training = true;            ///< false: infer() only
 };
+
+/// Mean and deviation of grey pictures: ImageNet's by ITU-R 601's luma weights .299, .587, .114. (The deviation of a
+/// weighted sum is at most the weighted sum of the deviations, and near it where channels vary together.)
+constexpr float gray_mean = 0.458971f, gray_std = 0.225609f;
 
 /// The numbers of a net that a checkpoint keeps, in device memory. Which are there depends on NetDesc::training.
 struct NetState {
@@ -44,8 +50,8 @@ class Net {
     virtual void allocate(Context& ctx) = 0;
     virtual const NetState& state() const = 0;
 
-    /// Pictures u8 {batch, S, S, 3} to logits f32 {batch, classes}; keeps what backward() needs. The logits stay valid
-    /// until backward() returns.
+    /// Pictures u8 {batch, S, S, channels} to logits f32 {batch, classes}; keeps what backward() needs. The logits stay
+    /// valid until backward() returns.
     virtual Tensor forward(Context& ctx, const Tensor& pictures, const DropoutKey& key) = 0;
     /// From diff_logits f32 {batch, classes} to state().gradients, which are overwritten; releases what forward() kept.
     virtual void backward(Context& ctx, const Tensor& diff_logits) = 0;

@@ -51,6 +51,7 @@ NetDesc completed(NetDesc desc) {
     if (desc.image_size < min_image_size)
         throw Error(Exit::usage, cat("pictures of ", desc.image_size, " pixels a side are too small for ", desc.model),
                     cat("use an --image-size of at least ", min_image_size));
+    RN50_REQUIRE(desc.channels == 1 || desc.channels == 3, "pictures of ", desc.channels, " channels");
     RN50_REQUIRE(desc.classes >= 1, "a net of ", desc.classes, " classes");
     RN50_REQUIRE(desc.batch >= 1 && desc.eval_batch >= 1, "batches of ", desc.batch, " and ", desc.eval_batch);
     return desc;
@@ -70,7 +71,7 @@ ResNet::ResNet(Backend& backend, const NetDesc& desc)
     ConvDesc stem;
     stem.name = "conv1";
     stem.height = stem.width = desc_.image_size;
-    stem.in_channels = 3;
+    stem.in_channels = desc_.channels;
     stem.out_channels = stem_channels;
     stem.kernel = 7;
     stem.stride = 2;
@@ -120,11 +121,11 @@ void ResNet::allocate(Context& ctx) {
         state_.gradients = take(Use::gradients, table_.parameter_elements());
         state_.observed = take(Use::statistics, table_.running_elements());
     }
-    picture_norm_ = ctx.arena.alloc(Use::statistics, DType::f32, {2, 3});
+    picture_norm_ = ctx.arena.alloc(Use::statistics, DType::f32, {2, desc_.channels});
     float values[6];
-    for (int c = 0; c < 3; ++c) {
+    for (int64_t c = 0; c < desc_.channels; ++c) {
         values[c] = 1 / (255 * desc_.std[c]);
-        values[3 + c] = -desc_.mean[c] / desc_.std[c];
+        values[desc_.channels + c] = -desc_.mean[c] / desc_.std[c];
     }
     backend_.copy_in(ctx, values, picture_norm_);
     backend_.synchronize(ctx);
@@ -132,8 +133,8 @@ void ResNet::allocate(Context& ctx) {
 
 Activation ResNet::picture_activation(const Tensor& pictures) const {
     Norm norm;
-    norm.scale = picture_norm_.slice(0, 1).reshaped({3});
-    norm.shift = picture_norm_.slice(1, 1).reshaped({3});
+    norm.scale = picture_norm_.slice(0, 1).reshaped({desc_.channels});
+    norm.shift = picture_norm_.slice(1, 1).reshaped({desc_.channels});
     return {pictures, norm, false};
 }
 

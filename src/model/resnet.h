@@ -45,7 +45,7 @@ class ResNet : public Net {
     std::unique_ptr<Linear> linear_;
 
     NetState state_;
-    Tensor picture_norm_;  ///< {2, 3}: scale and shift from bytes to normalised values
+    Tensor picture_norm_;  ///< {2, channels}: scale and shift from bytes to normalised values
     // From forward() to backward():
     Activation pictures_;
     std::vector<Tensor> inputs_;  ///< inputs_[i] goes into blocks_[i]; the last one is the output of the last block

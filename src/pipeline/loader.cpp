@@ -48,8 +48,10 @@ struct Slot {
     };
     uint8_t* images = nullptr;
     int32_t* labels = nullptr;
+    int32_t* partners = nullptr;
     std::vector<Place> places;
-    int64_t todo = 0;  ///< places not yet done
+    int64_t todo = 0;  ///< places not yet done, and one more for mixing where that is asked for
+    Mix mix;
     Batch batch;
 };
 
@@ -59,6 +61,7 @@ struct Hand {
     Decoder decoder;
     Picture picture;
     Renderer renderer;
+    std::vector<uint8_t> mixing;
 };
 
 /// The pictures of one batch of this rank: positions [begin, begin + count) of the epoch's order.
@@ -73,6 +76,7 @@ struct Loader::State {
     ~State();
 
     Range range_of(int64_t batch) const;
+    int64_t todo_of(int64_t batch) const;
     int64_t allowed_bad() const;
     void start(int64_t epoch, int64_t first_batch);
     void make_order();
@@ -81,6 +85,7 @@ struct Loader::State {
     void read_ahead(int64_t batch, int64_t place) const;
     void fill(Slot& slot, int64_t place, int64_t position, Hand& hand);
     bool try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Hand& hand);
+    void mix(Slot& slot, int64_t batch, Hand& hand);
     const Batch* deliver(Slot& slot);
     void note_bad(const Slot::Place& place);
     [[noreturn]] void throw_too_many_bad() const;
@@ -122,20 +127,23 @@ Loader::State::State(const Source& source_, const LoaderOptions& options_, Memor
     RN50_REQUIRE(options.batch_size > 0 && options.ranks > 0 && options.rank >= 0 && options.rank < options.ranks,
                  "a loader of batch ", options.batch_size, ", rank ", options.rank, " of ", options.ranks);
     const int64_t n = source.size(), global = options.batch_size * options.ranks;
+    RN50_REQUIRE(!options.mix || (options.replace_bad && options.drop_last), "mixing takes whole batches");
     if (options.balanced) balanced.emplace(labels_of(source));
     batches = options.drop_last ? n / global : ceil_div(n, global);
     if (options.drop_last && batches == 0)
         throw Error(Exit::data, cat("there are ", n, " pictures to train on, less than one batch of ", global),
                     cat("give --batch-size ", std::max<int64_t>(1, n / options.ranks), " or less, or more pictures"));
-    image_bytes = options.pictures.image_size * options.pictures.image_size * 3;
+    image_bytes = options.pictures.image_size * options.pictures.image_size * options.pictures.channels;
     const int64_t images_bytes = align_up(options.batch_size * image_bytes, Arena::alignment);
-    slot_bytes = images_bytes + align_up(options.batch_size * int64_t{sizeof(int32_t)}, Arena::alignment);
+    const int64_t labels_bytes = align_up(options.batch_size * int64_t{sizeof(int32_t)}, Arena::alignment);
+    slot_bytes = images_bytes + 2 * labels_bytes;
     slots.resize(static_cast<size_t>(options.slots > 0 ? std::max(2, options.slots) : 4));
     block = static_cast<char*>(memory.allocate(slot_bytes * static_cast<int64_t>(slots.size())));
     for (size_t i = 0; i < slots.size(); ++i) {
         char* base = block + slot_bytes * static_cast<int64_t>(i);
         slots[i].images = reinterpret_cast<uint8_t*>(base);
         slots[i].labels = reinterpret_cast<int32_t*>(base + images_bytes);
+        slots[i].partners = reinterpret_cast<int32_t*>(base + images_bytes + labels_bytes);
         slots[i].places.resize(static_cast<size_t>(options.batch_size));
         slots[i].batch.indices.reserve(static_cast<size_t>(options.batch_size));
     }
@@ -174,6 +182,11 @@ Range Loader::State::range_of(int64_t batch) const {
     return {batch * global + begin, end - begin};
 }
 
+int64_t Loader::State::todo_of(int64_t batch) const {
+    const int64_t count = range_of(batch).count;
+    return count > 0 && options.mix ? count + 1 : count;
+}
+
 int64_t Loader::State::allowed_bad() const {
     // A little more, so that 0.29 of 100 is 29.
     return static_cast<int64_t>(options.max_bad * static_cast<double>(source.size()) + 1e-6);
@@ -191,7 +204,7 @@ void Loader::State::start(int64_t new_epoch, int64_t first_batch) {
     for (Slot& slot : slots)
         slot.todo = 0;
     for (int64_t b = first_batch; b < std::min(batches, first_batch + ring); ++b)
-        slots[static_cast<size_t>(b % ring)].todo = range_of(b).count;
+        slots[static_cast<size_t>(b % ring)].todo = todo_of(b);
     read_batch = next_batch = first_batch;
     next_place = 0;
     free_until = first_batch + ring;
@@ -252,8 +265,14 @@ void Loader::State::work() {
         lock.lock();
         worked += took.count();
         ++pictures_made;
+        if (--slot.todo == 1 && options.mix) {  // the last picture is there
+            lock.unlock();
+            mix(slot, batch, hand);
+            lock.lock();
+            --slot.todo;
+        }
         --active;
-        if (--slot.todo == 0) batch_ready.notify_one();
+        if (slot.todo == 0) batch_ready.notify_one();
         if (active == 0 && !running) all_idle.notify_one();
     }
 }
@@ -335,6 +354,13 @@ bool Loader::State::try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Han
     return true;
 }
 
+void Loader::State::mix(Slot& slot, int64_t batch, Hand& hand) {
+    const PictureOptions& pictures = options.pictures;
+    slot.mix = draw_mix(options.mix, pictures.image_size, options.seed, epoch, batch);
+    apply_mix(slot.mix, slot.images, range_of(batch).count, pictures.image_size, pictures.channels, slot.labels,
+              slot.partners, hand.mixing);
+}
+
 void Loader::State::note_bad(const Slot::Place& place) {
     for (const BadPicture& picture : place.bad)
         if (bad_indices.insert(picture.index).second) bad.push_back(picture);
@@ -372,8 +398,12 @@ const Batch* Loader::State::deliver(Slot& slot) {
     }
     batch.count = static_cast<int64_t>(batch.indices.size());
     const int64_t size = options.pictures.image_size;
-    batch.images = {slot.images, DType::u8, {batch.count, size, size, 3}};
+    batch.images = {slot.images, DType::u8, {batch.count, size, size, options.pictures.channels}};
     batch.labels = {slot.labels, DType::i32, {batch.count}};
+    if (options.mix) {
+        batch.partners = {slot.partners, DType::i32, {batch.count}};
+        batch.share = static_cast<float>(slot.mix.share) / static_cast<float>(Mix::whole);
+    }
     return batch.count > 0 ? &batch : nullptr;
 }
 
@@ -395,7 +425,7 @@ const Batch* Loader::next() {
             // The slot of the batch before becomes the slot of the one a whole ring later.
             const int64_t later = state.read_batch + ring;
             Slot& slot = state.slots[static_cast<size_t>(state.read_batch % ring)];
-            if (later < state.batches) slot.todo = state.range_of(later).count;
+            if (later < state.batches) slot.todo = state.todo_of(later);
             state.free_until = later + 1;
             ++state.read_batch;
             state.holds_batch = false;

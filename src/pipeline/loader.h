@@ -9,6 +9,7 @@
 
 #include "pipeline/augment.h"
 #include "pipeline/cache.h"
+#include "pipeline/mix.h"
 #include "pipeline/sampler.h"
 #include "pipeline/source.h"
 #include "tensor/arena.h"
@@ -34,6 +35,7 @@ struct LoaderOptions {
     /// Keeps decoded pictures; must outlive the loader. All pictures are decoded whole then, so that what a batch holds
     /// does not depend on which were kept.
     PictureCache* cache = nullptr;
+    MixOptions mix;  ///< mixup and CutMix; needs replace_bad and drop_last
     int rank = 0, ranks = 1;
 };
 
@@ -45,8 +47,10 @@ struct BadPicture {
 
 /// Views of one slot of the ring; valid until the next call of next(), start_epoch() or stop().
 struct Batch {
-    Tensor images;                 ///< u8 {count, S, S, 3}, host
+    Tensor images;                 ///< u8 {count, S, S, channels}, host
     Tensor labels;                 ///< i32 {count}, host
+    Tensor partners;               ///< i32 {count}, host: the second labels of mixed pictures; absent without mixing
+    float share = 1;               ///< of the labels beside the partners
     int64_t count = 0;             ///< >= 1
     std::vector<int64_t> indices;  ///< {count}, in the source: for names and predictions
 };

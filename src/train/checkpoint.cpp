@@ -13,6 +13,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr const char* format_key = "format";
+constexpr const char* first_weights = "conv1.weight";
 
 std::string running_name(const RunningStatistics& row, bool variance) {
     return row.name + (variance ? ".running_var" : ".running_mean");
@@ -83,7 +84,9 @@ void check_no_more(const SafetensorsReader& file, const Net& net) {
 }
 
 void check_row(const SafetensorsReader& file, const Net& net, const std::string& name, const Dims& dims) {
-    const char* const remedy = "choose the --model that the file was made with";
+    const char* const remedy = name == first_weights
+                                   ? "choose the --model and the --channels that the file was made with"
+                                   : "choose the --model that the file was made with";
     if (!file.has(name))
         throw Error(Exit::data,
                     cat(file.path(), " lacks ", name, " (", str(dims), "), which ", net.desc().model, " has"), remedy);
@@ -95,11 +98,34 @@ void check_row(const SafetensorsReader& file, const Net& net, const std::string&
             remedy);
 }
 
-void load(const SafetensorsReader& file, Backend& backend, Context& ctx, const Net& net, bool with_classifier) {
+/// Whether `parameter` is the first convolution of a net for grey pictures, and the file's is for three channels.
+bool is_for_color(const SafetensorsReader& file, const Parameter& parameter) {
+    if (parameter.name != first_weights || !file.has(first_weights)) return false;
+    const Dims& stored = file.entry(first_weights).dims;
+    const Dims wanted = parameter.torch_dims();
+    return wanted[1] == 1 && stored == Dims{wanted[0], 3, wanted[2], wanted[3]};
+}
+
+/// Its weights {K, 3, kh, kw} summed over the channels: what they make of a grey picture that is given three times.
+void read_summed(const SafetensorsReader& file, const Parameter& parameter, std::vector<float>& summed) {
+    const Dims dims = file.entry(first_weights).dims;
+    const auto area = static_cast<size_t>(dims[2] * dims[3]);
+    std::vector<float> stored(static_cast<size_t>(parameter.count()) * 3);
+    file.read(first_weights, dims, DType::f32, stored.data());
+    for (size_t i = 0; i < summed.size(); ++i) {
+        const float* from = &stored[i / area * 3 * area + i % area];
+        summed[i] = from[0] + from[area] + from[2 * area];
+    }
+}
+
+/// `imported`: from a net of others, whose first convolution may be for colour.
+void load(const SafetensorsReader& file, Backend& backend, Context& ctx, const Net& net, bool with_classifier,
+          bool imported) {
     const ParameterTable& table = net.table();
     // Everything is checked before anything is changed.
     for (const Parameter& parameter : table.parameters())
-        if (with_classifier || !is_classifier(parameter)) check_row(file, net, parameter.name, parameter.torch_dims());
+        if ((with_classifier || !is_classifier(parameter)) && !(imported && is_for_color(file, parameter)))
+            check_row(file, net, parameter.name, parameter.torch_dims());
     for (const RunningStatistics& row : table.running())
         for (const bool variance : {false, true})
             check_row(file, net, running_name(row, variance), {row.channels});
@@ -115,7 +141,12 @@ void load(const SafetensorsReader& file, Backend& backend, Context& ctx, const N
         const auto count = static_cast<size_t>(parameter.count());
         stored.resize(count);
         device.resize(count);
-        file.read(parameter.name, parameter.torch_dims(), DType::f32, stored.data());
+        if (imported && is_for_color(file, parameter)) {
+            read_summed(file, parameter, stored);
+            log::info(cat(file.path(), ": ", first_weights, " is for 3 channels: it is summed over them for 1"));
+        } else {
+            file.read(parameter.name, parameter.torch_dims(), DType::f32, stored.data());
+        }
         from_torch_layout(parameter, stored.data(), device.data());
         put(net.state().parameters.slice(parameter.offset, parameter.count()));
     }
@@ -139,8 +170,12 @@ CheckpointInfo read_checkpoint_info(const SafetensorsReader& file) {
     } catch (const Error&) {
         not_a_checkpoint(file, cat("it knows no resize \"", metadata_of(file, "resize"), "\""));
     }
-    info.mean = json_of<std::array<float, 3>>(file, "mean");
-    info.std = json_of<std::array<float, 3>>(file, "std");
+    const auto mean = json_of<std::vector<float>>(file, "mean"), deviation = json_of<std::vector<float>>(file, "std");
+    if ((mean.size() != 1 && mean.size() != 3) || deviation.size() != mean.size())
+        not_a_checkpoint(file, cat("it has ", mean.size(), " means and ", deviation.size(), " deviations"));
+    info.channels = static_cast<int>(mean.size());
+    std::copy(mean.begin(), mean.end(), info.mean.begin());
+    std::copy(deviation.begin(), deviation.end(), info.std.begin());
     info.precision = metadata_of(file, "precision");
     if (info.classes.empty()) not_a_checkpoint(file, "it knows no classes");
     if (info.image_size < 1 || info.image_size > 65536) not_a_checkpoint(file, cat("image size ", info.image_size));
@@ -175,21 +210,24 @@ void save_checkpoint(const std::string& path, Backend& backend, Context& ctx, co
     writer.set_metadata("classes", text(info.classes));
     writer.set_metadata("image_size", std::to_string(info.image_size));
     writer.set_metadata("resize", name_of(info.resize));
-    writer.set_metadata("mean", text(info.mean));
-    writer.set_metadata("std", text(info.std));
+    const auto by_channel = [&](const std::array<float, 3>& values) {
+        return text(std::vector<float>(values.begin(), values.begin() + info.channels));
+    };
+    writer.set_metadata("mean", by_channel(info.mean));
+    writer.set_metadata("std", by_channel(info.std));
     writer.set_metadata("precision", info.precision);
     writer.write(path);
 }
 
 void load_checkpoint(const SafetensorsReader& file, Backend& backend, Context& ctx, const Net& net) {
-    load(file, backend, ctx, net, true);
+    load(file, backend, ctx, net, true, false);
 }
 
 void import_checkpoint(const SafetensorsReader& file, Backend& backend, Context& ctx, const Net& net,
                        const std::vector<std::string>& classes) {
     std::string why;
     const bool fresh_classifier = other_classes(file, net, classes, why);
-    load(file, backend, ctx, net, !fresh_classifier);
+    load(file, backend, ctx, net, !fresh_classifier, true);
     log::info(fresh_classifier ? cat(file.path(), " ", why, ": its weights are taken, the classifier starts anew")
                                : cat("weights from ", file.path()));
 }

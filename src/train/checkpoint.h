@@ -18,7 +18,8 @@ struct CheckpointInfo {
     std::vector<std::string> classes;  ///< names; a label is an index into them
     int64_t image_size = 224;
     Resize resize = Resize::squash;      ///< how a picture is made square
-    std::array<float, 3> mean{}, std{};  ///< of pixels / 255, RGB
+    int channels = 3;                    ///< 3: RGB, 1: grey
+    std::array<float, 3> mean{}, std{};  ///< of pixels / 255; the first `channels` of them count
     std::string precision;               ///< in which it was trained
 };
 
@@ -36,7 +37,8 @@ void save_checkpoint(const std::string& path, Backend& backend, Context& ctx, co
 void load_checkpoint(const SafetensorsReader& file, Backend& backend, Context& ctx, const Net& net);
 
 /// The same for a start from weights of others (--init): where the file's classifier is for other classes, the net's
-/// own stays, and that is said. `classes`: the net's.
+/// own stays, and that is said. A net of one channel takes a first convolution for three, summed over them, which is
+/// said too. `classes`: the net's.
 void import_checkpoint(const SafetensorsReader& file, Backend& backend, Context& ctx, const Net& net,
                        const std::vector<std::string>& classes);
 

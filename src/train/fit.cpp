@@ -112,7 +112,7 @@ class Fit {
         RN50_REQUIRE(batch != nullptr && batch->count == batch_size_, "a training batch is not whole");
         const double wait = train_.wait_seconds() - waited;
         const double lr = options_.schedule.at(state().step);
-        trainer_.step({batch->images.data, batch->labels.data, nullptr, 1}, state().step, lr);
+        trainer_.step({batch->images.data, batch->labels.data, batch->partners.data, batch->share}, state().step, lr);
         const StepResult found = trainer_.result();
         ++state().step;
         ++epoch_steps_;

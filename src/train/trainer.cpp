@@ -21,7 +21,7 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
     if (options_.optimizer.kind == OptimizerDesc::Kind::adamw)
         moment2_ = arena.alloc(Use::optimizer, DType::f32, parameters);
     step_state_ = arena.alloc(Use::optimizer, DType::u8, {int64_t{sizeof(StepState)}});
-    pictures_ = arena.alloc(Use::input, DType::u8, {batch, size, size, 3});
+    pictures_ = arena.alloc(Use::input, DType::u8, {batch, size, size, options_.net.channels});
     labels_ = arena.alloc(Use::input, DType::i32, {batch});
     if (options_.mixed) partners_ = arena.alloc(Use::input, DType::i32, {options_.net.batch});
     if (!options_.class_weights.empty()) {
