@@ -140,7 +140,7 @@ TEST_CASE("options: pack, unpack and inspect") {
     CHECK(contains(usage_error({"pack", "shop", "out", "--longest", "9", "--shortest", "9"}), "exclude each other"));
     CHECK(contains(usage_error({"pack", "shop", "out", "--quality", "9"}), "does nothing beside"));
     CHECK(contains(usage_error({"unpack", "shop", "out", "--format", "lmdb"}), "is an option of pack, not of unpack"));
-    CHECK(contains(usage_error({"train", "shop", "--label-offset", "2"}), "must be from 0 to 1"));
+    CHECK(contains(usage_error({"train", "shop", "--label-offset", "2"}), "must be one of 0|1"));
 }
 
 TEST_CASE("options: unknown ones are refused with the nearest that exists") {

@@ -7,7 +7,7 @@
 #include "base/math.h"
 #include "cli/commands.h"
 #include "cli/picture_options.h"
-#include "pipeline/source.h"
+#include "pipeline/sample_maker.h"
 #include "report/canvas.h"
 
 namespace rn50 {
@@ -73,30 +73,19 @@ class Sheet {
         return &batch[i * static_cast<size_t>(picture_bytes())];
     }
 
-    template <class Render>
-    std::vector<uint8_t> batch_of(Render render) {
+    /// The chosen pictures, as evaluation sees them or as training does in an epoch.
+    std::vector<uint8_t> batch_of(const PictureOptions& pictures, int64_t epoch) {
         std::vector<uint8_t> batch(chosen_.size() * static_cast<size_t>(picture_bytes()));
-        std::vector<uint8_t> bytes;
-        for (size_t i = 0; i < chosen_.size(); ++i) {
-            const std::string name = source_.name(chosen_[i]);
-            source_.read(chosen_[i], bytes);
-            const Picture decoded = decode(bytes.data(), bytes.size(), name);
-            render(decoded, chosen_[i], &batch[i * static_cast<size_t>(picture_bytes())]);
-        }
+        for (size_t i = 0; i < chosen_.size(); ++i)
+            maker_.make(source_, chosen_[i], pictures, {seed_, epoch, chosen_[i]}, nullptr,
+                        &batch[i * static_cast<size_t>(picture_bytes())]);
         return batch;
     }
 
-    std::vector<uint8_t> evaluated() {
-        return batch_of([&](const Picture& decoded, int64_t, uint8_t* dst) {
-            renderer_.render(decoded, evaluation_, nullptr, dst);
-        });
-    }
+    std::vector<uint8_t> evaluated() { return batch_of(evaluation_, 0); }
 
     std::vector<uint8_t> trained(int64_t epoch) {
-        std::vector<uint8_t> batch = batch_of([&](const Picture& decoded, int64_t index, uint8_t* dst) {
-            const AugmentParameters drawn = draw_augment(training_, decoded.height, decoded.width, seed_, epoch, index);
-            renderer_.render(decoded, training_, training_.augment == Augment::none ? nullptr : &drawn, dst);
-        });
+        std::vector<uint8_t> batch = batch_of(training_, epoch);
         if (mixing_) {  // as if the pictures shown were the epoch's first batch
             const Mix mix = draw_mix(mixing_, training_.image_size, seed_, epoch, 0);
             std::vector<int32_t> labels(chosen_.size()), partners(chosen_.size());
@@ -122,7 +111,7 @@ class Sheet {
         PictureOptions as_shown;
         as_shown.image_size = cell;
         std::vector<uint8_t> shown(static_cast<size_t>(cell * cell * 3));
-        renderer_.render(whole, as_shown, nullptr, shown.data());
+        render(whole, as_shown, nullptr, shown.data());
         canvas.place(y, x, shown.data(), cell, cell, 3);
     }
 
@@ -131,7 +120,7 @@ class Sheet {
     uint64_t seed_;
     const Source& source_;
     std::vector<int64_t> chosen_;
-    Renderer renderer_;
+    SampleMaker maker_;
 };
 
 }  // namespace

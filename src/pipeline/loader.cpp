@@ -19,7 +19,7 @@
 
 #include "base/error.h"
 #include "base/math.h"
-#include "pipeline/decode.h"
+#include "pipeline/sample_maker.h"
 
 namespace rn50 {
 
@@ -57,10 +57,7 @@ struct Slot {
 
 /// What one worker owns and reuses from picture to picture.
 struct Hand {
-    std::vector<uint8_t> bytes;
-    Decoder decoder;
-    Picture picture;
-    Renderer renderer;
+    SampleMaker maker;
     std::vector<uint8_t> mixing;
 };
 
@@ -319,30 +316,11 @@ void Loader::State::fill(Slot& slot, int64_t place_index, int64_t position, Hand
 
 bool Loader::State::try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Hand& hand) {
     const int64_t index = draw.picture;
-    const PictureOptions& pictures = options.pictures;
-    std::optional<AugmentParameters> drawn;
-    std::shared_ptr<const Picture> kept;
+    // A picture that comes again within the epoch is another sample.
+    const SampleKey key{options.seed, epoch, index | static_cast<int64_t>(draw.repeat) << 32};
     try {
-        if (options.cache) kept = options.cache->find(source, index);
-        PictureSize size;
-        if (kept) {
-            size = {kept->height, kept->width};
-        } else {
-            source.read(index, hand.bytes);
-            size = hand.decoder.open(hand.bytes.data(), hand.bytes.size(), source.name(index), DecodeLimits());
-        }
-        // A picture that comes again within the epoch is another sample.
-        const int64_t sample = index | static_cast<int64_t>(draw.repeat) << 32;
-        if (pictures.augment != Augment::none)
-            drawn = draw_augment(pictures, size.height, size.width, options.seed, epoch, sample);
-        // The crop is known before anything is decoded, so that nothing else need be.
-        if (drawn && drawn->cropped && pictures.decode == Decode::region && !options.cache) {
-            drawn->crop =
-                hand.decoder.decode_region({drawn->crop, pictures.image_size, pictures.image_size}, hand.picture);
-        } else if (!kept) {
-            hand.decoder.decode_opened(hand.picture);
-            if (options.cache) options.cache->offer(source, index, hand.picture);
-        }
+        hand.maker.make(source, index, options.pictures, key, options.cache, dst);
+        return true;
     } catch (const Error& error) {
         if (error.code() != Exit::data) throw;
         const std::string name = source.name(index), text = error.what();
@@ -350,8 +328,6 @@ bool Loader::State::try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Han
         place.bad.push_back({index, name, named ? text.substr(name.size() + 2) : text});
         return false;
     }
-    hand.renderer.render(kept ? *kept : hand.picture, pictures, drawn ? &*drawn : nullptr, dst);
-    return true;
 }
 
 void Loader::State::mix(Slot& slot, int64_t batch, Hand& hand) {

@@ -1,0 +1,29 @@
+#include "pipeline/sample_maker.h"
+
+#include <optional>
+
+namespace rn50 {
+
+void SampleMaker::make(const Source& source, int64_t index, const PictureOptions& options, const SampleKey& key,
+                       PictureCache* cache, uint8_t* dst) {
+    const std::shared_ptr<const Picture> kept = cache ? cache->find(source, index) : nullptr;
+    PictureSize size;
+    if (kept) {
+        size = {kept->height, kept->width};
+    } else {
+        source.read(index, bytes_);
+        size = decoder_.open(bytes_.data(), bytes_.size(), source.name(index), DecodeLimits());
+    }
+    std::optional<AugmentParameters> drawn;
+    if (options.augment != Augment::none)
+        drawn = draw_augment(options, size.height, size.width, key.seed, key.epoch, key.sample);
+    if (drawn && drawn->cropped && options.decode == Decode::region && !cache) {
+        drawn->crop = decoder_.decode_region({drawn->crop, options.image_size, options.image_size}, picture_);
+    } else if (!kept) {
+        decoder_.decode_opened(picture_);
+        if (cache) cache->offer(source, index, picture_);
+    }
+    renderer_.render(kept ? *kept : picture_, options, drawn ? &*drawn : nullptr, dst);
+}
+
+}  // namespace rn50

@@ -1,0 +1,38 @@
+// From a picture's place in a source to the pixels that the net is given.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "pipeline/augment.h"
+#include "pipeline/cache.h"
+#include "pipeline/decode.h"
+#include "pipeline/source.h"
+
+namespace rn50 {
+
+/// Names the random numbers of one picture in one epoch.
+struct SampleKey {
+    uint64_t seed = 0;
+    int64_t epoch = 0;
+    int64_t sample = 0;  ///< the picture's index, and which of its appearances in the epoch
+};
+
+/// Reads, decodes and renders one picture after the other; keeps its buffers. One thread at a time.
+class SampleMaker {
+  public:
+    /// Fills dst, {image_size, image_size, channels}, with picture `index`. What is drawn is drawn first, so that of a
+    /// JPEG no more than the crop needs is decoded (options.decode); with a cache it is decoded whole, or found there.
+    /// Throws Error(Exit::data), "NAME: reason", when the picture cannot be read or decoded.
+    void make(const Source& source, int64_t index, const PictureOptions& options, const SampleKey& key,
+              PictureCache* cache, uint8_t* dst);
+
+  private:
+    std::vector<uint8_t> bytes_;
+    Decoder decoder_;
+    Picture picture_;
+    Renderer renderer_;
+};
+
+}  // namespace rn50
