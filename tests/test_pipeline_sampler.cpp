@@ -72,6 +72,14 @@ TEST_CASE("sampler: an epoch is a function of seed and epoch") {
     CHECK_FALSE(sampler.epoch(1, 5) == sampler.epoch(2, 5));
     CHECK(BalancedSampler({}).epoch(0, 0).empty());
     CHECK(BalancedSampler({4, 4}).epoch(0, 0).size() == 2);
+    // 100 draws of class 0 lie between these epochs: two rounds of its 50 pictures, in other orders.
+    const auto of_class_0 = [&](int64_t epoch) {
+        std::set<uint32_t> pictures;
+        for (const Draw& draw : sampler.epoch(1, epoch))
+            if (uneven_labels()[draw.picture] == 0) pictures.insert(draw.picture);
+        return pictures;
+    };
+    CHECK(of_class_0(0) != of_class_0(5));
     // An even set is gone through once an epoch.
     std::set<uint32_t> all;
     for (const Draw& draw : BalancedSampler({0, 1, 0, 1}).epoch(3, 9))

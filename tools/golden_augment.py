@@ -50,7 +50,9 @@ def operations(image):
             changed = autoaugment._apply_op(image, op, magnitude, InterpolationMode.NEAREST, GREY)
             golden_pictures.write_rgb(name, changed)
             lines.append(f"{name} {op} {magnitude}")
-    return lines
+    large = Image.fromarray(golden_pictures.formula(40, 40))  # more pixels than equalize has steps
+    golden_pictures.write_rgb("equalize_large", autoaugment._apply_op(large, "Equalize", 0, InterpolationMode.NEAREST, GREY))
+    return lines + ["equalize_large Equalize 0"]
 
 
 def blurs(image):

@@ -7,7 +7,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 # Tests of the numbers: the others cannot see these mutations and take their time.
-filter=${RN50_MUTATION_TESTS:-*test_ops_*,*test_blocks*,*test_net*,*test_model*,*test_schedule*}
+filter=${RN50_MUTATION_TESTS:-*test_ops_*,*test_blocks*,*test_net*,*test_model*,*test_schedule*,*test_pipeline*,*test_augment*}
 missed=0
 
 # What is built already is taken along.
@@ -76,4 +76,17 @@ mutate "AdamW decays every parameter" src/backend/cpu/optimizer.cpp 's/adam\.dec
 mutate "the warm-up a step behind" src/train/schedule.cpp 's/step \+ 1\)/step)/'
 mutate "the cosine a step ahead" src/train/schedule.cpp 's/\(step - warmup_steps\)/(step + 1 - warmup_steps)/'
 mutate "the trainer asks for the next step's rate" src/train/fit.cpp 's/schedule\.at\(state\(\)\.step\);/schedule.at(state().step + 1);/'
+mutate "the loss without the weight of the label's class" $ops 's/(own = .*) \* weight\(label\)/\1/'
+mutate "the loss divided by the batch in place of its weights" $ops 's/targets\.total > 0 \?/false ?/'
+mutate "the partner's share for the label" src/pipeline/mix.cpp 's/dst\[i\] \* share \+ with\[i\] \* rest/dst[i] * rest + with[i] * share/'
+mutate "CutMix's share of a rectangle that the edges do not cut" src/pipeline/mix.cpp 's/\(1 - cut\) \* Mix::whole/(cut < 2 ? share : cut) * Mix::whole/'
+mutate "the batch rolled the other way" src/pipeline/mix.cpp 's/labels\[i > 0 \? i - 1 : count - 1\]/labels[(i + 1) % count]/'
+mutate "the balanced sampler starts anew each epoch" src/pipeline/sampler.cpp 's/\(k % count\)/((k - first) % count)/'
+mutate "the balanced sampler keeps its first order" src/pipeline/sampler.cpp 's/k \/ count != round/k == first/; s/round = k \/ count/round = 0/'
+mutate "repeated pictures are augmented alike" src/pipeline/loader.cpp 's/index \| static_cast<int64_t>\(draw\.repeat\) << 32/index/'
+mutate "equalize without its half step" src/pipeline/policy.cpp 's/below = step \/ 2/below = 0/'
+mutate "rotation clockwise" src/pipeline/policy.cpp 's/exact_sine_cosine\(-degrees\)/exact_sine_cosine(degrees)/'
+mutate "blur repeats the edge" src/pipeline/filters.cpp 's/return i < 0 \? -i/return i < 0 ? 0/'
+mutate "erasing never tries again" src/pipeline/augment.cpp 's/h >= size \|\| w >= size\) continue/h >= size || w >= size) return {}/'
+mutate "the kernel's contrast about the grey before the other jitters" cuda/augment.cu 's/step < 3 && change\.order/step < 0 \&\& change.order/'
 exit $((missed > 0))
