@@ -172,11 +172,13 @@ ShardIndex index_tfrecord(const RandomBytes& bytes, const std::string& name) {
     for (int64_t at = 0, number = 0; at < bytes.size; ++number) {
         uint8_t head[tfrecord_head];
         const int64_t got = bytes.read(at, head, tfrecord_head);
-        if (at == 0 && got >= 2 && head[0] == 0x1F && head[1] == 0x8B)
+        uint64_t length = 0;
+        const bool right = got == tfrecord_head && parse_tfrecord_head(head, length);
+        // A length may begin with gzip's two bytes too.
+        if (!right && at == 0 && got >= 2 && head[0] == 0x1F && head[1] == 0x8B)
             throw Error(Exit::data, cat(name, ": is compressed with gzip, which allows no random access"),
                         "unpack it, or write it without compression");
-        uint64_t length = 0;
-        if (got == tfrecord_head && !parse_tfrecord_head(head, length))
+        if (got == tfrecord_head && !right)
             throw fail(at == 0 ? "is not a TFRecord file"
                                : cat("the length of record ", number, " at byte ", at, " has a wrong checksum"));
         const int64_t left = bytes.size - at - tfrecord_head - tfrecord_tail;
