@@ -53,7 +53,7 @@ Array before_relu(const Pending& pending);
 /// The value: after the ReLU.
 Array value(const Pending& pending);
 
-// --- convolution ----------------------------------------------------------------------------------------------------
+// --- convolution -------------------------------------------------------------------------------------------------
 Array conv(const ConvDesc& desc, const Array& src, const Array& weights);
 Array conv_backward_src(const ConvDesc& desc, const Array& diff_dst, const Array& weights);
 Array conv_backward_weights(const ConvDesc& desc, const Array& src, const Array& diff_dst);
@@ -63,8 +63,7 @@ Array statistics(const Array& dst);
 Array infer(const ConvDesc& desc, const Array& src, const Array& weights, const Norm& norm, const Array& residual,
             bool relu);
 
-// --- the way of a gradient
-// --------------------------------------------------------------------------------------------
+// --- the way of a gradient ---------------------------------------------------------------------------------------
 /// NormGradient of types.h.
 struct NormGradient {
     Array factor, mean_dz, slope, mean;
@@ -76,16 +75,14 @@ Array leave(const Array& g, const Array* before, const Pending& at);
 /// NormSums: {2, C} from diff.
 Array norm_sums(const Array& diff, const Array& raw, const Array& mean, const Array& inv_std);
 
-// --- batch norm
-// -------------------------------------------------------------------------------------------------------
+// --- batch norm --------------------------------------------------------------------------------------------------
 Norm norm_from_batch(const Array& stats, int64_t count, const Array& gamma, const Array& beta, double eps);
 /// {2, C}: mean and unbiased variance.
 Array observed(const Array& stats, int64_t count);
 Norm norm_from_running(const Array& running, const Array& gamma, const Array& beta, double eps);
 NormGradient norm_backward(const Array& sums, int64_t count, const Norm& norm, const Array& gamma);
 
-// --- between convolutions
-// -----------------------------------------------------------------------------------------------
+// --- between convolutions ----------------------------------------------------------------------------------------
 Array join(const Pending& a, const Pending& b);
 Array max_pool(const Array& src);
 /// The gradient with respect to src, before DiffSrc.
@@ -93,8 +90,7 @@ Array max_pool_backward(const Array& src, const Array& diff_dst);
 Array avg_pool(const Array& src);
 Array avg_pool_backward(const Array& diff_dst, const Shape& src);
 
-// --- classifier and loss
-// ----------------------------------------------------------------------------------------------
+// --- classifier and loss -----------------------------------------------------------------------------------------
 Array linear(const Array& src, const Array& weights, const Array& bias);
 Array linear_backward_src(const Array& diff_dst, const Array& weights);
 Array linear_backward_weights(const Array& src, const Array& diff_dst);
@@ -117,8 +113,7 @@ Array cross_entropy(const Array& logits, const std::vector<int32_t>& labels, dou
 Array cross_entropy_backward(const Array& logits, const std::vector<int32_t>& labels, double smoothing,
                              double loss_scale);
 
-// --- the optimizer step
-// -------------------------------------------------------------------------------------------------
+// --- the optimizer step ------------------------------------------------------------------------------------------
 /// What check_gradients makes of a state.
 StepState check_gradients(const Array& gradients, double clip_norm, const ScalePolicy& policy, StepState state);
 /// One step in place. `moment2` is untouched by SGD.

@@ -70,7 +70,7 @@ void fill(Backend& backend, Context& ctx, const NetState& state, const Parameter
 
 }  // namespace
 
-// --- whole nets -----------------------------------------------------------------------------------------------------
+// --- whole nets --------------------------------------------------------------------------------------------------
 
 struct NetBench::Parts {
     Backend& backend;
@@ -217,7 +217,7 @@ std::vector<float> NetBench::running(const std::string& name) {
     return read_running(parts_->backend, ctx, net.state().running, net.table(), name);
 }
 
-// --- one block ------------------------------------------------------------------------------------------------------
+// --- one block ---------------------------------------------------------------------------------------------------
 
 struct BlockBench::Parts {
     Rig rig;

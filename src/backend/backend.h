@@ -122,8 +122,8 @@ struct ParameterRange {
 ///   p -= lr * weight_decay * p;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;
 ///   p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 /// SGD: coupled decay, torch.optim.SGD's (dampening 0):
-///   g += weight_decay * p;  buf = momentum * buf + g (buf = g at t = 1);  p -= lr * (nesterov ? g + momentum * buf :
-///   buf)
+///   g += weight_decay * p;  buf = momentum * buf + g (buf = g at t = 1);
+///   p -= lr * (nesterov ? g + momentum * buf : buf)
 struct OptimizerDesc {
     enum class Kind : uint8_t { adamw, sgd } kind = Kind::adamw;
     float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;  // AdamW
@@ -190,12 +190,11 @@ class Backend {
     virtual Memory& memory() = 0;
     virtual Memory& host_memory() = 0;
 
-    // --- prepared ops; throw Error(Exit::device) for what this device cannot do -------------------------------------
+    // --- prepared ops; throw Error(Exit::device) for what this device cannot do ----------------------------------
     virtual std::unique_ptr<Conv> conv(const ConvDesc& desc) = 0;
     virtual std::unique_ptr<Linear> linear(const LinearDesc& desc) = 0;
 
-    // --- batch norm
-    // ---------------------------------------------------------------------------------------------------
+    // --- batch norm ----------------------------------------------------------------------------------------------
     /// From statistics over `count` elements a channel (at least 2, else Error(Exit::usage): variance of one value):
     ///   inv_std = 1 / sqrt(M2 / count + eps), scale = gamma * inv_std, shift = beta - mean * scale;
     /// observed {2, C} f32 = mean and the unbiased variance M2 / (count - 1), for norm_update_running; may be absent.
@@ -212,7 +211,7 @@ class Backend {
     void norm_update_running(Context& ctx, const Tensor& observed, const Tensor& running, float momentum,
                              const Tensor& state);
 
-    // --- between convolutions ---------------------------------------------------------------------------------------
+    // --- between convolutions ------------------------------------------------------------------------------------
     /// dst = max(value(a) + value(b), 0): the end of a residual block. a and b are pending, without ReLU of their own.
     /// Its backward needs no op: both sides take the same dz.
     void join(Context& ctx, const Activation& a, const Activation& b, const Tensor& dst);
@@ -225,8 +224,7 @@ class Backend {
     /// g = diff_dst / (H * W) at every pixel, left as DiffSrc says.
     void avg_pool_backward(Context& ctx, const Tensor& diff_dst, const DiffSrc& diff_src);
 
-    // --- classifier and loss
-    // ------------------------------------------------------------------------------------------
+    // --- classifier and loss -------------------------------------------------------------------------------------
     /// dst = src / (1 - p) where kept, 0 elsewhere; kept = Random(seed, step, sample, dropout), element c with its c-th
     /// uniform() >= p. The backward is the same call on the gradient. {N, C} act; in place allowed.
     void dropout(Context& ctx, const Tensor& src, const Tensor& dst, float p, const DropoutKey& key);
@@ -239,8 +237,7 @@ class Backend {
     void softmax_cross_entropy(Context& ctx, const Tensor& logits, const Targets& targets, float smoothing,
                                const Tensor& state, const Tensor& loss, const Tensor& diff_logits);
 
-    // --- the optimizer step, over whole buffers
-    // -----------------------------------------------------------------------
+    // --- the optimizer step, over whole buffers ------------------------------------------------------------------
     /// Looks at all (scaled) gradients f32 {P} once: sets grad_norm, skip, multiplier (clipping when clip_norm > 0),
     /// moves the loss scale by `policy` and counts t, good_steps, skipped. state: u8 {sizeof(StepState)}.
     void check_gradients(Context& ctx, const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
@@ -250,8 +247,7 @@ class Backend {
     void optimize(Context& ctx, const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                   const Tensor& moment1, const Tensor& moment2, const Tensor& state);
 
-    // --- memory
-    // -------------------------------------------------------------------------------------------------------
+    // --- memory --------------------------------------------------------------------------------------------------
     void zero(Context& ctx, const Tensor& dst);
     /// From and to host memory, of tensor.bytes() bytes. copy_out has finished when it returns; copy_in may still read
     /// host_memory() until synchronize().
@@ -259,8 +255,7 @@ class Backend {
     void copy_out(Context& ctx, const Tensor& src, void* host);
     void synchronize(Context& ctx);
 
-    // --- for `rn50 bench kernels`
-    // -------------------------------------------------------------------------------------
+    // --- for `rn50 bench kernels` --------------------------------------------------------------------------------
     /// "copy", a plain copy of src.raw to dst, beside which every other pass is measured; and what this backend does as
     /// passes of their own around the products of its convolutions: "apply", "statistics", "norm gradient",
     /// "leave gradient".

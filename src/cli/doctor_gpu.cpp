@@ -55,7 +55,7 @@ Finding driver_finding(const std::string& newest_cuda) {
     return {State::good, "GPU driver", cat(release.empty() ? "loaded" : release, ", up to CUDA ", newest_cuda), ""};
 }
 
-// --- what the driver alone tells: nothing of CUDA is needed to build or to run this ---------------------------------
+// --- what the driver alone tells: nothing of CUDA is needed to build or to run this ------------------------------
 
 using Result = int;  // CUresult, 0 is success
 
@@ -130,7 +130,7 @@ Finding cudnn_finding() {
             install_command("nvidia-cudnn", "libcudnn8-devel") + ", or NVIDIA's own package for your CUDA"};
 }
 
-// --- what the GPU module tells --------------------------------------------------------------------------------------
+// --- what the GPU module tells -----------------------------------------------------------------------------------
 
 Finding device_finding(const CudaDevice& device, size_t index) {
     const std::string topic = cat("GPU ", index);

@@ -43,8 +43,7 @@ const T* as(const void* opaque) {
 
 extern "C" {
 
-// --- CUDA's runtime
-// ------------------------------------------------------------------------------------------------------
+// --- CUDA's runtime ----------------------------------------------------------------------------------------------
 cudaError_t cudaGetDevice(int* device) {
     *device = 0;
     return cudaSuccess;
@@ -115,8 +114,7 @@ cudaError_t cudaEventElapsedTime(float* elapsed, cudaEvent_t begin, cudaEvent_t 
     return cudaSuccess;
 }
 
-// --- cuBLASLt, column-major as it is
-// ---------------------------------------------------------------------------------------
+// --- cuBLASLt, column-major as it is -----------------------------------------------------------------------------
 const char* cublasLtGetStatusName(cublasStatus_t) {
     return "CUBLAS_STATUS_MADE_UP";
 }

@@ -130,8 +130,7 @@ size_t bytes_of(cudnnBackendAttributeType_t type) {
     }
 }
 
-// --- the graph of one convolution
-// --------------------------------------------------------------------------------------
+// --- the graph of one convolution --------------------------------------------------------------------------------
 struct Operation {
     int type = 0;
     const Object *convolution = nullptr, *image = nullptr, *weights = nullptr, *output = nullptr;
@@ -188,8 +187,7 @@ void check_dimensions(const Operation& op) {
     if (!good) fault("the dimensions of a convolution do not fit together");
 }
 
-// --- plain arithmetic over the descriptors' own strides
-// ------------------------------------------------------------------
+// --- plain arithmetic over the descriptors' own strides ----------------------------------------------------------
 float from_bits(uint32_t bits) {
     float value;
     std::memcpy(&value, &bits, sizeof value);
@@ -286,8 +284,7 @@ void compute(const Operation& op, void* image_memory, void* weights_memory, void
         result.put(i[0], i[1], i[2], i[3], sum);
 }
 
-// --- what finalize and the answers need
-// ----------------------------------------------------------------------------------
+// --- what finalize and the answers need --------------------------------------------------------------------------
 void give(Object& object, int name, cudnnBackendAttributeType_t type, const void* data, int64_t count) {
     const auto* bytes = static_cast<const unsigned char*>(data);
     object.values[name] = {type, count, Bytes(bytes, bytes + static_cast<size_t>(count) * bytes_of(type))};

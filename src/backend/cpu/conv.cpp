@@ -157,8 +157,7 @@ CpuConv::Bound& CpuConv::inference(int64_t batch, bool relu, bool residual) {
     return inference_.emplace(key, std::move(bound)).first->second;
 }
 
-// --- workspaces: the same carving counts at set-up and places at run time
-// -------------------------------------------------
+// --- workspaces: the same carving counts at set-up and places at run time ----------------------------------------
 
 struct CpuConv::Forward {
     void *src, *weights, *scratchpad;
@@ -210,8 +209,7 @@ int64_t CpuConv::workspace_bytes(Phase phase) const {
     return carver.used();
 }
 
-// --- the phases
-// -------------------------------------------------------------------------------------------------------
+// --- the phases --------------------------------------------------------------------------------------------------
 
 void CpuConv::do_forward(const Activation& src, const Tensor& weights, const Tensor& dst, const Tensor& stats,
                          const Tensor& workspace) {

@@ -76,7 +76,7 @@ struct Affine {
     }
 };
 
-// --- apply ------------------------------------------------------------------------------------------------------------
+// --- apply -------------------------------------------------------------------------------------------------------
 
 template <class S, class D>
 void apply_rows(const S* src, D* dst, int64_t rows, int64_t channels, Affine affine, bool relu) {
@@ -134,7 +134,7 @@ void apply(const void* src, DType from, void* dst, DType to, int64_t rows, int64
         apply_from<float>(src, dst, to, rows, channels, affine, relu);
 }
 
-// --- reductions: a block of channels stays in registers while the rows go by ---------------------------------------------
+// --- reductions: a block of channels stays in registers while the rows go by -------------------------------------
 
 constexpr int block = 4;  // vectors of channels at once: 256 bytes of a row
 
@@ -249,7 +249,7 @@ void diff_src(const DiffTile& tile, DType dtype) {
         diff_src_typed<float>(tile);
 }
 
-// --- element by element -----------------------------------------------------------------------------------------------
+// --- element by element ------------------------------------------------------------------------------------------
 
 template <class T>
 void norm_gradient_typed(const T* dz, const T* raw, T* dst, int64_t rows, int64_t channels, const float* factor,
@@ -290,7 +290,7 @@ void join(const void* a, const float* scale_a, const float* shift_a, const void*
                    rows, channels);
 }
 
-// --- pooling ----------------------------------------------------------------------------------------------------------
+// --- pooling -----------------------------------------------------------------------------------------------------
 
 /// The window of one output pixel, inside the picture: [y0, y1) x [x0, x1).
 struct Window {
@@ -395,7 +395,7 @@ void mean_rows(const void* src, DType dtype, int64_t rows, int64_t channels, voi
         mean_rows_typed(static_cast<const float*>(src), rows, channels, static_cast<float*>(dst));
 }
 
-// --- whole parameter buffers --------------------------------------------------------------------------------------------
+// --- whole parameter buffers -------------------------------------------------------------------------------------
 
 void add(const float* src, float* dst, int64_t n) {
     for_channels(n, [&](int64_t i, int k) { store(dst + i, load(dst + i, k) + load(src + i, k), k); });
