@@ -1,25 +1,7 @@
 #!/bin/bash
 # rn50 bench kernels as scripts see it, on the CPU: which passes there are, that the numbers fit together.
 #   tests/test_bench.sh PATH/rn50
-set -uo pipefail
-program=$(realpath "$1")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failed=0
-
-check() { # NAME CONDITION...
-    local name=$1
-    shift
-    if "$@"; then
-        echo "ok $name"
-    else
-        echo "FAIL $name"
-        head -c 2000 out
-        sed 's/^/    err: /' err | head -20
-        failed=1
-    fi
-}
+source "$(dirname "$0")/script.sh" "$1"
 
 small=(--device cpu --batch-size 2 --image-size 32 --max-steps 1)
 "$program" bench kernels "${small[@]}" --json --quiet >out 2>err

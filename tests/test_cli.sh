@@ -1,36 +1,8 @@
 #!/bin/bash
 # The program as scripts see it: exit codes, what goes to stdout and what to stderr, doctor on odd machines.
 #   tests/test_cli.sh PATH/rn50
-set -uo pipefail
-program=$(realpath "$1")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failed=0
+source "$(dirname "$0")/script.sh" "$1"
 
-# run ARGUMENTS...: leaves stdout in `out`, stderr in `err`, the exit code in `code`.
-run() {
-    "$program" "$@" >out 2>err
-    code=$?
-}
-
-# check NAME CONDITION...: CONDITION is a command; what was said is shown when it fails.
-check() {
-    local name=$1
-    shift
-    if "$@"; then
-        echo "ok $name"
-    else
-        echo "FAIL $name (exit code $code)"
-        sed 's/^/    out: /' out | head -20
-        sed 's/^/    err: /' err | head -20
-        failed=1
-    fi
-}
-
-is() { [ "$code" = "$1" ]; }
-says() { grep -qF -- "$1" err; }
-prints() { grep -qF -- "$1" out; }
 silent_out() { [ ! -s out ]; }
 both() { is "$1" && says "$2" && silent_out; }
 

@@ -2,31 +2,10 @@
 # The GPU module as the program finds it: not there, no module, damaged, of another version, in need of a library that is
 # not there, without a GPU; each told by its own name, to --device cuda as an error, to auto as one line.
 #   tests/test_cuda_module.sh PATH/rn50
-set -uo pipefail
-program=$(realpath "$1")
-source=$(realpath "$(dirname "$0")/../src")
+source "$(dirname "$0")/script.sh" "$1"
+source=$tests/../src
 cxx=${CXX:-g++}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failed=0
 unset CUDA_VISIBLE_DEVICES
-
-# check NAME COMMAND...: what was said is shown when it fails.
-check() {
-    local name=$1
-    shift
-    if "$@"; then
-        echo "ok $name"
-    else
-        echo "FAIL $name (exit code $code)"
-        sed 's/^/    out: /' out | head -20
-        sed 's/^/    err: /' err | head -20
-        failed=1
-    fi
-}
-says() { grep -qF -- "$1" err; }
-prints() { grep -qF -- "$1" out; }
 
 # take DEVICE MODULE: a command that takes a backend, says which, and ends for want of pictures (3).
 take() {

@@ -1,33 +1,8 @@
 #!/bin/bash
 # rn50 pack, unpack and inspect as scripts see them: exit codes, Ctrl-C, a full disk, an index that cannot be kept.
 #   tests/test_pack.sh PATH/rn50
-set -uo pipefail
-program=$(realpath "$1")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
+source "$(dirname "$0")/script.sh" "$1"
 export XDG_CACHE_HOME=$work/cache
-failed=0
-
-run() {
-    "$program" "$@" >out 2>err
-    code=$?
-}
-check() { # NAME CONDITION...
-    local name=$1
-    shift
-    if "$@"; then
-        echo "ok $name"
-    else
-        echo "FAIL $name (exit code $code)"
-        sed 's/^/    out: /' out | head -20
-        sed 's/^/    err: /' err | head -20
-        failed=1
-    fi
-}
-is() { [ "$code" = "$1" ]; }
-says() { grep -qF -- "$1" err; }
-prints() { grep -qF -- "$1" out; }
 
 # Two classes of 200 pictures of 120 KB: hard links to one file a class.
 for class in a b; do

@@ -2,25 +2,14 @@
 # A tiny run from end to end: what it leaves behind, that it repeats itself bit for bit, stops at a signal, goes on as if
 # it had never stopped, and refuses what it cannot use.
 #   tests/test_train.sh PATH/rn50
-set -uo pipefail
-program=$(realpath "$1")
+source "$(dirname "$0")/script.sh" "$1"
 draw=
 for folder in "$(dirname "$program")" "$(dirname "$program")/build"; do
     [ -x "$folder/make_defects" ] && draw=$folder/make_defects
 done
-work=$(mktemp -d)
-job=
-trap '[ -z "$job" ] || kill -9 "$job" 2>/dev/null; rm -rf "$work"' EXIT
-cd "$work" || exit 1
-failed=0
-code=0
 # Threads that spin while they wait for one another crawl where something else wants the cores.
 export OMP_WAIT_POLICY=passive
 
-run() { # ARGUMENTS of rn50: sets `code`, writes out and err
-    "$program" "$@" >out 2>err
-    code=$?
-}
 limited() { # KILOBYTES ARGUMENTS: the same where files cannot grow further, as on a full disk
     local kilobytes=$1
     shift
@@ -44,23 +33,6 @@ finish() { # SIGNAL: sends it to the job and waits for its end
     wait "$job" 2>/dev/null
     code=$?
     job=
-}
-check() { # NAME COMMAND...
-    local name=$1
-    shift
-    if "$@"; then
-        echo "ok $name"
-    else
-        echo "FAIL $name (exit code $code)"
-        tail -n 5 out | sed 's/^/    out: /'
-        tail -n 5 err | sed 's/^/    err: /'
-        failed=1
-    fi
-}
-is() { [ "$code" = "$1" ]; }
-says() { # WORDS...: each stands in err
-    local words
-    for words in "$@"; do grep -qF -- "$words" err || return 1; done
 }
 fails() { # CODE WORDS...
     is "$1" && shift && says "$@"
