@@ -143,7 +143,8 @@ BASE_FLAGS := -std=c++17 -march=x86-64-v2 -ffp-contract=off -fopenmp -Wall -Wext
 # Tests find their files in this folder, also when a copy of the tree is built.
 RN50_HOME ?= $(CURDIR)
 TEST_FLAGS := -Itools -Icuda -Itests -DRN50_TESTS_DIR='"$(RN50_HOME)/tests"' -DRN50_PROGRAM='"$(RN50_HOME)/$(PROGRAM)"'
-LIBS := $(if $(GPU_ONLY),,-ldnnl) -ljpeg -llmdb -lpthread -ldl
+HAVE_GLOO := $(wildcard build/deps/gloo.version)
+LIBS := $(if $(GPU_ONLY),,-ldnnl) -ljpeg -llmdb $(if $(HAVE_GLOO),-lgloo) -lpthread -ldl
 FILE_FLAGS :=
 compile = $(CXX) $(BASE_FLAGS) $(FILE_FLAGS) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
 # The GPU module takes what it shares with the program (errors, the log, the checked entries of the backend page) from the
@@ -223,6 +224,10 @@ $(MAIN_OBJECT) $(PLAIN:%.cpp=$(BUILD)/%.o) $(DEFECTS_OBJECTS): $(BUILD)/%.o: %.c
 HAVE_PARTS := $(wildcard build/deps/libjpeg_partial.version)
 $(BUILD)/src/pipeline/jpeg.o: FILE_FLAGS := $(if $(HAVE_PARTS),-DRN50_JPEG_PARTIAL)
 $(BUILD)/src/pipeline/jpeg.o: $(HAVE_PARTS)
+
+# The one file that knows whether ranks on CPUs have Gloo.
+$(BUILD)/src/comm/gloo.o: FILE_FLAGS := $(if $(HAVE_GLOO),-DRN50_GLOO)
+$(BUILD)/src/comm/gloo.o: $(HAVE_GLOO)
 
 # The one file that knows whether there is a CPU backend.
 $(BUILD)/src/backend/factory.o: FILE_FLAGS := $(if $(GPU_ONLY),-DRN50_GPU_ONLY)

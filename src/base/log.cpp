@@ -14,11 +14,13 @@ std::mutex mutex;
 std::set<std::string> said;
 bool progress_stands = false;
 bool quiet_mode = false;
+std::string line_prefix;
 
 /// Writes one whole line at once, so that lines of several threads or ranks never mix. Needs `mutex`.
 void write_line(const std::string& text) {
     std::string line = progress_stands ? "\r\033[K" : "";
     progress_stands = false;
+    line += line_prefix;
     line += text;
     line += '\n';
     std::fwrite(line.data(), 1, line.size(), stderr);
@@ -44,6 +46,16 @@ void info(const std::string& line) {
 void warn(const std::string& line) {
     const std::lock_guard<std::mutex> lock(mutex);
     write_line("warning: " + line);
+}
+
+void error(const std::string& line) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    write_line("error: " + line);
+}
+
+void set_prefix(const std::string& prefix) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    line_prefix = prefix;
 }
 
 void warn_once(const std::string& key, const std::string& line) {

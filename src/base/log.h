@@ -11,6 +11,10 @@ void info(const std::string& line);
 void warn(const std::string& line);
 /// A warning said at most once a process for one `key`: nothing falls back silently, and nothing is said a thousand times.
 void warn_once(const std::string& key, const std::string& line);
+/// The same behind "error: ".
+void error(const std::string& line);
+/// Stands before every line from now on: "rank 2: ".
+void set_prefix(const std::string& prefix);
 /// On a terminal: replaces the previous progress line. Elsewhere: nothing (callers print plain lines with info()).
 void progress(const std::string& line);
 /// Clears the progress line, if one stands.

@@ -55,8 +55,7 @@ int run(const std::vector<std::string>& arguments) {
 
 int tell(Exit code, const std::string& what, const std::string& remedy) {
     log::progress_done();
-    std::fprintf(stderr, "error: %s\n", what.c_str());
-    if (!remedy.empty()) std::fprintf(stderr, "       %s\n", remedy.c_str());
+    log::error(remedy.empty() ? what : cat(what, "\n       ", remedy));
     return static_cast<int>(code);
 }
 

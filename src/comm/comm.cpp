@@ -1,0 +1,127 @@
+#include "comm/comm.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "comm/store.h"
+#include "comm/watch.h"
+
+namespace rn50 {
+
+Communicator::Communicator(const Place& place, std::chrono::milliseconds patience)
+    : place_(place), patience_(patience) {
+    require_gloo();
+    if (rank() == 0) {
+        server_ = std::make_unique<StoreServer>(place.address, place.port, size(), place.token, patience);
+        place_.port = server_->port();
+    }
+    store_ = std::make_unique<StoreClient>(place_.address, place_.port, rank(), place_.token, patience);
+    meet(patience);
+    engine_ = make_gloo(*store_, place_, patience);
+    watch_ = std::make_unique<Watch>(place_, patience, [this] { engine_->abort(); });
+    barrier();
+}
+
+Communicator::~Communicator() {
+    if (watch_) watch_->leave("it ended before the others");
+}
+
+void Communicator::meet(std::chrono::milliseconds patience) {
+    const auto end = std::chrono::steady_clock::now() + patience;
+    store_->set(cat("here/", rank()), host_name());
+    std::string missing, host;
+    for (int other = 0; other < size(); ++other) {
+        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+        if (!store_->wait(cat("here/", other), host, std::max(left, std::chrono::milliseconds(0))))
+            missing += cat(missing.empty() ? "rank " : ", ", other);
+    }
+    if (!missing.empty())
+        throw Error(Exit::peer_lost,
+                    cat(missing, " of ", size(), " did not arrive within ",
+                        std::chrono::duration<double>(patience).count(), " s at ", place_.address, ":", place_.port),
+                    "see whether all ranks were started and what the missing ones say; a longer --peer-timeout gives "
+                    "them more time");
+}
+
+void Communicator::throw_lost(const std::string& loss) const {
+    throw Error(
+        Exit::peer_lost, loss,
+        "the checkpoints are whole: mend the cause, and go on with the same command and --resume auto --out DIR");
+}
+
+template <class Work>
+void Communicator::together(const Work& work) {
+    const std::string lost = watch_->loss();
+    if (!lost.empty()) throw_lost(lost);
+    watch_->enter();
+    try {
+        work();
+    } catch (const std::exception& error) {
+        watch_->exit();
+        // A broken connection shows before the heartbeats tell whose end it was.
+        const std::string loss = watch_->wait_for_loss(patience_ + std::chrono::seconds(5));
+        throw_lost(loss.empty() ? cat("the ranks lost touch with each other: ", error.what()) : loss);
+    }
+    watch_->exit();
+}
+
+void Communicator::average(const Tensor& values) {
+    RN50_REQUIRE(values.dtype == DType::f32, "an average of something else than f32");
+    float* const data = values.as<float>();
+    const int64_t count = values.count();
+    together([&] { engine_->sum(data, count); });
+    const float share = 1.0f / static_cast<float>(size());
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < count; ++i)
+        data[i] *= share;
+}
+
+void Communicator::broadcast(const Tensor& values) {
+    together([&] { engine_->broadcast(values.data, values.bytes()); });
+}
+
+void Communicator::gather(const float* mine, int64_t count, float* all) {
+    together([&] { engine_->gather(mine, count * int64_t{sizeof(float)}, all); });
+}
+
+std::vector<std::string> Communicator::gather(const std::string& mine) {
+    const std::vector<double> lengths = gather(std::vector<double>{static_cast<double>(mine.size())});
+    const auto longest = static_cast<size_t>(*std::max_element(lengths.begin(), lengths.end()));
+    std::vector<std::string> texts(static_cast<size_t>(size()));
+    if (longest == 0) return texts;
+    std::string padded = mine, all(longest * static_cast<size_t>(size()), '\0');
+    padded.resize(longest);
+    together([&] { engine_->gather(padded.data(), static_cast<int64_t>(longest), all.data()); });
+    for (size_t i = 0; i < texts.size(); ++i)
+        texts[i] = all.substr(i * longest, static_cast<size_t>(lengths[i]));
+    return texts;
+}
+
+std::vector<double> Communicator::gather(const std::vector<double>& mine) {
+    std::vector<double> all(mine.size() * static_cast<size_t>(size()));
+    together([&] { engine_->gather(mine.data(), static_cast<int64_t>(mine.size() * sizeof(double)), all.data()); });
+    return all;
+}
+
+std::vector<double> Communicator::sum(const std::vector<double>& mine) {
+    const std::vector<double> all = gather(mine);
+    std::vector<double> sums(mine.size(), 0.0);
+    for (size_t i = 0; i < all.size(); ++i)
+        sums[i % mine.size()] += all[i];
+    return sums;
+}
+
+void Communicator::barrier() {
+    gather(std::vector<double>{0.0});
+}
+
+void Communicator::leave() {
+    barrier();
+    watch_->leave("");
+}
+
+void Communicator::fail(const std::string& reason) {
+    watch_->leave(reason.empty() ? "it failed" : reason);
+}
+
+}  // namespace rn50

@@ -1,0 +1,141 @@
+// Gloo: the collectives of ranks on CPUs. The one file that knows whether the library is there.
+#include "base/error.h"
+#include "base/machine.h"
+#include "comm/comm.h"
+#include "comm/store.h"
+
+#ifdef RN50_GLOO
+#include <gloo/allgather.h>
+#include <gloo/allreduce.h>
+#include <gloo/broadcast.h>
+#include <gloo/config.h>
+#include <gloo/math.h>
+#include <gloo/rendezvous/context.h>
+#include <gloo/rendezvous/store.h>
+#include <gloo/transport/tcp/device.h>
+
+#include <atomic>
+#endif
+
+namespace rn50 {
+
+#ifdef RN50_GLOO
+
+namespace {
+
+using std::chrono::milliseconds;
+
+/// A step may be slow: the heartbeats decide who is lost, not a collective's age.
+constexpr milliseconds no_limit = std::chrono::hours(24 * 365);
+
+/// Where Gloo's ranks leave their addresses.
+class Rendezvous : public gloo::rendezvous::Store {
+  public:
+    Rendezvous(StoreClient& store, milliseconds patience) : store_(store), patience_(patience) {}
+
+    void set(const std::string& key, const std::vector<char>& data) override {
+        store_.set("gloo/" + key, std::string(data.begin(), data.end()));
+    }
+    std::vector<char> get(const std::string& key) override {
+        std::string value;
+        if (!store_.wait("gloo/" + key, value, patience_))
+            throw Error(Exit::peer_lost, cat("a rank did not leave its address (", key, ")"),
+                        "see what the other ranks say");
+        return {value.begin(), value.end()};
+    }
+    void wait(const std::vector<std::string>& keys) override {
+        for (const std::string& key : keys)
+            get(key);
+    }
+    void wait(const std::vector<std::string>& keys, const milliseconds&) override { wait(keys); }
+
+  private:
+    StoreClient& store_;
+    milliseconds patience_;
+};
+
+class GlooCollectives : public Collectives {
+  public:
+    GlooCollectives(StoreClient& store, const Place& place, milliseconds patience)
+        : context_(std::make_shared<gloo::rendezvous::Context>(place.rank, place.size)) {
+        gloo::transport::tcp::attr here;
+        here.hostname = store.local_address();  // the interface that reaches rank 0
+        std::shared_ptr<gloo::transport::Device> device = gloo::transport::tcp::CreateDevice(here);
+        Rendezvous rendezvous(store, patience);
+        context_->setTimeout(patience);
+        context_->connectFullMesh(rendezvous, device);
+        context_->setTimeout(no_limit);
+    }
+
+    void sum(float* values, int64_t count) override {
+        if (count == 0) return;
+        gloo::AllreduceOptions options(context_);
+        // A ring adds each part at one rank and hands the sum round, so all ranks have the same bits.
+        options.setAlgorithm(gloo::AllreduceOptions::Algorithm::RING);
+        options.setOutput(values, static_cast<size_t>(count));
+        options.setReduceFunction(static_cast<void (*)(void*, const void*, const void*, size_t)>(&gloo::sum<float>));
+        options.setTag(++tag_);
+        gloo::allreduce(options);
+    }
+
+    void broadcast(void* data, int64_t bytes) override {
+        if (bytes == 0) return;
+        gloo::BroadcastOptions options(context_);
+        options.setOutput(static_cast<char*>(data), static_cast<size_t>(bytes));
+        options.setRoot(0);
+        options.setTag(++tag_);
+        gloo::broadcast(options);
+    }
+
+    void gather(const void* mine, int64_t bytes, void* all) override {
+        gloo::AllgatherOptions options(context_);
+        options.setInput(static_cast<char*>(const_cast<void*>(mine)), static_cast<size_t>(bytes));
+        options.setOutput(static_cast<char*>(all), static_cast<size_t>(bytes * context_->size));
+        options.setTag(++tag_);
+        gloo::allgather(options);
+    }
+
+    void abort() override { context_->closeConnections(); }
+
+  private:
+    std::shared_ptr<gloo::rendezvous::Context> context_;
+    uint32_t tag_ = 0;
+};
+
+}  // namespace
+
+std::string gloo_version() {
+    return cat("Gloo ", GLOO_VERSION_MAJOR, ".", GLOO_VERSION_MINOR, ".", GLOO_VERSION_PATCH);
+}
+
+std::unique_ptr<Collectives> make_gloo(StoreClient& store, const Place& place, milliseconds patience) {
+    try {
+        return std::make_unique<GlooCollectives>(store, place, patience);
+    } catch (const Error&) {
+        throw;
+    } catch (const std::exception& error) {
+        throw Error(Exit::peer_lost, cat("the ranks do not reach each other: ", error.what()),
+                    "see whether a firewall is between their hosts");
+    }
+}
+
+#else
+
+std::string gloo_version() {
+    return "";
+}
+
+std::unique_ptr<Collectives> make_gloo(StoreClient&, const Place&, std::chrono::milliseconds) {
+    require_gloo();
+    return nullptr;
+}
+
+#endif
+
+void require_gloo() {
+    if (gloo_version().empty())
+        throw Error(Exit::device, "several ranks on CPUs need Gloo, which this build lacks",
+                    cat("install it and build anew: ", install_command("libgloo-dev", "gloo-devel"), " && make"));
+}
+
+}  // namespace rn50

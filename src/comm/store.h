@@ -1,0 +1,71 @@
+// A small store of keys and values over TCP, which rank 0 serves: by it the ranks of a run find each other and notice
+// who is lost.
+//
+// A message is its length (u32, network order), one letter, and for requests two texts (u32 length and bytes each). A
+// connection's first request is the greeting, with the token.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+namespace rn50 {
+
+/// What rank 0 runs. All of it happens in one thread.
+class StoreServer {
+  public:
+    /// Listens on all interfaces, or on the loopback alone when `address` is one of it. port 0: any that is free. A
+    /// rank that has sent heartbeats and is silent for `silence`, or whose heartbeats' connection closes without
+    /// farewell, is lost. Throws Error(Exit::device) when the port is taken.
+    StoreServer(const std::string& address, int port, int ranks, const std::string& token,
+                std::chrono::milliseconds silence);
+    /// Before it goes it waits a few seconds for the other ranks' farewells; after a loss, until all have heard of it.
+    ~StoreServer();
+    StoreServer(const StoreServer&) = delete;
+    StoreServer& operator=(const StoreServer&) = delete;
+
+    int port() const;
+
+  private:
+    struct State;
+    std::unique_ptr<State> state_;
+};
+
+/// One connection to the store; one thread at a time. After an error it is of no more use.
+class StoreClient {
+  public:
+    /// Tries until `patience` is over. Throws Error(Exit::peer_lost) naming the address when nobody answers, or the
+    /// token is not the right one.
+    StoreClient(const std::string& address, int port, int rank, const std::string& token,
+                std::chrono::milliseconds patience);
+    ~StoreClient();
+    StoreClient(const StoreClient&) = delete;
+    StoreClient& operator=(const StoreClient&) = delete;
+
+    /// Each throws Error(Exit::peer_lost) when the server does not answer within the patience.
+    void set(const std::string& key, const std::string& value);
+    /// Whether the key is there, and its value.
+    bool get(const std::string& key, std::string& value);
+    /// Waits for the key; false when `patience` is over.
+    bool wait(const std::string& key, std::string& value, std::chrono::milliseconds patience);
+    /// A sign of life. Returns "" while all is well, else who was lost and why, in words.
+    std::string beat();
+    /// The last message of a rank; a `reason` other than "" makes it lost for that reason.
+    void farewell(const std::string& reason);
+
+    /// The address of this machine by which it reached rank 0's.
+    std::string local_address() const;
+
+  private:
+    void connect_to(const std::string& address, int port, std::chrono::milliseconds patience);
+    char request(char letter, const std::string& first, const std::string& second, std::string& answer);
+
+    int socket_ = -1;
+    int rank_;
+    std::string where_;
+};
+
+/// This machine's name.
+std::string host_name();
+
+}  // namespace rn50

@@ -1,0 +1,246 @@
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <map>
+#include <thread>
+#include <vector>
+
+#include "base/error.h"
+#include "comm/store.h"
+#include "comm/wire.h"
+
+namespace rn50 {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int poll_ms = 100;
+constexpr std::chrono::seconds patience_at_end{5};
+constexpr size_t most_keys = 1 << 20, most_bytes = size_t{64} << 20, most_connections = 1 << 14;
+
+struct Connection {
+    int socket = -1;
+    int rank = -1;  ///< once it has greeted
+    bool beats = false;
+    std::string input, output;
+};
+
+struct Peer {
+    std::string host;
+    bool alive = false, told = false;
+    Clock::time_point heard;
+};
+
+}  // namespace
+
+struct StoreServer::State {
+    int listener = -1, port = 0;
+    std::string token;
+    std::chrono::milliseconds silence{};
+    std::vector<Connection> connections;
+    std::vector<Peer> peers;
+    std::map<std::string, std::string> values;
+    size_t bytes = 0;
+    std::string loss;  ///< who was lost first and why
+    std::atomic<bool> stop{false};
+    std::thread thread;
+
+    void lose(int rank, const std::string& why) {
+        peers[static_cast<size_t>(rank)].alive = false;
+        if (loss.empty()) loss = cat("rank ", rank, " on ", peers[static_cast<size_t>(rank)].host, " was lost: ", why);
+    }
+
+    /// Whether somebody still has to hear of the loss, or to say farewell. Rank 0 is this process.
+    bool awaited() const {
+        for (size_t rank = 1; rank < peers.size(); ++rank)
+            if (peers[rank].alive && !(peers[rank].told && !loss.empty())) return true;
+        return false;
+    }
+
+    void serve() {
+        Clock::time_point turn = Clock::now(), ending{};
+        while (true) {
+            if (stop) {
+                if (ending == Clock::time_point{}) ending = Clock::now() + patience_at_end;
+                if (!awaited() || Clock::now() > ending) break;
+            }
+            wait_and_read();
+            const Clock::time_point now = Clock::now();
+            // After a pause of this process itself the others' silence means nothing.
+            if (now - turn > silence / 2)
+                for (Peer& peer : peers)
+                    peer.heard = now;
+            turn = now;
+            for (size_t rank = 0; rank < peers.size(); ++rank)
+                if (peers[rank].alive && now - peers[rank].heard > silence)
+                    lose(static_cast<int>(rank),
+                         cat("no sign of life for ", std::chrono::duration<double>(silence).count(), " s"));
+        }
+        for (const Connection& connection : connections)
+            close(connection.socket);
+        close(listener);
+    }
+
+    void wait_and_read() {
+        std::vector<pollfd> waited{{listener, POLLIN, 0}};
+        for (const Connection& c : connections)
+            waited.push_back({c.socket, static_cast<short>(c.output.empty() ? POLLIN : POLLIN | POLLOUT), 0});
+        if (poll(waited.data(), waited.size(), poll_ms) <= 0) return;
+        for (size_t i = connections.size(); i-- > 0;) {
+            if (waited[i + 1].revents == 0) continue;
+            if (exchange(connections[i])) continue;
+            close(connections[i].socket);
+            if (connections[i].beats && peers[static_cast<size_t>(connections[i].rank)].alive)
+                lose(connections[i].rank, "its connection was closed, so its process has ended");
+            connections.erase(connections.begin() + static_cast<ptrdiff_t>(i));
+        }
+        if (waited[0].revents != 0) accept_one();
+    }
+
+    void accept_one() {
+        const int socket = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (socket < 0) return;
+        if (connections.size() >= most_connections) {
+            close(socket);
+            return;
+        }
+        connections.emplace_back();
+        connections.back().socket = socket;
+    }
+
+    /// Reads, answers and writes what can be without waiting. False: the connection has ended.
+    bool exchange(Connection& connection) {
+        char buffer[4096];
+        while (true) {
+            const ssize_t got = recv(connection.socket, buffer, sizeof buffer, 0);
+            if (got > 0) {
+                connection.input.append(buffer, static_cast<size_t>(got));
+                if (!answer_all(connection)) return false;
+                continue;
+            }
+            if (got == 0) return false;
+            if (errno == EINTR) continue;
+            if (errno != EAGAIN && errno != EWOULDBLOCK) return false;
+            break;
+        }
+        return write_out(connection);
+    }
+
+    static bool write_out(Connection& connection) {
+        while (!connection.output.empty()) {
+            const ssize_t sent =
+                send(connection.socket, connection.output.data(), connection.output.size(), MSG_NOSIGNAL);
+            if (sent < 0) return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+            connection.output.erase(0, static_cast<size_t>(sent));
+        }
+        return true;
+    }
+
+    /// Answers each whole message that has come. False: what came is none of ours.
+    bool answer_all(Connection& connection) {
+        while (connection.input.size() >= 4) {
+            const uint32_t length = wire::number_at(connection.input.data());
+            const uint32_t allowed = connection.rank < 0 ? 1024 : wire::longest_message;
+            if (length < 1 || length > allowed || connection.output.size() > 2 * wire::longest_message) return false;
+            if (connection.input.size() < 4 + length) return true;
+            const char letter = connection.input[4];
+            const std::string body = connection.input.substr(5, length - 1);
+            connection.input.erase(0, 4 + length);
+            std::string first, second;
+            size_t place = 0;
+            if (!wire::take_text(body, place, first) || !wire::take_text(body, place, second) || place != body.size())
+                return false;
+            if (connection.rank < 0 ? !greet(connection, letter, first, second)
+                                    : !answer(connection, letter, first, second))
+                return false;
+        }
+        return true;
+    }
+
+    /// first: "greeting rank host", second: the token.
+    bool greet(Connection& connection, char letter, const std::string& first, const std::string& second) {
+        const std::string expected = cat(wire::greeting, " ");
+        if (letter != wire::greet || first.compare(0, expected.size(), expected) != 0) return false;
+        std::istringstream rest(first.substr(expected.size()));
+        int rank = -1;
+        std::string host;
+        if (!(rest >> rank >> host) || rank < 0 || rank >= static_cast<int>(peers.size()) || second != token) {
+            connection.output += wire::message(wire::refused, "");
+            write_out(connection);
+            return false;
+        }
+        connection.rank = rank;
+        peers[static_cast<size_t>(rank)].host = host;
+        connection.output += wire::message(wire::done, "");
+        return true;
+    }
+
+    bool answer(Connection& connection, char letter, const std::string& first, const std::string& second) {
+        Peer& peer = peers[static_cast<size_t>(connection.rank)];
+        if (letter == wire::set) {
+            if (values.size() >= most_keys || bytes + first.size() + second.size() > most_bytes) return false;
+            bytes += first.size() + second.size();
+            values[first] = second;
+            connection.output += wire::message(wire::done, "");
+        } else if (letter == wire::get) {
+            const auto found = values.find(first);
+            connection.output +=
+                found == values.end() ? wire::message(wire::absent, "") : wire::message(wire::done, found->second);
+        } else if (letter == wire::beat) {
+            if (!connection.beats) peer.alive = connection.beats = true;
+            peer.heard = Clock::now();
+            peer.told = !loss.empty();
+            connection.output += wire::message(wire::done, loss);
+        } else if (letter == wire::farewell) {
+            if (!first.empty()) lose(connection.rank, first);
+            peer.alive = false;
+            connection.output += wire::message(wire::done, "");
+        } else {
+            return false;
+        }
+        return true;
+    }
+};
+
+StoreServer::StoreServer(const std::string& address, int port, int ranks, const std::string& token,
+                         std::chrono::milliseconds silence)
+    : state_(std::make_unique<State>()) {
+    state_->token = token;
+    state_->silence = silence;
+    state_->peers.resize(static_cast<size_t>(ranks));
+    const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    sockaddr_in here{};
+    here.sin_family = AF_INET;
+    here.sin_port = htons(static_cast<uint16_t>(port));
+    const bool loopback = address == "localhost" || address.compare(0, 4, "127.") == 0;
+    here.sin_addr.s_addr = htonl(loopback ? INADDR_LOOPBACK : INADDR_ANY);
+    const int yes = 1;
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (bind(listener, reinterpret_cast<const sockaddr*>(&here), sizeof here) != 0 || listen(listener, 128) != 0) {
+        const std::string what = with_errno(cat("rank 0 cannot listen on port ", port));
+        close(listener);
+        throw Error(Exit::device, what, cat("another program or run has it; set MASTER_PORT to a free port less one"));
+    }
+    socklen_t size = sizeof here;
+    getsockname(listener, reinterpret_cast<sockaddr*>(&here), &size);
+    state_->listener = listener;
+    state_->port = ntohs(here.sin_port);
+    state_->thread = std::thread([this] { state_->serve(); });
+}
+
+StoreServer::~StoreServer() {
+    state_->stop = true;
+    state_->thread.join();
+}
+
+int StoreServer::port() const {
+    return state_->port;
+}
+
+}  // namespace rn50
