@@ -12,6 +12,7 @@ namespace rn50 {
 namespace {
 
 std::atomic<int> requested{0};
+std::atomic<bool> speaks{true};
 std::atomic<long> requested_at{0};  // milliseconds of the monotonic clock
 static_assert(std::atomic<int>::is_always_lock_free && std::atomic<long>::is_always_lock_free,
               "a signal handler may only use lock-free atomics");
@@ -29,8 +30,10 @@ void on_signal(int signal) {
     if (requested.compare_exchange_strong(none, signal)) {
         requested_at = milliseconds();
         constexpr char text[] = "\nstopping after this step; again to end at once without saving\n";
-        const ssize_t written = write(STDERR_FILENO, text, sizeof text - 1);
-        static_cast<void>(written);  // nobody is left to tell
+        if (speaks) {
+            const ssize_t written = write(STDERR_FILENO, text, sizeof text - 1);
+            static_cast<void>(written);  // nobody is left to tell
+        }
     } else if (milliseconds() - requested_at > 1000) {
         _exit(exit_code_of_signal(signal));
     }
@@ -39,7 +42,8 @@ void on_signal(int signal) {
 
 }  // namespace
 
-void catch_interrupts() {
+void catch_interrupts(bool speak) {
+    speaks = speak;
     struct sigaction action {};
     action.sa_handler = on_signal;
     action.sa_flags = SA_RESTART;

@@ -6,7 +6,8 @@ namespace rn50 {
 /// From now on SIGINT, SIGTERM and (unless it is ignored: nohup) SIGHUP only leave a note. One that follows the first
 /// within a second is taken for the same (make and schedulers pass signals on, and the terminal sends its own); a later
 /// one ends the process with its code.
-void catch_interrupts();
+/// `speak`: whether this process says that it stops.
+void catch_interrupts(bool speak = true);
 
 /// The signal that asked to stop, or 0. Cheap: polled once a step.
 int interrupt_requested();

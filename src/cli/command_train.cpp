@@ -4,16 +4,21 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/machine.h"
 #include "cli/commands.h"
+#include "cli/launcher.h"
 #include "cli/loading_advice.h"
 #include "cli/picture_options.h"
 #include "cli/progress.h"
 #include "cli/training_setup.h"
+#include "cli/version.h"
+#include "comm/comm.h"
 #include "report/report.h"
 #include "report/table.h"
 #include "train/fit.h"
@@ -147,8 +152,8 @@ FitObserver observer(Progress& progress, const Options& options, int64_t val_ima
     watch.step = [&progress](int64_t epoch, int64_t step, double loss, double lr, double wait) {
         progress.step(epoch, step, loss, lr, wait);
     };
-    watch.evaluating = [val_images](int64_t images) {
-        log::progress(cat("val  ", images, "/", val_images, " pictures"));
+    watch.evaluating = [val_images, ranks = options.ranks](int64_t images) {
+        log::progress(cat("val  ", std::min(images * ranks, val_images), "/", val_images, " pictures"));
     };
     watch.epoch = [&progress, &options](const EpochSummary& epoch, bool best) {
         log::progress_done();
@@ -170,35 +175,136 @@ report::SplitRow split_row(const std::string& name, const EvalMetrics& metrics) 
     return {name, metrics.images(), metrics.loss(), metrics.top1(), metrics.top5(), metrics.macro_f1()};
 }
 
+/// What must be the same on all ranks, a line each.
+std::string common_ground(const Options& options, const DataSplits& data) {
+    std::string text = cat("rn50 ", version, "\n");
+    std::istringstream lines(to_toml(options));
+    for (std::string line; std::getline(lines, line);) {
+        const std::string name = line.substr(0, line.find(' '));
+        if (name != "data" && name != "threads" && name != "workers" && name != "#") text += line + "\n";
+    }
+    text += cat("pictures to train on = ", data.train->size(), "\npictures to judge on = ", data.val->size(),
+                "\nclasses = ", data.classes.size(), "\n");
+    for (size_t i = 0; i < data.classes.size(); ++i)
+        text += cat("class ", i, " = ", report::shown(data.classes[i]), "\n");
+    return text;
+}
+
+/// Throws Error(Exit::usage) naming the first difference between the ranks' common_ground().
+void require_same(const std::vector<std::string>& of_ranks) {
+    for (size_t rank = 1; rank < of_ranks.size(); ++rank) {
+        if (of_ranks[rank] == of_ranks[0]) continue;
+        std::istringstream first(of_ranks[0]), other(of_ranks[rank]);
+        std::string here, there;
+        while (std::getline(first, here) && std::getline(other, there) && here == there) {
+        }
+        throw Error(Exit::usage, cat("the ranks differ: rank 0 has ", here, ", rank ", rank, " has ", there),
+                    "start all ranks with the same program, options and data");
+    }
+}
+
 /// A run from its options to its report.
 class Training {
   public:
     explicit Training(const Options& options) : options_(options) {}
 
     int run() {
-        const bool resumed = !options_.resume.empty();
-        if (resumed) {
+        place_ = place_from(process_environment());
+        if (place_) take_place();
+        if (resumed()) {
             point_ = resume_point(options_);
             options_ = resumed_options(options_, (fs::path(point_.folder) / "run.toml").string());
-        } else if (!options_.out.empty()) {
+        } else if (!options_.out.empty() && leads()) {
             RunDir::require_free(options_.out);  // before millions of pictures are looked for
         }
-        catch_interrupts();
-        backend_ = open_backend(options_);
+        if (options_.ranks == 1) return train();
+        require_gloo();
+        // The ranks end by themselves when one of them is lost; whoever cannot is ended soon after.
+        if (!place_) return launch_ranks(options_.ranks);
+        return train_as_rank();
+    }
+
+  private:
+    bool resumed() const { return !options_.resume.empty(); }
+    /// Rank 0 alone writes and speaks.
+    bool leads() const { return !place_ || place_->rank == 0; }
+
+    /// Who started the processes has said how many there are.
+    void take_place() {
+        if (options_.is_set("ranks") && options_.ranks != place_->size)
+            throw Error(Exit::usage,
+                        cat("--ranks ", options_.ranks, " does not fit the ", place_->size, " ranks that ",
+                            place_->source, " tells of"),
+                        "leave --ranks out: who starts the ranks decides");
+        options_.ranks = place_->size;
+        options_.origins["ranks"] = Origin::command_line;
+    }
+
+    int train_as_rank() {
+        comm_ = std::make_unique<Communicator>(*place_,
+                                               std::chrono::milliseconds(std::llround(options_.peer_timeout * 1000)));
+        try {
+            const int code = train();
+            comm_->leave();
+            return code;
+        } catch (const std::exception& error) {
+            comm_->fail(error.what());
+            throw;
+        }
+    }
+
+    /// The options as far as they depend on how many ranks share this machine.
+    Options here() const {
+        Options options = options_;
+        const int64_t sharers = place_ ? place_->local_size : 1;
+        const int64_t cores = std::max<int64_t>(1, cores_of_process().usable() / sharers);
+        if (sharers > 1 && options.threads == 0) options.threads = cores;
+        if (sharers > 1 && options.workers == 0) options.workers = cores;
+        return options;
+    }
+
+    LoaderOptions of_this_rank(LoaderOptions loading) const {
+        if (!comm_) return loading;
+        loading.rank = comm_->rank();
+        loading.ranks = comm_->size();
+        return loading;
+    }
+
+    void open_device() {
+        catch_interrupts(leads());
+        backend_ = open_backend(here());
+        if (!comm_) {
+            if (options_.sync_bn) log::warn("--sync-bn changes nothing: one rank sees the whole batch");
+            return;
+        }
+        if (backend_->info().kind != "cpu")
+            throw Error(Exit::usage, cat(options_.ranks, " ranks train on CPUs only in this build"),
+                        "add --device cpu, or train in one rank");
+        log::info(cat("ranks: ", comm_->size(), " by ", gloo_version(), ", batch ", options_.batch_size, " each, ",
+                      options_.batch_size * options_.ranks, " in a step",
+                      options_.sync_bn ? ", batch norm over all" : ", batch norm of each"));
+    }
+
+    int train() {
+        open_device();
         data_ = open_data(options_.data, data_options(options_));
-        describe_data(data_);
+        if (comm_) require_same(comm_->gather(common_ground(options_, data_)));
+        if (leads()) describe_data(data_);
 
         TrainerOptions setup = trainer_options(options_, backend_->info(), static_cast<int64_t>(data_.classes.size()));
         const std::vector<int64_t> counts = class_counts(*data_.train);
         if (options_.class_weights == "auto") setup.class_weights = balanced_class_weights(counts);
         describe_balance(options_, data_.classes, counts, setup.class_weights);
+        setup.comm = comm_.get();
+        setup.sync_norm = options_.sync_bn;
         options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
         const int64_t ring =
             ring_bytes_a_picture(backend_->info(), options_.image_size, options_.channels, train_slots + val_slots);
-        plan_ = plan_that_fits(*backend_, setup, options_.memory, ring);
+        plan_ = plan_that_fits(*backend_, setup, options_.memory, ring, place_ ? place_->local_size : 1);
         // Only now is it known that the run can be: loaders, arena and net take their memory once.
         make_cache();
-        LoaderOptions train_loading = training_loading(options_), val_loading = evaluation_loading(options_);
+        LoaderOptions train_loading = of_this_rank(training_loading(here()));
+        LoaderOptions val_loading = of_this_rank(evaluation_loading(here()));
         train_loading.cache = val_loading.cache = cache_.get();
         Loader train(*data_.train, train_loading, backend_->host_memory());
         Loader val(*data_.val, val_loading, backend_->host_memory());
@@ -208,7 +314,7 @@ class Training {
         info_ = checkpoint_info(options_, setup.net, data_.classes);
 
         FitState state;
-        if (resumed && holds_state()) {
+        if (resumed() && holds_state()) {
             state = load_state(point_.state_file, trainer, info_);
             if (state.pictures != data_.train->size())
                 throw Error(Exit::data,
@@ -222,13 +328,20 @@ class Training {
                 import_checkpoint(SafetensorsReader(options_.init), trainer.backend(), trainer.context(), trainer.net(),
                                   data_.classes);
         }
-        RunDir folder = resumed ? RunDir::resume(point_.folder, state.step) : RunDir::create(options_.out);
-        folder.write_text("run.toml", to_toml(options_));
-        log::info(cat("run: ", folder.path(), resumed ? cat(", resumed at step ", state.step) : ""));
+        trainer.follow_rank_0();
+        RunDir folder = open_folder(state.step);
+        log::info(cat("run: ", folder.path(), resumed() ? cat(", resumed at step ", state.step) : ""));
         return train_and_report(trainer, train, val, folder, std::move(state));
     }
 
-  private:
+    RunDir open_folder(int64_t step) {
+        if (!leads()) return RunDir::of_rank_0(comm_->gather("")[0]);
+        RunDir folder = resumed() ? RunDir::resume(point_.folder, step) : RunDir::create(options_.out);
+        folder.write_text("run.toml", to_toml(options_));
+        if (comm_) comm_->gather(folder.path());
+        return folder;
+    }
+
     /// A run that was killed within its first epoch has nothing to go on from but its options.
     bool holds_state() const {
         std::error_code unknown;
@@ -270,7 +383,7 @@ class Training {
         const FitOptions how = fit_options(options_, steps, plan_);
         const int64_t all = how.schedule.total_steps;
         Progress progress(options_.epochs, steps, how.max_steps > 0 ? std::min(how.max_steps, all) : all, state.step,
-                          options_.batch_size);
+                          options_.batch_size * options_.ranks);
         FitObserver watch = observer(progress, options_, data_.val->size());
         watch.epoch = [&, tell = watch.epoch, epochs = 0](const EpochSummary& epoch, bool best) mutable {
             tell(epoch, best);
@@ -304,22 +417,27 @@ class Training {
     int report(Trainer& trainer, Loader& val, RunDir& folder, const FitResult& result) {
         const bool again = !result.best_val;
         const std::string best_file = folder.file("best.safetensors");
-        if (again || !data_.extra.empty())
-            load_checkpoint(SafetensorsReader(best_file), trainer.backend(), trainer.context(), trainer.net());
+        if (again || !data_.extra.empty()) {
+            if (leads())
+                load_checkpoint(SafetensorsReader(best_file), trainer.backend(), trainer.context(), trainer.net());
+            trainer.follow_rank_0();
+        }
         const EvalMetrics on_val = again ? evaluate(trainer, val, "val", data_.val->size()) : *result.best_val;
 
         report::RunReport report;
         report.splits.push_back(split_row("val", on_val));
         for (const auto& [name, source] : data_.extra) {
-            Loader loader(*source, evaluation_loading(options_), backend_->host_memory());
+            Loader loader(*source, of_this_rank(evaluation_loading(here())), backend_->host_memory());
             report.splits.push_back(split_row(name, evaluate(trainer, loader, name, source->size())));
         }
-        if (interrupt_requested() != 0) {
+        const int signal = agreed_signal(comm_.get());
+        if (signal != 0) {
             log::info(
                 cat("the weights are saved, the report is not written; that does: rn50 train --resume auto --out ",
                     folder.path()));
-            return exit_code_of_signal(interrupt_requested());
+            return exit_code_of_signal(signal);
         }
+        if (!leads()) return static_cast<int>(Exit::ok);
         fill(report, on_val, folder, result);
         folder.write_text("report.html", report::html(report));
         MetricsLine line;
@@ -372,6 +490,8 @@ class Training {
 
     Options options_;
     ResumePoint point_;
+    std::optional<Place> place_;          ///< absent: alone, or the launcher of the others
+    std::unique_ptr<Communicator> comm_;  ///< absent: alone
     std::unique_ptr<Backend> backend_;
     DataSplits data_;
     std::unique_ptr<PictureCache> cache_;

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "cli/commands.h"
+#include "comm/place.h"
 
 namespace rn50 {
 
@@ -41,7 +42,11 @@ int run(const std::vector<std::string>& arguments) {
         return static_cast<int>(arguments.empty() ? Exit::usage : Exit::ok);
     }
     const Options& options = line.options;
-    log::set_quiet(options.quiet);
+    const std::optional<Place> place =
+        options.command == "train" ? place_from(process_environment()) : std::optional<Place>();
+    const bool leads = !place || place->rank == 0;
+    if (!leads) log::set_prefix(cat("rank ", place->rank, ": "));
+    log::set_quiet(options.quiet || !leads);
     // A reader who has seen enough (`| head`) ends predict by SIGPIPE, as usual; a run of days outlives its terminal.
     if (options.command == "train" || options.command == "pack" || options.command == "unpack")
         signal(SIGPIPE, SIG_IGN);

@@ -41,7 +41,10 @@ std::vector<OptionRow> make_table() {
         {"workers", &O::workers, on_pictures | on_sets, device, "N", 0, 4096,
          "threads that read pictures; 0: chosen by cores", true, true},
         {"gpus", &O::gpus, in_train | in_bench, device, "N", 1, 1, "GPUs to train on; this build drives one"},
-        {"ranks", &O::ranks, in_train | in_bench, device, "N", 1, 1, "processes to train in; this build runs one"},
+        {"ranks", &O::ranks, in_train, device, "N", 1, 65536,
+         "processes to train in, on CPUs, each with a batch of its own and its share of the cores"},
+        {"peer-timeout", &O::peer_timeout, in_train, device, "X", 1, 86400,
+         "seconds without a sign of life after which a rank is lost", true, true},
         {"sync-bn", &O::sync_bn, in_train, device, "", choice, choice,
          "batch-norm statistics over all ranks; needs several"},
         {"init", &O::init, in_train, device, "FILE", choice, choice,
@@ -91,7 +94,7 @@ std::vector<OptionRow> make_table() {
         {"epochs", &O::epochs, in_train, training, "N", 1, 1e6, "passes over the training pictures"},
         {"max-steps", &O::max_steps, in_train | in_bench, training, "N", 0, unlimited,
          "end after so many steps, on the schedule of --epochs; 0: no limit", true, true},
-        {"batch-size", &O::batch_size, on_pictures, training, "N", 1, 65536, "pictures in a step"},
+        {"batch-size", &O::batch_size, on_pictures, training, "N", 1, 65536, "pictures in a step, of each rank"},
         {"optimizer", &O::optimizer, in_train | in_bench, training, "adamw|sgd", choice, choice,
          "sgd has Nesterov momentum"},
         {"lr", &O::lr, in_train, training, "X", 0, 1000, "highest learning rate, reached after warm-up"},
@@ -207,10 +210,8 @@ void set_pair(const OptionRow& row, std::array<double, 2>& pair, const std::vect
     pair = read;
 }
 
-bool parse_bool(const OptionRow& row, const std::string& text) {
+bool parse_bool(const std::string& text) {
     if (text != "true" && text != "false") throw std::invalid_argument("must be true or false");
-    if (std::strcmp(row.name, "sync-bn") == 0 && text == "true")
-        throw std::invalid_argument("is not in this build: it runs one rank, whose statistics are those of all");
     return text == "true";
 }
 
@@ -298,7 +299,7 @@ void set_value(const OptionRow& row, Options& options, const std::vector<std::st
     } else if (const auto* number = std::get_if<double Options::*>(&row.member)) {
         options.*(*number) = checked(row, parse_number<double>(text, "a number"));
     } else {
-        options.*std::get<bool Options::*>(row.member) = parse_bool(row, text);
+        options.*std::get<bool Options::*>(row.member) = parse_bool(text);
     }
 }
 

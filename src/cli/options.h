@@ -34,6 +34,7 @@ struct Options {
     int64_t gpus = 1;
     int64_t ranks = 1;
     bool sync_bn = false;
+    double peer_timeout = 30;  ///< seconds
     std::string init;  ///< weights to start from; empty: random
 
     // Pictures.

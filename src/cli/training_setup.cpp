@@ -122,9 +122,9 @@ int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int64
     return slots * (image_size * image_size * channels + 2 * int64_t{sizeof(int32_t)});
 }
 
-MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory,
-                          int64_t bytes_a_picture) {
-    const int64_t usable = usable_memory(backend.info());
+MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory, int64_t bytes_a_picture,
+                          int64_t sharers) {
+    const int64_t usable = usable_memory(backend.info()) / sharers;
     const int64_t ring = trainer.net.batch * bytes_a_picture;
     std::optional<MemoryPlan> plan;
     std::string reason;

@@ -27,10 +27,11 @@ TrainerOptions trainer_options(const Options& options, const DeviceInfo& device,
 int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int64_t channels, int slots);
 
 /// The memory plan of `trainer`, of whose net `lean` is set by --memory (auto: only where the full plan does not fit,
-/// which is said). Throws Error(Exit::device) before anything is taken when the plan and the rings, of
-/// `bytes_a_picture`, are more than this process may use, naming the largest batch that fits.
-MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory,
-                          int64_t bytes_a_picture);
+/// which is said). `sharers` ranks have the memory between them. Throws Error(Exit::device) before anything is taken
+/// when the plan and the rings, of `bytes_a_picture`, are more than this process may use, naming the largest batch that
+/// fits.
+MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory, int64_t bytes_a_picture,
+                          int64_t sharers = 1);
 
 /// Bytes that a run may take now: of the device, or of this machine when the device is its processor; 0: not known.
 int64_t usable_memory(const DeviceInfo& device);

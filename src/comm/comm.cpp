@@ -44,9 +44,7 @@ void Communicator::meet(std::chrono::milliseconds patience) {
 }
 
 void Communicator::throw_lost(const std::string& loss) const {
-    throw Error(
-        Exit::peer_lost, loss,
-        "the checkpoints are whole: mend the cause, and go on with the same command and --resume auto --out DIR");
+    throw Error(Exit::peer_lost, loss, after_a_loss);
 }
 
 template <class Work>

@@ -60,10 +60,16 @@ class StoreClient {
     void connect_to(const std::string& address, int port, std::chrono::milliseconds patience);
     char request(char letter, const std::string& first, const std::string& second, std::string& answer);
 
+    [[noreturn]] void throw_broken() const;
+
     int socket_ = -1;
     int rank_;
     std::string where_;
 };
+
+/// What to do after a loss, in words.
+constexpr const char* after_a_loss =
+    "the checkpoints are whole: mend the cause, and go on with the same command and --resume auto --out DIR";
 
 /// This machine's name.
 std::string host_name();

@@ -122,18 +122,21 @@ void StoreClient::connect_to(const std::string& address, int port, milliseconds 
     set_patience(socket_, patience);
 }
 
+void StoreClient::throw_broken() const {
+    throw Error(Exit::peer_lost, with_errno(cat("no answer from ", where_)), after_a_loss);
+}
+
 char StoreClient::request(char letter, const std::string& first, const std::string& second, std::string& answer) {
     std::string body;
     wire::put_text(body, first);
     wire::put_text(body, second);
     RN50_REQUIRE(body.size() < wire::longest_message, "a message of ", body.size(), " bytes for the store");
     char head[4];
-    if (!send_all(socket_, wire::message(letter, body)) || !receive_all(socket_, head, sizeof head))
-        throw_unreachable(where_, with_errno("the connection"));
+    if (!send_all(socket_, wire::message(letter, body)) || !receive_all(socket_, head, sizeof head)) throw_broken();
     const uint32_t length = wire::number_at(head);
     if (length < 1 || length > wire::longest_message) throw_unreachable(where_, "what answers there is not rn50");
     std::string text(length, '\0');
-    if (!receive_all(socket_, text.data(), length)) throw_unreachable(where_, with_errno("the connection"));
+    if (!receive_all(socket_, text.data(), length)) throw_broken();
     answer = text.substr(1);
     return text[0];
 }

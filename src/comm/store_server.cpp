@@ -225,7 +225,8 @@ StoreServer::StoreServer(const std::string& address, int port, int ranks, const 
     if (bind(listener, reinterpret_cast<const sockaddr*>(&here), sizeof here) != 0 || listen(listener, 128) != 0) {
         const std::string what = with_errno(cat("rank 0 cannot listen on port ", port));
         close(listener);
-        throw Error(Exit::device, what, cat("another program or run has it; set MASTER_PORT to a free port less one"));
+        throw Error(Exit::device, what,
+                    "another program or run has it; set MASTER_PORT to the number below a free port");
     }
     socklen_t size = sizeof here;
     getsockname(listener, reinterpret_cast<sockaddr*>(&here), &size);

@@ -74,7 +74,7 @@ void Watch::report(const std::string& loss) {
         const uint64_t before = place_in_collectives_;
         changed_.wait_for(lock, grace, [this] { return leaving_; });
         if (leaving_ || before % 2 == 0 || place_in_collectives_ != before) continue;
-        log::error(loss_);
+        log::error(cat(loss_, "\n       ", after_a_loss));
         _exit(static_cast<int>(Exit::peer_lost));
     }
 }

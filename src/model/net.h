@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "model/norm_exchange.h"
 #include "model/parameters.h"
 
 namespace rn50 {
@@ -25,6 +26,7 @@ struct NetDesc {
     bool lean = false;               ///< recompute every second block output in the backward pass
     bool zero_init_residual = true;  ///< a block starts as its shortcut: gamma of its last norm starts at 0, else at 1
     bool training = true;            ///< false: infer() only
+    NormExchange* norms = nullptr;   ///< batch norms see all ranks by it; must outlive the net. Null: this one alone
 };
 
 /// Mean and deviation of grey pictures: ImageNet's by ITU-R 601's luma weights .299, .587, .114. (The deviation of a

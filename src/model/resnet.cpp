@@ -66,7 +66,8 @@ ResNet::ResNet(Backend& backend, const NetDesc& desc)
       infer_batch_(infer_batch_of(backend_, desc_)) {
     const Architecture& architecture = architecture_of(desc_.model);
     const bool tf32 = desc_.precision == Precision::tf32;
-    const NetBuild build{backend_, table_, dtype_, tf32, desc_.training, desc_.batch, infer_batch_, desc_.norm_eps};
+    const NetBuild build{backend_, table_, dtype_, tf32, desc_.training, desc_.batch, infer_batch_, desc_.norm_eps,
+                         desc_.norms};
 
     ConvDesc stem;
     stem.name = "conv1";

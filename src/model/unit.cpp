@@ -24,7 +24,7 @@ Tensor part_of(const Tensor& buffer, const Parameter& parameter) {
 }
 
 Unit::Unit(const NetBuild& build, ConvDesc conv, const std::string& norm_name, Init gamma)
-    : backend_(build.backend), desc_(std::move(conv)), eps_(build.eps) {
+    : backend_(build.backend), desc_(std::move(conv)), eps_(build.eps), norms_(build.norms) {
     desc_.dtype = build.dtype;
     desc_.tf32 = build.tf32;
     if (desc_.src_dtype != DType::u8) desc_.src_dtype = build.dtype;
@@ -58,7 +58,8 @@ void Unit::forward(Context& ctx, const NetState& state, const Activation& src) {
     norm_ = norm_in(norm_memory_);
     const Scratch stats(ctx.arena, DType::f32, {2, channels()});
     conv_->forward(ctx, src, part_of(state.parameters, weights_), raw_, stats.tensor());
-    backend_.norm_from_batch(ctx, stats.tensor(), norm_count(), part_of(state.parameters, gamma_),
+    if (norms_ != nullptr && !ctx.dry) norms_->merge_statistics(ctx, stats.tensor(), norm_count());
+    backend_.norm_from_batch(ctx, stats.tensor(), shared_count(), part_of(state.parameters, gamma_),
                              part_of(state.parameters, beta_), eps_, norm_, part_of(state.observed, running_));
 }
 
@@ -75,6 +76,14 @@ void Unit::backward(Context& ctx, const NetState& state, const Activation& src, 
                                     norm_.mean};
         backend_.norm_backward(ctx, sums_, norm_count(), norm_, part_of(state.parameters, gamma_), gradient,
                                part_of(state.gradients, gamma_), part_of(state.gradients, beta_), Write::overwrite);
+        if (norms_ != nullptr) {
+            // The gradients of gamma and beta stay this rank's own: they are averaged with all others. What goes back
+            // to the convolution depends on all ranks' sums.
+            const Scratch elsewhere(ctx.arena, DType::f32, {2, channels()});
+            if (!ctx.dry) norms_->sum(ctx, sums_);
+            backend_.norm_backward(ctx, sums_, shared_count(), norm_, part_of(state.parameters, gamma_), gradient,
+                                   row(elsewhere.tensor(), 0), row(elsewhere.tensor(), 1), Write::overwrite);
+        }
         conv_->backward(ctx, src, part_of(state.parameters, weights_), {dz, raw_, gradient}, diff_src,
                         part_of(state.gradients, weights_), Write::overwrite);
     }

@@ -18,6 +18,7 @@ struct NetBuild {
     int64_t batch = 0;        ///< of forward()
     int64_t infer_batch = 0;  ///< largest batch of infer()
     float eps = 1e-5f;
+    NormExchange* norms = nullptr;
 };
 
 /// Appends its rows to the table when it is made: the convolution's weights, gamma, beta, the running statistics.
@@ -48,11 +49,13 @@ class Unit {
 
   private:
     int64_t channels() const { return desc_.out_channels; }
-    int64_t norm_count() const;  ///< elements a channel
+    int64_t norm_count() const;  ///< elements a channel, of this rank
+    int64_t shared_count() const { return norm_count() * (norms_ != nullptr ? norms_->ranks() : 1); }
 
     Backend& backend_;
     ConvDesc desc_;
     float eps_;
+    NormExchange* norms_;
     Parameter weights_, gamma_, beta_;
     RunningStatistics running_;
     std::unique_ptr<Conv> conv_;        ///< absent without training

@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <sstream>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -34,7 +36,9 @@ class Fit {
           options_(options),
           observer_(observer),
           steps_per_epoch_(train.batches_per_epoch()),
-          batch_size_(trainer.options().net.batch) {
+          batch_size_(trainer.options().net.batch),
+          comm_(trainer.options().comm),
+          global_batch_(batch_size_ * (comm_ != nullptr ? comm_->size() : 1)) {
         result_.state = std::move(state);
     }
 
@@ -42,8 +46,10 @@ class Fit {
         try {
             return run_epochs();
         } catch (const Error&) {
-            list_bad(train_);  // too many of them are a reason to stop, and are to be found in the list
-            list_bad(val_);
+            for (const Loader* loader :
+                 {&train_, &val_})  // too many of them are a reason to stop: they are to be found
+                for (const BadPicture& bad : take_new_bad(*loader))
+                    list_bad(bad.name, bad.reason);
             throw;
         }
     }
@@ -89,7 +95,7 @@ class Fit {
         const double waited_before = train_.wait_seconds();
         do {
             one_step();
-            if (interrupt_requested() != 0) {
+            if (signal_ != 0) {
                 note_epoch_time(waited_before);
                 return false;
             }
@@ -113,10 +119,10 @@ class Fit {
         const double wait = train_.wait_seconds() - waited;
         const double lr = options_.schedule.at(state().step);
         trainer_.step({batch->images.data, batch->labels.data, batch->partners.data, batch->share}, state().step, lr);
-        const StepResult found = trainer_.result();
+        StepResult found = trainer_.result();
+        agree(found);
         ++state().step;
         ++epoch_steps_;
-        list_bad(train_);
         const double seconds = seconds_since(start);
 
         MetricsLine line;
@@ -125,7 +131,7 @@ class Fit {
         line.step = state().step;
         line.loss = found.loss;
         line.lr = lr;
-        line.images_per_s = static_cast<double>(batch_size_) / seconds;
+        line.images_per_s = static_cast<double>(global_batch_) / seconds;
         line.data_wait = wait / seconds;
         line.loss_scale = static_cast<double>(found.state.loss_scale);
         line.grad_norm = static_cast<double>(found.state.grad_norm);
@@ -159,15 +165,60 @@ class Fit {
                 saved ? cat("; ", run_.path(), " keeps the weights of epoch ", state().history.back().epoch) : ""));
     }
 
-    void list_bad(const Loader& loader) {
+    /// Makes this rank's loss the global batch's, and takes notice of what any rank has met: a signal, bad pictures.
+    void agree(StepResult& found) {
+        std::vector<BadPicture> bad = take_new_bad(train_);
+        if (comm_ == nullptr) {
+            signal_ = interrupt_requested();
+            for (const BadPicture& picture : bad)
+                list_bad(picture.name, picture.reason);
+            return;
+        }
+        const std::vector<double> all = comm_->gather(std::vector<double>{
+            found.loss, static_cast<double>(interrupt_requested()), static_cast<double>(bad.size())});
+        double any_bad = 0;
+        found.loss = 0;
+        for (size_t i = 0; i < all.size(); i += 3) {
+            found.loss += all[i];
+            signal_ = std::max(signal_, static_cast<int>(all[i + 1]));
+            any_bad += all[i + 2];
+        }
+        found.loss /= comm_->size();
+        if (any_bad > 0) list_bad_of_all(bad);
+    }
+
+    std::vector<BadPicture> take_new_bad(const Loader& loader) {
         size_t& told = &loader == &train_ ? told_train_ : told_val_;
-        for (; told < loader.bad().size(); ++told) {
-            const BadPicture& bad = loader.bad()[told];
-            run_.log_bad_picture(bad.name, bad.reason);
-            log::warn_once("bad pictures", cat("skipped ", bad.name, ": ", bad.reason, "; such pictures are listed in ",
-                                               run_.file("bad_pictures.txt")));
+        std::vector<BadPicture> news(loader.bad().begin() + static_cast<ptrdiff_t>(told), loader.bad().end());
+        told = loader.bad().size();
+        return news;
+    }
+
+    void list_bad_of_all(const std::vector<BadPicture>& mine) {
+        if (comm_ == nullptr) {
+            for (const BadPicture& bad : mine)
+                list_bad(bad.name, bad.reason);
+            return;
+        }
+        std::string lines;  // names hold line ends, but no zero
+        for (const BadPicture& bad : mine)
+            lines += bad.name + '\0' + bad.reason + '\0';
+        for (const std::string& of_rank : comm_->gather(lines)) {
+            std::istringstream in(of_rank);
+            for (std::string name, reason; std::getline(in, name, '\0') && std::getline(in, reason, '\0');)
+                list_bad(name, reason);
         }
     }
+
+    void list_bad(const std::string& name, const std::string& reason) {
+        run_.log_bad_picture(name, reason);
+        if (leads())
+            log::warn_once("bad pictures", cat("skipped ", name, ": ", reason, "; such pictures are listed in ",
+                                               run_.file("bad_pictures.txt")));
+    }
+
+    /// Rank 0 alone writes and speaks.
+    bool leads() const { return comm_ == nullptr || comm_->rank() == 0; }
 
     /// Evaluates and saves. False: a signal asks to stop, and the evaluation is left to the resumed run.
     bool finish_epoch() {
@@ -177,8 +228,9 @@ class Fit {
             observer_.evaluating(images);
             return interrupt_requested() == 0;
         });
-        list_bad(val_);
-        if (interrupt_requested() != 0) return false;
+        list_bad_of_all(take_new_bad(val_));
+        signal_ = agreed_signal(comm_);
+        if (signal_ != 0) return false;
         state().elapsed_s += seconds_since(start);
 
         EpochSummary summary;
@@ -191,7 +243,7 @@ class Fit {
         summary.macro_f1 = metrics.macro_f1();
         summary.seconds = epoch_seconds_;
         if (epoch_seconds_ > 0) {
-            summary.images_per_s = static_cast<double>(epoch_steps_ * batch_size_) / epoch_seconds_;
+            summary.images_per_s = static_cast<double>(epoch_steps_ * global_batch_) / epoch_seconds_;
             summary.data_wait = epoch_wait_ / epoch_seconds_;
         }
         state().history.push_back(summary);
@@ -200,9 +252,11 @@ class Fit {
         const bool best = state().best()->epoch == summary.epoch;
         if (best) result_.best_val = metrics;
         log_evaluation(summary);
-        save_last();
-        if (best) keep_as_best();
-        save_state(run_.file("state.safetensors"), trainer_, info_, state());
+        if (leads()) {
+            save_last();
+            if (best) keep_as_best();
+            save_state(run_.file("state.safetensors"), trainer_, info_, state());
+        }
         observer_.epoch(summary, best);
         return true;
     }
@@ -244,6 +298,7 @@ class Fit {
     }
 
     void save_position() {
+        if (!leads()) return;
         save_last();
         // Without an evaluation nothing is best; yet a run leaves weights to look at under that name too.
         if (state().history.empty()) keep_as_best();
@@ -251,7 +306,7 @@ class Fit {
     }
 
     FitResult stopped() {
-        result_.signal = interrupt_requested();
+        result_.signal = signal_;
         log::progress_done();
         log::info(cat("stopping: saving step ", state().step, " to ", run_.path()));
         save_position();
@@ -266,6 +321,9 @@ class Fit {
     const FitOptions& options_;
     const FitObserver& observer_;
     const int64_t steps_per_epoch_, batch_size_;
+    Communicator* const comm_;
+    const int64_t global_batch_;
+    int signal_ = 0;  ///< that all ranks have agreed to stop for
     FitResult result_;
     Clock::time_point epoch_start_{};
     int64_t epoch_steps_ = 0;  ///< of the epoch, in this part of the run
@@ -274,6 +332,14 @@ class Fit {
 };
 
 }  // namespace
+
+int agreed_signal(Communicator* comm) {
+    int signal = interrupt_requested();
+    if (comm == nullptr) return signal;
+    for (const double one : comm->gather(std::vector<double>{static_cast<double>(signal)}))
+        signal = std::max(signal, static_cast<int>(one));
+    return signal;
+}
 
 FitResult fit(Trainer& trainer, Loader& train, Loader& val, RunDir& run, const CheckpointInfo& info,
               const FitOptions& options, FitState state, const FitObserver& observer) {

@@ -44,6 +44,10 @@ void save_state(const std::string& path, Trainer& trainer, const CheckpointInfo&
 /// Fills the trainer and returns where the run stood. Throws Error(Exit::data) for a file of another run.
 FitState load_state(const std::string& path, Trainer& trainer, const CheckpointInfo& info);
 
+/// The signal by which any rank was asked to stop, or 0; the same on all ranks, which all have to ask. `comm` null: of
+/// this process.
+int agreed_signal(Communicator* comm);
+
 struct FitOptions {
     int64_t epochs = 1;
     int64_t max_steps = 0;  ///< 0: no limit

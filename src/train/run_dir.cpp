@@ -106,6 +106,7 @@ RunDir::RunDir(std::string path) : path_(std::move(path)) {}
 
 RunDir::RunDir(RunDir&& other) noexcept
     : path_(std::move(other.path_)),
+      kept_elsewhere_(other.kept_elsewhere_),
       metrics_(std::exchange(other.metrics_, -1)),
       bad_pictures_(std::exchange(other.bad_pictures_, -1)),
       bad_names_(std::move(other.bad_names_)) {}
@@ -142,6 +143,12 @@ RunDir RunDir::create(const std::string& path) {
     return run;
 }
 
+RunDir RunDir::of_rank_0(const std::string& path) {
+    RunDir run(path);
+    run.kept_elsewhere_ = true;
+    return run;
+}
+
 RunDir RunDir::resume(const std::string& path, int64_t step) {
     if (!fs::is_directory(path))
         throw Error(Exit::data, cat(path, " is not the folder of a run"), "name a folder that train has written");
@@ -174,10 +181,11 @@ void RunDir::append(int descriptor, const std::string& name, const std::string& 
 }
 
 void RunDir::log(const MetricsLine& line) {
-    append(metrics_, metrics_name, line.json() + "\n");
+    if (!kept_elsewhere_) append(metrics_, metrics_name, line.json() + "\n");
 }
 
 void RunDir::log_bad_picture(const std::string& name, const std::string& reason) {
+    if (kept_elsewhere_) return;
     const std::string shown = one_line(name);
     if (!bad_names_.insert(shown).second) return;
     if (bad_pictures_ < 0) bad_pictures_ = open_log(file(bad_pictures_name));

@@ -35,6 +35,8 @@ class RunDir {
     /// Opens the folder of a run that is continued after `step` optimizer steps: lines of metrics.jsonl that tell of
     /// later steps, or of the end of the run, are cut off, so that the file stays one history.
     static RunDir resume(const std::string& path, int64_t step);
+    /// The folder of a run that another rank keeps: nothing is written there.
+    static RunDir of_rank_0(const std::string& path);
     ~RunDir();
     RunDir(RunDir&& other) noexcept;
     RunDir& operator=(RunDir&&) = delete;
@@ -57,6 +59,7 @@ class RunDir {
     void append(int descriptor, const std::string& name, const std::string& line);
 
     std::string path_;
+    bool kept_elsewhere_ = false;  ///< by another rank
     int metrics_ = -1;
     int bad_pictures_ = -1;
     std::set<std::string> bad_names_;

@@ -11,6 +11,10 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
     : backend_(backend), context_{arena, arena.counting(), nullptr}, options_(options) {
     if (options_.net.eval_batch == 0) options_.net.eval_batch = options_.net.batch;
     scale_.dynamic = options_.net.precision == Precision::fp16 && options_.loss_scale == 0;
+    if (options_.comm != nullptr && options_.sync_norm) {
+        sync_norm_ = std::make_unique<SyncNorm>(backend_, *options_.comm);
+        options_.net.norms = sync_norm_.get();
+    }
     net_ = make_net(backend_, options_.net);
     net_->allocate(context_);
     options_.optimizer.ranges = net_->table().ranges();
@@ -69,8 +73,16 @@ double Trainer::total_weight(const HostBatch& batch) const {
     return total;
 }
 
+void Trainer::follow_rank_0() {
+    if (options_.comm == nullptr) return;
+    const NetState& state = net_->state();
+    for (const Tensor& tensor : {state.parameters, state.running, moment1_, moment2_, step_state_})
+        if (tensor) options_.comm->broadcast(tensor);
+}
+
 void Trainer::step(const HostBatch& batch, int64_t step, double lr) {
     const int64_t count = options_.net.batch;
+    Communicator* const comm = context_.dry ? nullptr : options_.comm;
     const Tensor input = pictures_.slice(0, count), loss = loss_.slice(0, count);
     lr_ = static_cast<float>(lr);
     static_assert(offsetof(StepState, lr) == 0, "the learning rate is written to the front of the state");
@@ -86,9 +98,12 @@ void Trainer::step(const HostBatch& batch, int64_t step, double lr) {
         backend_.copy_in(context_, batch.partners, partners_);
     }
     loss_total_ = total_weight(batch);
+    // Divided by its share of all ranks' weights, the mean of the ranks' gradients is that of the global batch.
+    if (comm != nullptr && !options_.class_weights.empty()) loss_total_ = comm->sum({loss_total_})[0] / comm->size();
     targets.total = static_cast<float>(loss_total_);
 
-    const Tensor logits = net_->forward(context_, input, {options_.seed, step, 0});
+    const Tensor logits =
+        net_->forward(context_, input, {options_.seed, step, comm != nullptr ? comm->rank() * count : 0});
     {
         const Scratch diff_logits(context_.arena, DType::f32, logits.shape, Use::activation_gradients);
         backend_.softmax_cross_entropy(context_, logits, targets, options_.label_smoothing, step_state_, loss,
@@ -96,6 +111,7 @@ void Trainer::step(const HostBatch& batch, int64_t step, double lr) {
         net_->backward(context_, diff_logits.tensor());
     }
     const NetState& state = net_->state();
+    if (comm != nullptr) comm->average(state.gradients);
     backend_.check_gradients(context_, state.gradients, options_.clip_norm, scale_, step_state_);
     backend_.optimize(context_, options_.optimizer, state.parameters, state.gradients, moment1_, moment2_, step_state_);
     net_->update_running(context_, step_state_);
@@ -147,29 +163,37 @@ void Trainer::infer(const void* pictures, const void* labels, int64_t count, con
     backend_.copy_out(context_, loss, host_loss_.data());
 }
 
+void Trainer::infer_all(Loader& loader, const Tensor& logits, EvalMetrics& metrics,
+                        const std::function<bool(int64_t)>& each) {
+    const int64_t classes = options_.net.classes;
+    bool go_on = true;
+    while (go_on) {
+        const Batch* const batch = loader.next();
+        if (batch == nullptr) break;
+        infer(batch->images.data, batch->labels.data, batch->count, logits.slice(0, batch->count));
+        for (int64_t i = 0; i < batch->count; ++i)
+            metrics.add(host_logits_.data() + i * classes, batch->labels.as<int32_t>()[i],
+                        static_cast<double>(host_loss_[static_cast<size_t>(i)]));
+        go_on = each(metrics.images());
+    }
+}
+
 EvalMetrics Trainer::evaluate(Loader& loader, const std::function<bool(int64_t)>& each) {
     const int64_t classes = options_.net.classes;
     EvalMetrics metrics(classes);
     host_logits_.resize(static_cast<size_t>(options_.net.eval_batch * classes));
     const Scratch logits(context_.arena, DType::f32, {options_.net.eval_batch, classes}, Use::activations);
+    if (options_.comm != nullptr) options_.comm->broadcast(net_->state().running);
     net_->begin_inference(context_);
-    bool go_on = true;
     try {
-        while (go_on) {
-            const Batch* const batch = loader.next();
-            if (batch == nullptr) break;
-            infer(batch->images.data, batch->labels.data, batch->count, logits.tensor().slice(0, batch->count));
-            for (int64_t i = 0; i < batch->count; ++i)
-                metrics.add(host_logits_.data() + i * classes, batch->labels.as<int32_t>()[i],
-                            static_cast<double>(host_loss_[static_cast<size_t>(i)]));
-            go_on = each(metrics.images());
-        }
+        infer_all(loader, logits.tensor(), metrics, each);
     } catch (...) {
         net_->end_inference(context_);
         throw;
     }
     net_->end_inference(context_);
-    return metrics;
+    if (options_.comm == nullptr) return metrics;
+    return EvalMetrics::from_flat(classes, options_.comm->sum(metrics.flat()));
 }
 
 MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options) {

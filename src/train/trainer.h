@@ -7,9 +7,11 @@
 #include <string>
 
 #include "backend/backend.h"
+#include "comm/comm.h"
 #include "model/net.h"
 #include "pipeline/loader.h"
 #include "train/metrics.h"
+#include "train/sync_norm.h"
 
 namespace rn50 {
 
@@ -22,6 +24,8 @@ struct TrainerOptions {
     float clip_norm = 0;               ///< global L2 norm of the gradients; 0: no clipping
     float loss_scale = 0;              ///< constant; 0: dynamic from 65536 in fp16, 1 elsewhere
     uint64_t seed = 0;                 ///< of starting values and dropout
+    Communicator* comm = nullptr;      ///< the other ranks; must outlive the trainer. Null: there are none
+    bool sync_norm = false;            ///< batch-norm statistics over all ranks
 };
 
 /// A whole batch in host memory.
@@ -34,7 +38,8 @@ struct HostBatch {
 
 /// What one step has found.
 struct StepResult {
-    double loss = 0;  ///< mean over the batch, by class weights where there are some
+    double loss = 0;  ///< mean over the batch, by class weights where there are some; of this rank, so that the mean
+                      ///< over the ranks is the global batch's
     StepState state;  ///< grad_norm, loss_scale, skip, ...
 };
 
@@ -49,6 +54,8 @@ class Trainer {
 
     /// Starting values of parameters, running statistics and optimizer, as a function of the seed.
     void initialize();
+    /// Parameters, running statistics and optimizer become rank 0's. Nothing without other ranks.
+    void follow_rank_0();
 
     /// Forward, backward and update with one whole batch in host memory, which is read until result(): u8 {batch, S, S,
     /// C} and i32 {batch}. `step` counts the steps of the run from 0.
@@ -63,7 +70,8 @@ class Trainer {
     /// gradient of layer4.2.conv3.weight"; "" when all is finite.
     std::string first_non_finite();
 
-    /// Everything in `loader` through the net as it infers; `each` is called with the number of pictures so far, and
+    /// Everything in `loader`, and in those of the other ranks, through the net as it infers, with rank 0's running
+    /// statistics; all ranks get the metrics of all. `each` is called with the number of pictures so far, and
     /// false from it ends the evaluation early.
     EvalMetrics evaluate(Loader& loader, const std::function<bool(int64_t)>& each);
 
@@ -79,12 +87,15 @@ class Trainer {
   private:
     friend MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
     double total_weight(const HostBatch& batch) const;
+    void infer_all(Loader& loader, const Tensor& logits, EvalMetrics& metrics,
+                   const std::function<bool(int64_t)>& each);
     void infer(const void* pictures, const void* labels, int64_t count, const Tensor& logits);
 
     Backend& backend_;
     Context context_;
     TrainerOptions options_;
     ScalePolicy scale_;
+    std::unique_ptr<SyncNorm> sync_norm_;  ///< must outlive the net
     std::unique_ptr<Net> net_;
     Tensor moment1_, moment2_, step_state_, pictures_, labels_, partners_, class_weights_, loss_;
     std::vector<float> host_loss_, host_logits_;

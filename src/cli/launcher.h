@@ -1,0 +1,14 @@
+// Starts the ranks of a run on this machine.
+#pragma once
+
+#include <cstdint>
+
+namespace rn50 {
+
+/// Starts this program anew `ranks` times, with the same arguments and each rank's place in the environment, passes
+/// signals on, and waits for all of them. Returns the exit code of the first that failed, Exit::peer_lost when that one
+/// was killed. Ranks that outlive the first failure by ten seconds are killed. Must be called before this process has
+/// threads. Throws Error(Exit::device) when a rank cannot be started.
+int launch_ranks(int64_t ranks);
+
+}  // namespace rn50
