@@ -51,6 +51,14 @@ constexpr int32_t mean_of(int64_t sum, int64_t count) {
     return static_cast<int32_t>((2 * sum + count) / (2 * count));
 }
 
+/// The mean grey of `count` pixels, as Pillow's ImageEnhance.Contrast takes it.
+inline int32_t mean_gray(const uint8_t* pixels, int64_t count, int channels) {
+    int64_t sum = 0;
+    for (const uint8_t* p = pixels; p < pixels + count * channels; p += channels)
+        sum += gray_of(p, channels);
+    return mean_of(sum, count);
+}
+
 enum Jitter : uint8_t { brightness = 0, contrast = 1, saturation = 2 };
 
 /// One pixel through one step of colour jitter, Pillow's ImageEnhance: a blend with black, with the picture's mean grey

@@ -173,13 +173,7 @@ void sharpen(int32_t factor, uint8_t* pixels, int64_t size, int channels, std::v
 }
 
 void enhance(pixel::Jitter kind, int32_t factor, uint8_t* pixels, int64_t count, int channels) {
-    int32_t mean = 0;
-    if (kind == pixel::contrast) {
-        int64_t sum = 0;
-        for (const uint8_t* p = pixels; p < pixels + count * channels; p += channels)
-            sum += pixel::gray_of(p, channels);
-        mean = pixel::mean_of(sum, count);
-    }
+    const int32_t mean = kind == pixel::contrast ? pixel::mean_gray(pixels, count, channels) : 0;
     for (uint8_t* p = pixels; p < pixels + count * channels; p += channels)
         pixel::jitter(p, channels, kind, factor, mean);
 }

@@ -105,13 +105,7 @@ void jitter(const pixel::Changes& changes, uint8_t* pixels, int64_t count, int c
                 pixel::jitter(p, 3, kind, factor, 0);
             continue;
         }
-        int32_t mean = 0;
-        if (kind == pixel::contrast) {
-            int64_t sum = 0;
-            for (const uint8_t* p = pixels; p < pixels + count * channels; p += channels)
-                sum += pixel::gray_of(p, channels);
-            mean = pixel::mean_of(sum, count);
-        }
+        const int32_t mean = kind == pixel::contrast ? pixel::mean_gray(pixels, count, channels) : 0;
         uint8_t table[256];  // what becomes of a byte does not depend on its neighbours
         for (int value = 0; value < 256; ++value) {
             table[value] = static_cast<uint8_t>(value);
