@@ -48,6 +48,7 @@ void in_ranks(int ranks, milliseconds patience, const std::function<void(Communi
             place.token = "secret";
             try {
                 Communicator comm(place, patience);
+                comm.connect(make_gloo);
                 work(comm);
             } catch (const std::exception& error) {
                 FAIL_CHECK("rank ", rank, ": ", error.what());
@@ -240,7 +241,7 @@ TEST_CASE("collectives of two to four ranks equal a naive sum") {
                 }
                 CHECK(worst < 1e-6);
                 std::vector<float> all(values.size() * static_cast<size_t>(ranks));
-                comm.gather(values.data(), count, all.data());
+                comm.gather(tensor, {all.data(), DType::f32, {ranks, count}});
                 for (size_t i = 0; i < all.size(); ++i)
                     if (all[i] != values[i % values.size()]) FAIL_CHECK("ranks have other bits at ", i);
                 values[0] = static_cast<float>(comm.rank());
@@ -362,7 +363,8 @@ Trained trained(const Shards& how) {
         trainer.backend().copy_out(trainer.context(), trainer.net().state().parameters, parameters.data());
         if (comm != nullptr) {
             std::vector<float> all(parameters.size() * static_cast<size_t>(how.ranks));
-            comm->gather(parameters.data(), static_cast<int64_t>(parameters.size()), all.data());
+            const Tensor& mine = trainer.net().state().parameters;
+            comm->gather(mine, {all.data(), DType::f32, {how.ranks, mine.count()}});
             CHECK(std::equal(parameters.begin(), parameters.end(), all.begin()));  // the same bits on all ranks
             comm->leave();
         }

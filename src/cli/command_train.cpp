@@ -280,7 +280,8 @@ class Training {
         if (backend_->info().kind != "cpu")
             throw Error(Exit::usage, cat(options_.ranks, " ranks train on CPUs only in this build"),
                         "add --device cpu, or train in one rank");
-        log::info(cat("ranks: ", comm_->size(), " by ", gloo_version(), ", batch ", options_.batch_size, " each, ",
+        comm_->connect(make_gloo);
+        log::info(cat("ranks: ", comm_->size(), " by ", comm_->engine(), ", batch ", options_.batch_size, " each, ",
                       options_.batch_size * options_.ranks, " in a step",
                       options_.sync_bn ? ", batch norm over all" : ", batch norm of each"));
     }

@@ -10,20 +10,31 @@ namespace rn50 {
 
 Communicator::Communicator(const Place& place, std::chrono::milliseconds patience)
     : place_(place), patience_(patience) {
-    require_gloo();
     if (rank() == 0) {
         server_ = std::make_unique<StoreServer>(place.address, place.port, size(), place.token, patience);
         place_.port = server_->port();
     }
     store_ = std::make_unique<StoreClient>(place_.address, place_.port, rank(), place_.token, patience);
     meet(patience);
-    engine_ = make_gloo(*store_, place_, patience);
-    watch_ = std::make_unique<Watch>(place_, patience, [this] { engine_->abort(); });
-    barrier();
+    watch_ = std::make_unique<Watch>(place_, patience, [this] { abort_engine(); });
 }
 
 Communicator::~Communicator() {
     if (watch_) watch_->leave("it ended before the others");
+}
+
+void Communicator::connect(const EngineMaker& make) {
+    together([&] {
+        std::unique_ptr<Collectives> engine = make(*store_, place_, patience_);
+        const std::lock_guard<std::mutex> lock(engine_mutex_);
+        engine_ = std::move(engine);
+    });
+    barrier();
+}
+
+void Communicator::abort_engine() {
+    const std::lock_guard<std::mutex> lock(engine_mutex_);
+    if (engine_) engine_->abort();
 }
 
 void Communicator::meet(std::chrono::milliseconds patience) {
@@ -63,23 +74,22 @@ void Communicator::together(const Work& work) {
     watch_->exit();
 }
 
-void Communicator::average(const Tensor& values) {
-    RN50_REQUIRE(values.dtype == DType::f32, "an average of something else than f32");
-    float* const data = values.as<float>();
-    const int64_t count = values.count();
-    together([&] { engine_->sum(data, count); });
-    const float share = 1.0f / static_cast<float>(size());
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; ++i)
-        data[i] *= share;
+void Communicator::begin_average(const Tensor& values) {
+    together([&] { engine_->begin_average(values); });
+}
+
+void Communicator::finish_averages() {
+    together([&] { engine_->finish_averages(); });
 }
 
 void Communicator::broadcast(const Tensor& values) {
-    together([&] { engine_->broadcast(values.data, values.bytes()); });
+    together([&] { engine_->broadcast(values); });
 }
 
-void Communicator::gather(const float* mine, int64_t count, float* all) {
-    together([&] { engine_->gather(mine, count * int64_t{sizeof(float)}, all); });
+void Communicator::gather(const Tensor& mine, const Tensor& all) {
+    RN50_REQUIRE(all.dtype == mine.dtype && all.count() == size() * mine.count(), "the gathered are no ", size(),
+                 " times what is gathered");
+    together([&] { engine_->gather(mine, all); });
 }
 
 std::vector<std::string> Communicator::gather(const std::string& mine) {
@@ -89,7 +99,7 @@ std::vector<std::string> Communicator::gather(const std::string& mine) {
     if (longest == 0) return texts;
     std::string padded = mine, all(longest * static_cast<size_t>(size()), '\0');
     padded.resize(longest);
-    together([&] { engine_->gather(padded.data(), static_cast<int64_t>(longest), all.data()); });
+    together([&] { engine_->gather_host(padded.data(), static_cast<int64_t>(longest), all.data()); });
     for (size_t i = 0; i < texts.size(); ++i)
         texts[i] = all.substr(i * longest, static_cast<size_t>(lengths[i]));
     return texts;
@@ -97,7 +107,8 @@ std::vector<std::string> Communicator::gather(const std::string& mine) {
 
 std::vector<double> Communicator::gather(const std::vector<double>& mine) {
     std::vector<double> all(mine.size() * static_cast<size_t>(size()));
-    together([&] { engine_->gather(mine.data(), static_cast<int64_t>(mine.size() * sizeof(double)), all.data()); });
+    together(
+        [&] { engine_->gather_host(mine.data(), static_cast<int64_t>(mine.size() * sizeof(double)), all.data()); });
     return all;
 }
 

@@ -3,7 +3,9 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -16,19 +18,32 @@ class StoreClient;
 class StoreServer;
 class Watch;
 
-/// The engine under a Communicator: one for each library. What it does not manage it throws as std::exception.
+/// The engine under a Communicator: one for each library. Tensors lie in the backend's memory; an engine takes them as
+/// the backend has left them, and the backend goes on with them after it. What an engine does not manage it throws as
+/// std::exception.
 class Collectives {
   public:
     virtual ~Collectives() = default;
-    /// f32, in place: the sum over the ranks, the same bits on all of them.
-    virtual void sum(float* values, int64_t count) = 0;
+    /// "Gloo 0.5.0"
+    virtual std::string name() const = 0;
+    /// f32, f16 or bf16, in place: the mean over the ranks, the same bits on all of them. May go on in the background,
+    /// in the order of the calls and beside other collectives: until finish_averages() nobody else touches the values.
+    virtual void begin_average(const Tensor& values) = 0;
+    /// What the backend does from now on finds all averages that were begun.
+    virtual void finish_averages() = 0;
     /// From rank 0 to all, in place.
-    virtual void broadcast(void* data, int64_t bytes) = 0;
-    /// `bytes` of each rank to `all` {size * bytes} of every rank.
-    virtual void gather(const void* mine, int64_t bytes, void* all) = 0;
+    virtual void broadcast(const Tensor& values) = 0;
+    /// `all` {size, ...}: `mine` of every rank.
+    virtual void gather(const Tensor& mine, const Tensor& all) = 0;
+    /// The same in memory of the host, `bytes` of each rank.
+    virtual void gather_host(const void* mine, int64_t bytes, void* all) = 0;
     /// From any thread: makes the collective in progress, and all later ones, throw.
     virtual void abort() = 0;
 };
+
+/// Makes this rank's engine; every rank calls it at the same time, and none waits longer than `patience`.
+using EngineMaker =
+    std::function<std::unique_ptr<Collectives>(StoreClient& store, const Place& place, std::chrono::milliseconds)>;
 
 /// Gloo over TCP, by the interface at `local_address`. Throws Error(Exit::device) where this build lacks it, and
 /// Error(Exit::peer_lost) when the ranks do not reach each other within `patience`.
@@ -50,16 +65,28 @@ class Communicator {
     Communicator(const Communicator&) = delete;
     Communicator& operator=(const Communicator&) = delete;
 
+    /// Gives the ranks their engine, which must not be older than the backend whose tensors it takes; once, before any
+    /// collective.
+    void connect(const EngineMaker& make);
+
     const Place& place() const { return place_; }
     int rank() const { return place_.rank; }
     int size() const { return place_.size; }
 
-    /// f32 in memory of this machine, in place: the mean over the ranks, the same bits on all of them.
-    void average(const Tensor& values);
-    /// Becomes what rank 0 has.
+    std::string engine() const { return engine_->name(); }
+
+    // --- tensors in the backend's memory: see Collectives ---
+    void begin_average(const Tensor& values);
+    void finish_averages();
+    void average(const Tensor& values) {
+        begin_average(values);
+        finish_averages();
+    }
     void broadcast(const Tensor& values);
-    /// `all` {size, count}: what each rank has, by rank.
-    void gather(const float* mine, int64_t count, float* all);
+    void gather(const Tensor& mine, const Tensor& all);
+
+    // --- numbers and texts of the host ---
+    /// What each rank has, by rank.
     std::vector<double> gather(const std::vector<double>& mine);
     /// The texts of all ranks, by rank, of any length each.
     std::vector<std::string> gather(const std::string& mine);
@@ -76,12 +103,14 @@ class Communicator {
     template <class Work>
     void together(const Work& work);
     void meet(std::chrono::milliseconds patience);
+    void abort_engine();
     [[noreturn]] void throw_lost(const std::string& loss) const;
 
     Place place_;
     std::chrono::milliseconds patience_;
     std::unique_ptr<StoreServer> server_;  ///< in rank 0; the last to go
     std::unique_ptr<StoreClient> store_;
+    std::mutex engine_mutex_;  ///< engine_ is set by one thread and aborted by another
     std::unique_ptr<Collectives> engine_;
     std::unique_ptr<Watch> watch_;
 };

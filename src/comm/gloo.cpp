@@ -67,27 +67,42 @@ class GlooCollectives : public Collectives {
         context_->setTimeout(no_limit);
     }
 
-    void sum(float* values, int64_t count) override {
-        if (count == 0) return;
+    std::string name() const override { return gloo_version(); }
+
+    void begin_average(const Tensor& values) override {
+        RN50_REQUIRE(values.dtype == DType::f32, "an average of something else than f32");
+        if (values.count() == 0) return;
+        float* const data = values.as<float>();
         gloo::AllreduceOptions options(context_);
         // A ring adds each part at one rank and hands the sum round, so all ranks have the same bits.
         options.setAlgorithm(gloo::AllreduceOptions::Algorithm::RING);
-        options.setOutput(values, static_cast<size_t>(count));
+        options.setOutput(data, static_cast<size_t>(values.count()));
         options.setReduceFunction(static_cast<void (*)(void*, const void*, const void*, size_t)>(&gloo::sum<float>));
         options.setTag(++tag_);
         gloo::allreduce(options);
+        const float share = 1.0f / static_cast<float>(context_->size);
+#pragma omp parallel for simd schedule(static)
+        for (int64_t i = 0; i < values.count(); ++i)
+            data[i] *= share;
     }
 
-    void broadcast(void* data, int64_t bytes) override {
-        if (bytes == 0) return;
+    void finish_averages() override {}
+
+    void broadcast(const Tensor& values) override {
+        if (values.count() == 0) return;
         gloo::BroadcastOptions options(context_);
-        options.setOutput(static_cast<char*>(data), static_cast<size_t>(bytes));
+        options.setOutput(static_cast<char*>(values.data), static_cast<size_t>(values.bytes()));
         options.setRoot(0);
         options.setTag(++tag_);
         gloo::broadcast(options);
     }
 
-    void gather(const void* mine, int64_t bytes, void* all) override {
+    void gather(const Tensor& mine, const Tensor& all) override {
+        gather_host(mine.data, mine.bytes(), all.data);
+    }
+
+    void gather_host(const void* mine, int64_t bytes, void* all) override {
+        if (bytes == 0) return;
         gloo::AllgatherOptions options(context_);
         options.setInput(static_cast<char*>(const_cast<void*>(mine)), static_cast<size_t>(bytes));
         options.setOutput(static_cast<char*>(all), static_cast<size_t>(bytes * context_->size));
@@ -95,7 +110,9 @@ class GlooCollectives : public Collectives {
         gloo::allgather(options);
     }
 
-    void abort() override { context_->closeConnections(); }
+    void abort() override {
+        context_->closeConnections();
+    }
 
   private:
     std::shared_ptr<gloo::rendezvous::Context> context_;

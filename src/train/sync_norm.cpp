@@ -25,7 +25,7 @@ void SyncNorm::gather(Context& ctx, const Tensor& mine) {
     mine_.resize(std::max(mine_.size(), count));
     all_.resize(std::max(all_.size(), count * static_cast<size_t>(comm_.size())));
     backend_.copy_out(ctx, mine, mine_.data());
-    comm_.gather(mine_.data(), mine.count(), all_.data());
+    comm_.gather({mine_.data(), DType::f32, {mine.count()}}, {all_.data(), DType::f32, {comm_.size(), mine.count()}});
 }
 
 void SyncNorm::merge_statistics(Context& ctx, const Tensor& stats, int64_t count) {
