@@ -1,0 +1,99 @@
+#!/bin/bash
+# Ranks on two hosts, which here are two network namespaces with a cable between them: they train as on one host, and a
+# cable that is cut, or a port that a firewall closes, ends the run with 6 in the right words.
+#   tests/test_ranks_hosts.sh PATH/rn50
+if [ "${RN50_IN_NAMESPACE:-}" != 1 ]; then
+    skip() {
+        echo "ok (left out: $1)"
+        exit 0
+    }
+    command -v ip >/dev/null && command -v unshare >/dev/null || skip "needs ip and unshare"
+    unshare -Urmn ip link add v0 type veth peer name v1 2>/dev/null || skip "this system gives no network namespaces"
+    RN50_IN_NAMESPACE=1 exec unshare -Urmn --propagation private --kill-child bash "$0" "$@"
+fi
+source "$(dirname "$0")/script.sh" "$1"
+draw=$(find "$(dirname "$program")" -maxdepth 2 -name make_defects -type f | head -1)
+unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT "${!SLURM_@}" "${!OMPI_@}"
+
+mount -t tmpfs none /run && mkdir -p /run/netns || exit 1
+ip link set lo up
+ip netns add a && ip netns add b
+ip link add cable netns a type veth peer name cable netns b
+for host in a b; do
+    ip -n $host link set lo up
+    ip -n $host link set cable up
+done
+ip -n a addr add 10.77.0.1/24 dev cable
+ip -n b addr add 10.77.0.2/24 dev cable
+
+"$draw" --out data --size 64 --count 80 >out 2>err || { echo "FAIL the demo set cannot be drawn"; cat err; exit 1; }
+rm data/rn50.toml
+tiny=(--device cpu --threads 1 --workers 1 --model resnet18 --image-size 32 --batch-size 8 --optimizer sgd --lr 0.001 --seed 3)
+long=("${tiny[@]}" --epochs 500 --peer-timeout 3)
+
+# on HOST RANK ARGUMENTS...: rank RANK of two on host-HOST in the background; leaves its words in RANK.err
+on() {
+    local host=$1 rank=$2
+    shift 2
+    # shellcheck disable=SC2016  # expanded by the inner shell
+    RANK=$rank WORLD_SIZE=2 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 MASTER_ADDR=10.77.0.1 MASTER_PORT=29500 RN50_TOKEN=word \
+        ip netns exec "$host" unshare -u bash -c 'hostname host-$0; exec "$@"' "$host" \
+        timeout 100 "$program" train data "$@" >"$rank.out" 2>"$rank.err" &
+    pids[rank]=$!
+}
+both() { # ARGUMENTS...
+    on a 0 "$@"
+    on b 1 "$@"
+}
+# Waits for both; sets codes, and took in seconds since `started`.
+ended() {
+    codes=()
+    for pid in "${pids[@]}"; do
+        wait "$pid"
+        codes+=($?)
+    done
+    took=$((SECONDS - started))
+    code="${codes[*]}"
+    cat 0.err 1.err >err
+}
+codes_are() { [ "${codes[*]}" = "$*" ]; }
+until_saved() { # OUT: the run's first epoch is over
+    for _ in $(seq 300); do
+        [ -s "$1/state.safetensors" ] && return
+        sleep 0.1
+    done
+}
+losses() { grep '"event":"step"' "$1/metrics.jsonl" | sed 's/.*"loss":\([0-9.e+-]*\).*/\1/'; }
+
+both "${tiny[@]}" --epochs 2 --warmup-epochs 1 --out two
+started=$SECONDS
+ended
+check "two hosts train together" codes_are 0 0
+run train data "${tiny[@]}" --epochs 2 --warmup-epochs 1 --ranks 2 --out one
+check "with the losses of two ranks on one host" eval 'is 0 && [ -n "$(losses one)" ] && [ "$(losses one)" = "$(losses two)" ]'
+
+both "${long[@]}" --out cut
+until_saved cut
+ip -n b link set cable down
+started=$SECONDS
+ended
+check "a cut cable ends both with 6" codes_are 6 6
+check "it is noticed within the time-out" [ "$took" -le 10 ]
+check "rank 0 names the other's host" has 0.err "rank 1 on host-b" "was lost" "--resume auto"
+check "rank 1 says that it has lost rank 0" has 1.err "rank 0" "10.77.0.1" "was lost"
+ip -n b link set cable up
+steps=$(losses cut | wc -l)
+both --resume auto --out cut --max-steps "$((steps + 3))"
+started=$SECONDS
+ended
+check "the run goes on from its last checkpoint once the cable is back" codes_are 0 0
+
+# Packets that are not answered, as by a firewall: a route that leads nowhere.
+ip -n b route add blackhole 10.77.0.1/32
+both "${long[@]}" --out wall
+started=$SECONDS
+ended
+check "hosts that do not reach each other end with 6" codes_are 6 6
+check "rank 0 says who did not come" has 0.err "rank 1 of 2 did not arrive"
+check "rank 1 says where it knocked" has 1.err "10.77.0.1:29501"
+exit $failed
