@@ -142,6 +142,14 @@ def main():
             row(nodes, nodes * 8, f"{1e3 * all_reduce(cluster, total * 2):.2f} ms", *cells,
                 percent(efficiency(cluster, 7953, 64, 2, 1, 200, False)) + "%")
 
+    print("\nSyncBatchNorm, 53 norms, a small collective forward and one backward, none hidden:\n")
+    row("", "ms a step", "of a step at batch 64", "at batch 256")
+    row(*["---"] * 4)
+    for name, cluster, rate in (("two RTX 4090", two_4090(10), 1776), ("one node of eight H200", h200(1, 0), 7953),
+                                ("8 nodes", h200(8, 8 * 48e9), 7953), ("128 nodes", h200(128, 8 * 48e9), 7953)):
+        seconds = 2 * 53 * all_reduce(cluster, 2 * 1024 * 4)
+        row(name, f"{1e3 * seconds:.1f}", *[percent(seconds * rate / batch) + "%" for batch in (64, 256)])
+
 
 if __name__ == "__main__":
     main()
