@@ -128,11 +128,14 @@ TEST_CASE("options: --config may name the data, whose own file is then read too;
 }
 
 TEST_CASE("options: pack, unpack and inspect") {
-    const Options packing = parse({"pack", "shop", "out", "--format", "tfrecord", "--longest", "512", "--quality", "85"});
+    const Options packing = parse(
+        {"pack", "shop", "out", "--format", "tfrecord", "--longest", "512", "--quality", "85", "--restart-markers"});
     CHECK(packing.data == "shop");
     CHECK(packing.output == "out");
     CHECK(packing.format == "tfrecord");
     CHECK(packing.longest == 512);
+    CHECK(packing.restart_markers);
+    CHECK_FALSE(parse({"pack", "shop", "out"}).restart_markers);
     CHECK(parse({"unpack", "shop", "out"}).output == "out");
     CHECK(parse({"inspect", "shop", "--verify", "--sample", "0"}).sample == 0);
     CHECK(contains(usage_error({"pack", "shop"}), "OUT is missing"));

@@ -2,6 +2,7 @@
 #include <map>
 #include <set>
 
+#include "jpeg_support.h"
 #include "pipeline/encode.h"
 #include "pipeline/layout.h"
 #include "pipeline/pack.h"
@@ -197,6 +198,34 @@ TEST_CASE("pack: pictures become smaller, never larger") {
     CHECK(shrink(source, 59, 0, same));
     CHECK(same.width == 59);
     CHECK(same.height == 39);
+}
+
+TEST_CASE("pack: restart markers leave every pixel as it was, or are left out") {
+    const TempFolder folder;
+    const Picture drawing = soft_picture(90, 150);
+    Writing vague{"only the means of blocks, which are smoothed while they are all that is known"};
+    vague.progressive = vague.dc_alone = true;
+    folder.write("set/train/a/plain.jpg", encode(drawing, {"4:2:0"}));
+    folder.write("set/train/a/vague.jpg", encode(drawing, vague));
+    folder.write_picture("set/train/b/b.ppm", 2);
+    folder.write("set/val/a/turned.jpg", encode(drawing, {"turned right", 2, 2, false, false, 0, 6}));
+    folder.write_picture("set/val/b/b.ppm", 3);
+    PackOptions options = options_for(PackFormat::folder);
+    options.restart_markers = true;
+    const PackSummary summary = pack_to(folder.path("set"), folder.path("out"), options);
+    CHECK(summary.pictures == 5);
+    CHECK(summary.unmarked == 1);
+    const auto bytes_of = [&](const std::string& name) { return test::read_file(folder.path(name)); };
+    for (const char* name : {"/train/a/plain.jpg", "/val/a/turned.jpg"}) {
+        const std::vector<uint8_t> before = bytes_of(cat("set", name)), after = bytes_of(cat("out", name));
+        CHECK(after != before);
+        CHECK(decode(after.data(), after.size(), "x").rgb == decode(before.data(), before.size(), "x").rgb);
+    }
+    for (const char* name : {"/train/a/vague.jpg", "/train/b/b.ppm"})
+        CHECK(bytes_of(cat("out", name)) == bytes_of(cat("set", name)));
+    CHECK(contains(
+        error_of([&] { pack_to(folder.path("set"), folder.path("out"), options_for(PackFormat::folder)); }).what(),
+        "was begun with --restart-markers: yes, not no"));
 }
 
 TEST_CASE("pack: names that others chose stay below the folder") {

@@ -55,6 +55,7 @@ PackOptions pack_options(const Options& options) {
     packing.longest = options.longest;
     packing.shortest = options.shortest;
     packing.quality = static_cast<int>(options.quality);
+    packing.restart_markers = options.restart_markers;
     packing.workers = static_cast<int>(options.workers);
     packing.part_bytes = options.shard_mb * 1'000'000;
     packing.max_bad = options.max_bad;
@@ -74,6 +75,9 @@ void tell(const Options& options, const PackSummary& summary, double seconds) {
     if (summary.bad > 0)
         log::warn(cat(report::grouped(summary.bad), " bad ", summary.bad == 1 ? "picture is" : "pictures are",
                       " left out, listed in ", (fs::path(out) / "bad.txt").string()));
+    if (summary.unmarked > 0)
+        log::warn(cat(report::grouped(summary.unmarked), summary.unmarked == 1 ? " JPEG is" : " JPEGs are",
+                      " copied without restart markers, because with them the pixels would not be the same"));
     const bool in_shards =
         options.command == "pack" && (options.format == "webdataset" || options.format == "tfrecord");
     const std::string held =

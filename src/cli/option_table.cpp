@@ -123,6 +123,8 @@ std::vector<OptionRow> make_table() {
          "make pictures smaller whose shorter side has more pixels; 0: copy them", false, true},
         {"quality", &O::quality, in_pack, packing, "N", 1, 100, "of the JPEGs that pictures made smaller become", false,
          true},
+        {"restart-markers", &O::restart_markers, in_pack, packing, "", choice, choice,
+         "code copied JPEGs anew, same pixels, so that a crop decodes without its surroundings", false, true},
         {"shard-mb", &O::shard_mb, in_pack | in_unpack, packing, "N", 1, 1e6,
          "megabytes a shard, about; what is finished at a time", false, true},
         {"sample", &O::sample, in_inspect, packing, "N", -1, unlimited, "show picture N of each split; -1: none", false,

@@ -35,7 +35,7 @@ struct Options {
     int64_t ranks = 1;
     bool sync_bn = false;
     double peer_timeout = 30;  ///< seconds
-    std::string init;  ///< weights to start from; empty: random
+    std::string init;          ///< weights to start from; empty: random
 
     // Pictures.
     int64_t image_size = 224;                     ///< pixels, square
@@ -81,6 +81,7 @@ struct Options {
     int64_t longest = 0;                ///< bound of the longer side in pixels; 0: none
     int64_t shortest = 0;               ///< bound of the shorter side in pixels; 0: none
     int64_t quality = 90;               ///< of JPEGs that are made smaller
+    bool restart_markers = false;       ///< in JPEGs that are copied
     int64_t shard_mb = 1000;
     int64_t sample = -1;  ///< inspect: show this picture; -1: none
     bool verify = false;  ///< inspect: read and decode everything

@@ -4,12 +4,14 @@
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 // libjpeg's header needs FILE and size_t declared before it.
 #include <jpeglib.h>
 
 #include "base/error.h"
 #include "pipeline/resize.h"
+#include "pipeline/restarts.h"
 
 namespace rn50 {
 
@@ -34,6 +36,10 @@ struct Output {
     unsigned long size = 0;
 };
 
+bool starts_with(const jpeg_marker_struct& marker, const char (&five)[6]) {
+    return marker.data_length >= 5 && std::memcmp(marker.data, five, 5) == 0;
+}
+
 /// Holds no object with a destructor, for longjmp's sake. False: handler.reason says why.
 bool compress(const Picture& picture, int quality, Handler& handler, jpeg_compress_struct& info, Output& output) {
     if (setjmp(handler.jump)) return false;
@@ -45,6 +51,7 @@ bool compress(const Picture& picture, int quality, Handler& handler, jpeg_compre
     info.in_color_space = JCS_RGB;
     jpeg_set_defaults(&info);
     jpeg_set_quality(&info, quality, TRUE);
+    info.restart_interval = static_cast<unsigned>(formats::packed_interval(picture.width, 2 * DCTSIZE));
     jpeg_start_compress(&info, TRUE);
     while (info.next_scanline < info.image_height) {
         // Older headers lack the const; the row is only read.
@@ -52,6 +59,41 @@ bool compress(const Picture& picture, int quality, Handler& handler, jpeg_compre
         jpeg_write_scanlines(&info, &row, 1);
     }
     jpeg_finish_compress(&info);
+    return true;
+}
+
+/// JFIF's and Adobe's markers are written by libjpeg, where they belong.
+bool is_written_by_libjpeg(const jpeg_compress_struct& to, const jpeg_marker_struct& marker) {
+    if (marker.marker == JPEG_APP0) return to.write_JFIF_header && starts_with(marker, "JFIF\0");
+    return marker.marker == JPEG_APP0 + 14 && to.write_Adobe_marker && starts_with(marker, "Adobe");
+}
+
+/// As compress().
+bool transcode(const std::vector<uint8_t>& bytes, Handler& handler, jpeg_decompress_struct& from,
+               jpeg_compress_struct& to, Output& output) {
+    if (setjmp(handler.jump)) return false;
+    jpeg_create_decompress(&from);
+    jpeg_create_compress(&to);
+    for (int marker = JPEG_APP0; marker < JPEG_APP0 + 16; ++marker)
+        jpeg_save_markers(&from, marker, 0xFFFF);
+    jpeg_save_markers(&from, JPEG_COM, 0xFFFF);
+    // Older headers lack the const; the data are only read.
+    jpeg_mem_src(&from, const_cast<uint8_t*>(bytes.data()), static_cast<unsigned long>(bytes.size()));
+    jpeg_read_header(&from, TRUE);
+    jvirt_barray_ptr* const coefficients = jpeg_read_coefficients(&from);
+    jpeg_mem_dest(&to, &output.data, &output.size);
+    jpeg_copy_critical_parameters(&from, &to);
+    // A lone component is coded in single blocks, whatever its sampling says; 1x1 says the same.
+    if (to.num_components == 1) to.comp_info[0].h_samp_factor = to.comp_info[0].v_samp_factor = 1;
+    to.optimize_coding = TRUE;
+    const int64_t unit = (to.num_components == 1 ? 1 : int64_t{from.max_h_samp_factor}) * DCTSIZE;
+    to.restart_interval = static_cast<unsigned>(formats::packed_interval(from.image_width, unit));
+    jpeg_write_coefficients(&to, coefficients);
+    for (const jpeg_marker_struct* marker = from.marker_list; marker != nullptr; marker = marker->next)
+        if (!is_written_by_libjpeg(to, *marker))
+            jpeg_write_marker(&to, marker->marker, marker->data, marker->data_length);
+    jpeg_finish_compress(&to);
+    jpeg_finish_decompress(&from);
     return true;
 }
 
@@ -72,6 +114,22 @@ void encode_jpeg(const Picture& picture, int quality, std::vector<uint8_t>& byte
     jpeg_destroy_compress(&info);
     std::free(output.data);
     if (!good) throw Error(Exit::data, cat("cannot be encoded as JPEG: ", handler.reason));
+}
+
+void add_restart_markers(const std::vector<uint8_t>& bytes, std::vector<uint8_t>& marked) {
+    Handler handler{};
+    jpeg_decompress_struct from{};
+    jpeg_compress_struct to{};
+    from.err = to.err = jpeg_std_error(&handler.base);
+    handler.base.error_exit = fail;
+    handler.base.output_message = [](j_common_ptr) {};
+    Output output;
+    const bool good = transcode(bytes, handler, from, to, output);
+    if (good) marked.assign(output.data, output.data + output.size);
+    jpeg_destroy_compress(&to);
+    jpeg_destroy_decompress(&from);
+    std::free(output.data);
+    if (!good) throw Error(Exit::data, cat("cannot be given restart markers: ", handler.reason));
 }
 
 bool shrink(const Picture& picture, int64_t longest, int64_t shortest, Picture& smaller) {

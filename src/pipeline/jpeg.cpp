@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 
@@ -8,6 +9,7 @@
 
 #include "base/math.h"
 #include "pipeline/formats.h"
+#include "pipeline/restarts.h"
 
 namespace rn50::formats {
 
@@ -148,6 +150,22 @@ bool read_window(jpeg_decompress_struct& info, Handler& handler, const Window& w
     return true;
 }
 
+/// False: it is not one sequential scan, or it has no restart markers.
+bool has_restarts(const jpeg_decompress_struct& info, Bytes bytes, RestartLayout& layout) {
+    if (info.progressive_mode || info.arith_code || info.restart_interval == 0 ||
+        info.comps_in_scan != info.num_components)
+        return false;
+    // A lone component is coded in single blocks, whatever its sampling.
+    if (info.num_components == 1 && (info.max_h_samp_factor != 1 || info.max_v_samp_factor != 1)) return false;
+    layout = {info.image_height,
+              info.image_width,
+              int64_t{info.max_v_samp_factor} * DCTSIZE,
+              int64_t{info.max_h_samp_factor} * DCTSIZE,
+              info.restart_interval,
+              static_cast<size_t>(info.src->next_input_byte - bytes.data)};
+    return true;
+}
+
 /// Whatever happens, the next picture starts from a clean state.
 struct Abort {
     jpeg_decompress_struct& info;
@@ -160,7 +178,15 @@ struct Abort {
 /// the inverse DCT reduces more sharply than the filter that resamples, and nearer to 1 that shows (photographs of 1024
 /// px to 224: 2.1 of 255 on average in the worst crop without the reserve, 1.1 with it, at the same speed within 3%).
 /// Scales in between (3, 5, 6, 7) cost more than the next power of two: libjpeg-turbo has no vector code for them.
-static int smallest_scale(const Region& region) {
+static int smallest_scale(const jpeg_decompress_struct& info, const Region& region) {
+    // Where chroma is coarser both ways, libjpeg reduces it less. Coarser in one direction alone, it is reduced all the
+    // same: by 2 that hardly shows, by 4 (4:1:1) it does.
+    for (int i = 0; i < info.num_components; ++i) {
+        const jpeg_component_info& part = info.comp_info[i];
+        const int across = info.max_h_samp_factor / part.h_samp_factor;
+        const int down = info.max_v_samp_factor / part.v_samp_factor;
+        if (across >= 4 * down || down >= 4 * across) return DCTSIZE;
+    }
     const double w = region.box.x1 - region.box.x0, h = region.box.y1 - region.box.y0;
     const double least_w = 1.4 * static_cast<double>(region.width), least_h = 1.4 * static_cast<double>(region.height);
     int scale = DCTSIZE;
@@ -173,11 +199,37 @@ struct Jpeg::State {
     jpeg_decompress_struct info{};
     Handler handler{};
     Progress progress{};
+    Bytes bytes{};  ///< of the opened picture
+    TilePart part;  ///< of it
 
     bool create() {
         if (setjmp(handler.jump)) return false;
         jpeg_create_decompress(&info);
         return true;
+    }
+
+    /// Where restart markers make tiles: opens in place of the picture one of those tiles that the window, at that
+    /// scale, needs; the window then tells its place in that. Returns the pixels that were opened.
+    PixelRange open_tiles(int scale, Window& window) {
+        const PixelRange whole{0, 0, info.image_width, info.image_height};
+        RestartLayout layout;
+        if (!has_restarts(info, bytes, layout)) return whole;
+        // Upsampled chroma looks at its neighbours, one sample away, which is two pixels.
+        constexpr int64_t margin = 2;
+        const auto low = [&](int64_t x) { return std::max<int64_t>(0, (x - margin) * DCTSIZE / scale); };
+        const auto high = [&](int64_t x, int64_t end) { return std::min(end, (x + margin) * DCTSIZE / scale); };
+        PixelRange range{low(window.x), low(window.y), high(window.x + window.width, whole.x1),
+                         high(window.y + window.height, whole.y1)};
+        const Cut cut = cut_tiles(bytes, layout, range, part);
+        // Markers that were lost by eights would go unseen in a part, and shift it. The whole shows it in the end.
+        if (cut == Cut::damaged)
+            window = {0, 0, ceil_div(whole.x1 * scale, DCTSIZE), ceil_div(whole.y1 * scale, DCTSIZE)};
+        if (cut != Cut::done) return whole;
+        jpeg_abort_decompress(&info);
+        if (!read_header(info, handler, {part.jpeg.data(), part.jpeg.size()})) throw bad_picture(handler.reason);
+        window.x -= range.x0 * scale / DCTSIZE;
+        window.y -= range.y0 * scale / DCTSIZE;
+        return range;
     }
 };
 
@@ -200,6 +252,7 @@ PictureSize Jpeg::open(Bytes bytes, const DecodeLimits& limits) {
     State& state = *state_;
     jpeg_abort_decompress(&state.info);  // one that was opened and never decoded
     state.progress.max_scans = limits.max_scans;
+    state.bytes = bytes;
     if (!read_header(state.info, state.handler, bytes)) throw bad_picture(state.handler.reason);
     const PictureSize size{state.info.image_height, state.info.image_width};
     check_size(size, limits);
@@ -209,19 +262,21 @@ PictureSize Jpeg::open(Bytes bytes, const DecodeLimits& limits) {
 Box Jpeg::decode(const Region& region, Picture& picture) {
     State& state = *state_;
     const Abort abort{state.info};
-    const int scale = smallest_scale(region);
+    const int scale = smallest_scale(state.info, region);
     const auto scaled_down = [&](double x) { return static_cast<int64_t>(x) * scale / DCTSIZE; };
     const auto scaled_up = [&](double x) { return ceil_div(static_cast<int64_t>(x) * scale, DCTSIZE); };
     Window window{scaled_down(region.box.x0), scaled_down(region.box.y0), 0, 0};
     window.width = scaled_up(region.box.x1) - window.x;
     window.height = scaled_up(region.box.y1) - window.y;
+    const PixelRange opened = state.open_tiles(scale, window);
     if (!start(state.info, state.handler, scale, window)) throw bad_picture(state.handler.reason);
     picture.height = window.height;
     picture.width = window.width;
     picture.rgb.resize(static_cast<size_t>(window.height * window.width * 3));
     if (!read_window(state.info, state.handler, window, picture.rgb.data())) throw bad_picture(state.handler.reason);
     const double factor = static_cast<double>(scale) / DCTSIZE;
-    const auto x = static_cast<double>(window.x), y = static_cast<double>(window.y);
+    const double x = static_cast<double>(window.x) + static_cast<double>(opened.x0) * factor;
+    const double y = static_cast<double>(window.y) + static_cast<double>(opened.y0) * factor;
     return {region.box.x0 * factor - x, region.box.y0 * factor - y, region.box.x1 * factor - x,
             region.box.y1 * factor - y};
 }

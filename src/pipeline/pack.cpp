@@ -79,25 +79,48 @@ struct Item {
     std::vector<uint8_t> bytes;
     int64_t bytes_read = 0, height = 0, width = 0;
     bool encoded_anew = false;
-    std::string fault;  ///< why it is left out
+    bool unmarked = false;  ///< a JPEG that could not be given restart markers
+    std::string fault;      ///< why it is left out
 };
 
 /// What one worker owns.
 struct Hand {
     Decoder decoder;
-    Picture picture, smaller;
+    Picture picture, smaller, again;
+    std::vector<uint8_t> marked;
 };
+
+bool is_jpeg(const std::vector<uint8_t>& bytes) {
+    return bytes.size() > 2 && bytes[0] == 0xFF && bytes[1] == 0xD8 && bytes[2] == 0xFF;
+}
+
+/// Gives the item's JPEG restart markers. False: not without changing a pixel of hand.picture, so it stays as it is.
+bool mark(const std::string& name, Hand& hand, Item& item) {
+    try {
+        add_restart_markers(item.bytes, hand.marked);
+        hand.decoder.decode(hand.marked.data(), hand.marked.size(), name, DecodeLimits(), hand.again);
+    } catch (const Error& error) {
+        if (error.code() != Exit::data) throw;
+        return false;
+    }
+    if (hand.again.height != hand.picture.height || hand.again.rgb != hand.picture.rgb) return false;
+    item.bytes.swap(hand.marked);
+    return true;
+}
 
 void prepare(const Source& source, int64_t i, const PackOptions& options, Hand& hand, Item& item) {
     item.fault.clear();
-    item.encoded_anew = false;
+    item.encoded_anew = item.unmarked = false;
     const std::string name = source.name(i);
     try {
         source.read(i, item.bytes);
         item.bytes_read = static_cast<int64_t>(item.bytes.size());
         hand.decoder.decode(item.bytes.data(), item.bytes.size(), name, DecodeLimits(), hand.picture);
         item.encoded_anew = shrink(hand.picture, options.longest, options.shortest, hand.smaller);
-        if (item.encoded_anew) encode_jpeg(hand.smaller, options.quality, item.bytes);
+        if (item.encoded_anew)
+            encode_jpeg(hand.smaller, options.quality, item.bytes);
+        else if (options.restart_markers && is_jpeg(item.bytes))
+            item.unmarked = !mark(name, hand, item);
     } catch (const Error& error) {
         if (error.code() != Exit::data) throw;
         const std::string text = error.what();
@@ -134,6 +157,7 @@ class Packing {
         manifest_.shortest = options.shortest;
         manifest_.quality = options.quality;
         manifest_.part_bytes = options.part_bytes;
+        manifest_.restart_markers = options.restart_markers;
     }
 
     PackSummary run() {
@@ -205,6 +229,7 @@ class Packing {
             } else if (writer->add(sample_of(number, i, item))) {
                 finish_part(split, *writer, i, bad);
             }
+            if (item.unmarked) ++summary_.unmarked;
             summary_.bytes_read += item.bytes_read;
             ++state_.done;
             ++state_.done_now;

@@ -15,7 +15,9 @@ struct PackOptions {
     PackFormat format = PackFormat::webdataset;
     int64_t longest = 0, shortest = 0;  ///< bound of a side in pixels; 0: none; at most one of them
     int quality = 90;                   ///< of the JPEGs that pictures become when they are made smaller
-    int workers = 0;                    ///< threads; 0: one a core
+    /// JPEGs that are copied get restart markers, where no pixel changes. Those that are encoded here always have them.
+    bool restart_markers = false;
+    int workers = 0;  ///< threads; 0: one a core
     int64_t part_bytes = 1'000'000'000;
     double max_bad = 0.01;  ///< share of pictures that may be bad
 };
@@ -28,6 +30,7 @@ struct PackState {
 
 struct PackSummary {
     int64_t pictures = 0, bad = 0;      ///< written; left out
+    int64_t unmarked = 0;               ///< JPEGs copied as they are by this run because restart markers change them
     int64_t bytes_read = 0, bytes = 0;  ///< of the pictures, by this run; of all parts
     int64_t shards = 0;
     bool stopped = false;       ///< by a signal; the same call goes on
@@ -36,10 +39,10 @@ struct PackSummary {
 
 /// Writes `splits` to the folder `out`: shards, classes.txt, pack.json (what is finished; a later call goes on behind
 /// it) and bad.txt (pictures that cannot be decoded, which are left out). Every picture is decoded once; those that
-/// need not become smaller are copied byte for byte. What is written depends neither on the number of workers nor on
-/// how often it was interrupted, except the bytes of an LMDB. `show` is called now and then. Throws Error(Exit::data):
-/// `out` holds something else, a disk is full, too many are bad, something reads back differently; Error(Exit::usage)
-/// by name when `out` was begun with other options.
+/// need not become smaller are copied byte for byte, unless restart markers are asked for. What is written depends
+/// neither on the number of workers nor on how often it was interrupted, except the bytes of an LMDB. `show` is called
+/// now and then. Throws Error(Exit::data): `out` holds something else, a disk is full, too many are bad, something
+/// reads back differently; Error(Exit::usage) by name when `out` was begun with other options.
 PackSummary pack(const std::vector<NamedSource>& splits, const std::string& out, const PackOptions& options,
                  const std::function<void(const PackState&)>& show);
 

@@ -51,9 +51,11 @@ void PackManifest::write(const std::string& folder) const {
     Json all = Json::array();
     for (const Split& split : splits)
         all.push_back(to_json(split));
-    const Json json{{"rn50_pack", 1},           {"complete", complete()},  {"format", format},
-                    {"longest", longest},       {"shortest", shortest},    {"quality", quality},
-                    {"part_bytes", part_bytes}, {"splits", std::move(all)}};
+    const Json json{{"rn50_pack", 1},           {"complete", complete()},
+                    {"format", format},         {"longest", longest},
+                    {"shortest", shortest},     {"quality", quality},
+                    {"part_bytes", part_bytes}, {"restart_markers", restart_markers},
+                    {"splits", std::move(all)}};
     write_file_atomic(join(folder, file_name), json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
@@ -70,6 +72,7 @@ bool PackManifest::read(const std::string& folder, PackManifest& manifest) {
         json.at("shortest").get_to(manifest.shortest);
         json.at("quality").get_to(manifest.quality);
         json.at("part_bytes").get_to(manifest.part_bytes);
+        manifest.restart_markers = json.value("restart_markers", false);
         for (const Json& split : json.at("splits"))
             manifest.splits.push_back(split_from(split));
         return true;
@@ -89,6 +92,8 @@ void PackManifest::require_same(const PackManifest& asked, const std::string& fo
     differs("--shortest", shortest, asked.shortest);
     differs("--quality", quality, asked.quality);
     differs("shards of so many bytes:", part_bytes, asked.part_bytes);
+    const auto yes_or_no = [](bool value) { return value ? "yes" : "no"; };
+    differs("--restart-markers:", std::string(yes_or_no(restart_markers)), yes_or_no(asked.restart_markers));
     differs("a number of splits:", splits.size(), asked.splits.size());
     for (size_t i = 0; i < splits.size(); ++i) {
         differs("split", splits[i].name, asked.splits[i].name);
