@@ -28,6 +28,7 @@ struct Shards {
     bool sync = true;
     bool same = false;  ///< every rank takes the first part
     int64_t bucket_bytes = 0;
+    DType wire = DType::f32;
     EngineMaker engine = make_gloo;
 };
 
@@ -51,6 +52,7 @@ Trained trained(const Shards& how) {
         options.comm = comm;
         options.sync_norm = how.sync;
         options.bucket_bytes = how.bucket_bytes;
+        options.wire = how.wire;
         Arena arena(backend->memory(), plan_memory(*backend, options).peak);
         Trainer trainer(*backend, arena, options);
         trainer.initialize();
@@ -177,11 +179,47 @@ EngineMaker paced(bool at_once) {
 TEST_CASE("averages beside the backward pass give the same bits whatever the timing") {
     if (gloo_version().empty()) return;
     const int64_t bucket = int64_t{4} << 20;
-    const Trained beside = trained({3, true, false, bucket, paced(false)});
+    const Trained beside = trained({3, true, false, bucket, DType::f32, paced(false)});
     Paced::averages = 0;
-    const Trained at_once = trained({3, true, false, bucket, paced(true)});
+    const Trained at_once = trained({3, true, false, bucket, DType::f32, paced(true)});
     CHECK(Paced::averages > 3 * 5 * 5);  // ranks, steps, buckets
     CHECK(beside.parameters == at_once.parameters);
+}
+
+TEST_CASE("gradients that travel in 16 bits train as those in 32, but for their rounding") {
+    if (gloo_version().empty()) return;
+    const int64_t bucket = int64_t{4} << 20;
+    const Trained start = untrained(), in_32 = trained({2, true, false, bucket});
+    double far[2];
+    for (const DType wire : {DType::f16, DType::bf16}) {
+        const Trained in_16 = trained({2, true, false, bucket, wire});
+        far[wire == DType::bf16] = distance(in_16, in_32, start);
+        CHECK(in_16.losses[4] == doctest::Approx(in_32.losses[4]).epsilon(0.01));
+    }
+    CAPTURE(far[0]);
+    CAPTURE(far[1]);
+    CHECK(far[0] > 0);
+    CHECK(far[0] < far[1] / 2);
+    CHECK(far[1] < 0.02);
+}
+
+TEST_CASE("the memory plan names what the wire takes") {
+    const std::unique_ptr<Backend> backend = make_backend("cpu", 1);
+    if (gloo_version().empty()) return;
+    in_ranks(2, milliseconds(20000), [&](Communicator& comm) {
+        TrainerOptions options;
+        options.net.model = "resnet18";
+        options.net.classes = 5;
+        options.net.image_size = 32;
+        options.net.batch = 2;
+        options.comm = &comm;
+        CHECK(!contains(plan_memory(*backend, options).table(), "on the wire"));
+        options.wire = DType::bf16;
+        const MemoryPlan plan = plan_memory(*backend, options);
+        CHECK(contains(plan.table(), "gradients on the wire"));
+        CHECK(plan.by_use[static_cast<size_t>(Use::wire)] * 2 == plan.by_use[static_cast<size_t>(Use::gradients)]);
+        comm.leave();
+    });
 }
 
 TEST_CASE("buckets cover the gradients, are cut between parameters, and are small at both ends") {

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/half.h"
 #include "comm/comm.h"
 #include "comm/store.h"
 #include "rank_support.h"
@@ -37,10 +38,6 @@ std::string what_of(const std::function<void()>& action) {
         return error.what();
     }
     return "";
-}
-
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
 }
 
 }  // namespace
@@ -226,6 +223,49 @@ TEST_CASE("collectives of two to four ranks equal a naive sum") {
             CHECK(comm.sum({1.0, 0.1})[0] == ranks);
             comm.leave();
         });
+}
+
+TEST_CASE(
+    "averages in 16 bits are near the mean, do not overflow before it, and carry what is no number to all ranks") {
+    if (gloo_version().empty()) return;
+    constexpr int64_t count = 10007;
+    for (const DType dtype : {DType::f16, DType::bf16})
+        for (const int ranks : {2, 3})
+            in_ranks(ranks, milliseconds(20000), [&](Communicator& comm) {
+                const bool f16 = dtype == DType::f16;
+                const auto value = [&](int rank, int64_t i) {
+                    if (i == 0) return 60000.0f;  // three of them are beyond f16
+                    if (i == 1) return rank == 1 ? INFINITY : 1.0f;
+                    if (i == 2) return rank == 1 ? NAN : 1.0f;
+                    return std::sin(static_cast<float>(i * 7 + rank * 1000));
+                };
+                std::vector<uint16_t> values(count), all(values.size() * static_cast<size_t>(ranks));
+                for (int64_t i = 0; i < count; ++i)
+                    values[static_cast<size_t>(i)] =
+                        f16 ? f32_to_f16(value(comm.rank(), i)) : f32_to_bf16(value(comm.rank(), i));
+                const Tensor tensor{values.data(), dtype, {count}};
+                comm.average(tensor);
+                const auto got = [&](int64_t i) {
+                    const uint16_t bits = values[static_cast<size_t>(i)];
+                    return static_cast<double>(f16 ? f16_to_f32(bits) : bf16_to_f32(bits));
+                };
+                CHECK(got(0) == doctest::Approx(60000).epsilon(0.01));
+                CHECK(std::isinf(got(1)));
+                CHECK(std::isnan(got(2)));
+                double difference = 0, size = 0;
+                for (int64_t i = 3; i < count; ++i) {
+                    double mean = 0;
+                    for (int rank = 0; rank < ranks; ++rank)
+                        mean += static_cast<double>(value(rank, i)) / ranks;
+                    difference += (got(i) - mean) * (got(i) - mean);
+                    size += mean * mean;
+                }
+                CHECK(std::sqrt(difference / size) < (f16 ? 1e-3 : 8e-3));
+                comm.gather(tensor, {all.data(), dtype, {ranks, count}});
+                for (size_t i = 0; i < all.size(); ++i)
+                    if (all[i] != values[i % values.size()]) FAIL_CHECK("ranks have other bits at ", i);
+                comm.leave();
+            });
 }
 
 TEST_CASE("a rank that fails ends the others' collectives with its reason") {

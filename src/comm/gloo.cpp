@@ -1,5 +1,6 @@
 // Gloo: the collectives of ranks on CPUs. The one file that knows whether the library is there.
 #include "base/error.h"
+#include "base/half.h"
 #include "base/machine.h"
 #include "comm/comm.h"
 #include "comm/store.h"
@@ -9,7 +10,6 @@
 #include <gloo/allreduce.h>
 #include <gloo/broadcast.h>
 #include <gloo/config.h>
-#include <gloo/math.h>
 #include <gloo/rendezvous/context.h>
 #include <gloo/rendezvous/store.h>
 #include <gloo/transport/tcp/device.h>
@@ -62,20 +62,59 @@ class Rendezvous : public gloo::rendezvous::Store {
 
 using ContextPtr = std::shared_ptr<gloo::rendezvous::Context>;
 
-/// f32, in place: the mean over the ranks.
-void average(const ContextPtr& context, const Tensor& values, uint32_t tag) {
-    float* const data = values.as<float>();
+struct F32 {
+    using Bits = float;
+    static float widen(float value) { return value; }
+    static float narrow(float value) { return value; }
+};
+struct F16 {
+    using Bits = uint16_t;
+    static float widen(uint16_t bits) { return f16_to_f32(bits); }
+    static uint16_t narrow(float value) { return f32_to_f16(value); }
+};
+struct Bf16 {
+    using Bits = uint16_t;
+    static float widen(uint16_t bits) { return bf16_to_f32(bits); }
+    static uint16_t narrow(float value) { return f32_to_bf16(value); }
+};
+
+template <class T>
+void add(void* dst, const void* a, const void* b, size_t count) {
+    auto* const to = static_cast<typename T::Bits*>(dst);
+    const auto *const one = static_cast<const typename T::Bits*>(a), *const other = static_cast<decltype(one)>(b);
+    for (size_t i = 0; i < count; ++i)
+        to[i] = T::narrow(T::widen(one[i]) + T::widen(other[i]));
+}
+
+template <class T>
+void average_of(const ContextPtr& context, const Tensor& values, uint32_t tag) {
+    auto* const data = static_cast<typename T::Bits*>(values.data);
+    const auto count = static_cast<size_t>(values.count());
+    // Before the sum: in 16 bits it would be beyond the range where the mean is not.
+    const float share = 1.0f / static_cast<float>(context->size);
+    for (size_t i = 0; i < count; ++i)
+        data[i] = T::narrow(T::widen(data[i]) * share);
     gloo::AllreduceOptions options(context);
     // A ring adds each part at one rank and hands the sum round, so all ranks have the same bits.
     options.setAlgorithm(gloo::AllreduceOptions::Algorithm::RING);
-    options.setOutput(data, static_cast<size_t>(values.count()));
-    options.setReduceFunction(static_cast<void (*)(void*, const void*, const void*, size_t)>(&gloo::sum<float>));
+    options.setOutput(data, count);
+    options.setReduceFunction(&add<T>);
     options.setTag(tag);
     gloo::allreduce(options);
-    const float share = 1.0f / static_cast<float>(context->size);
-#pragma omp simd
-    for (int64_t i = 0; i < values.count(); ++i)
-        data[i] *= share;
+}
+
+/// In place: the mean over the ranks.
+void average(const ContextPtr& context, const Tensor& values, uint32_t tag) {
+    switch (values.dtype) {
+        case DType::f32:
+            return average_of<F32>(context, values, tag);
+        case DType::f16:
+            return average_of<F16>(context, values, tag);
+        case DType::bf16:
+            return average_of<Bf16>(context, values, tag);
+        default:
+            RN50_REQUIRE(false, "an average of ", name_of(values.dtype));
+    }
 }
 
 /// A thread that averages one tensor after the other, beside the thread that trains: so the order is the same on all
@@ -186,7 +225,6 @@ class GlooCollectives : public Collectives {
     std::string name() const override { return gloo_version(); }
 
     void begin_average(const Tensor& values) override {
-        RN50_REQUIRE(values.dtype == DType::f32, "an average of something else than f32");
         if (values.count() > 0) averages_->begin(values);
     }
 

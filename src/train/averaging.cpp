@@ -22,16 +22,29 @@ std::vector<int64_t> bucket_bounds(const ParameterTable& table, int64_t elements
     return bounds;
 }
 
-GradientAveraging::GradientAveraging(Context& ctx, Communicator& comm, const Net& net, int64_t bucket_bytes)
-    : ctx_(ctx),
+GradientAveraging::GradientAveraging(Backend& backend, Context& ctx, Communicator& comm, const Net& net,
+                                     int64_t bucket_bytes, DType wire)
+    : backend_(backend),
+      ctx_(ctx),
       comm_(comm),
       net_(net),
-      bounds_(bucket_bounds(net.table(), bucket_bytes / size_of(net.state().gradients.dtype))) {}
+      bounds_(bucket_bounds(net.table(), bucket_bytes / size_of(wire))) {
+    if (wire != DType::f32) wire_ = ctx_.arena.alloc(Use::wire, wire, net_.state().gradients.shape);
+}
+
+GradientAveraging::~GradientAveraging() {
+    ctx_.arena.release(wire_);
+}
 
 void GradientAveraging::ready(int64_t from) {
     for (; begun_ + 1 < bounds_.size() && bounds_[begun_ + 1] >= from; ++begun_) {
         const int64_t begin = bounds_[begun_ + 1], count = bounds_[begun_] - begin;
-        if (!ctx_.dry) comm_.begin_average(net_.state().gradients.slice(begin, count));
+        Tensor bucket = net_.state().gradients.slice(begin, count);
+        if (wire_) {
+            backend_.convert(ctx_, bucket, wire_.slice(begin, count));
+            bucket = wire_.slice(begin, count);
+        }
+        if (!ctx_.dry) comm_.begin_average(bucket);
     }
 }
 
@@ -39,6 +52,7 @@ void GradientAveraging::finish() {
     RN50_REQUIRE(begun_ + 1 == bounds_.size(), begun_, " of ", bounds_.size() - 1, " buckets were averaged");
     begun_ = 0;
     if (!ctx_.dry) comm_.finish_averages();
+    if (wire_) backend_.convert(ctx_, wire_, net_.state().gradients);
 }
 
 }  // namespace rn50

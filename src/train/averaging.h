@@ -17,8 +17,14 @@ std::vector<int64_t> bucket_bounds(const ParameterTable& table, int64_t elements
 
 class GradientAveraging {
   public:
-    /// `ctx`, `comm` and `net`, which has its memory, must outlive it. In a dry run nothing is sent.
-    GradientAveraging(Context& ctx, Communicator& comm, const Net& net, int64_t bucket_bytes);
+    /// Buckets of about `bucket_bytes` go over the wire as `wire`, f32, f16 or bf16, where each rank's gradients are
+    /// divided by the number of ranks before they are added: infinities and NaN of one rank reach all, so that all skip
+    /// the step. All the others must outlive it; `net` has its memory already. In a dry run nothing is sent.
+    GradientAveraging(Backend& backend, Context& ctx, Communicator& comm, const Net& net, int64_t bucket_bytes,
+                      DType wire);
+    ~GradientAveraging();
+    GradientAveraging(const GradientAveraging&) = delete;
+    GradientAveraging& operator=(const GradientAveraging&) = delete;
 
     /// For Net::backward(): begins to average the buckets that are whole.
     void ready(int64_t from);
@@ -26,9 +32,11 @@ class GradientAveraging {
     void finish();
 
   private:
+    Backend& backend_;
     Context& ctx_;
     Communicator& comm_;
     const Net& net_;
+    Tensor wire_;  ///< of the gradients' shape; absent where they travel as they are
     std::vector<int64_t> bounds_;
     size_t begun_ = 0;  ///< buckets of this step
 };

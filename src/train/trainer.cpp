@@ -18,7 +18,8 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
     net_ = make_net(backend_, options_.net);
     net_->allocate(context_);
     if (options_.comm != nullptr)
-        averaging_ = std::make_unique<GradientAveraging>(context_, *options_.comm, *net_, options_.bucket_bytes);
+        averaging_ = std::make_unique<GradientAveraging>(backend_, context_, *options_.comm, *net_,
+                                                         options_.bucket_bytes, options_.wire);
     options_.optimizer.ranges = net_->table().ranges();
 
     const Shape parameters{net_->table().parameter_elements()};

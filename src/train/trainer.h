@@ -28,6 +28,7 @@ struct TrainerOptions {
     Communicator* comm = nullptr;              ///< the other ranks; must outlive the trainer. Null: there are none
     bool sync_norm = false;                    ///< batch-norm statistics over all ranks
     int64_t bucket_bytes = int64_t{16} << 20;  ///< of gradients averaged at a time: see bucket_bounds()
+    DType wire = DType::f32;                   ///< as which they go from rank to rank: f32, f16 or bf16
 };
 
 /// A whole batch in host memory.
