@@ -1,4 +1,5 @@
 #include "cuda_backend.h"
+#include "layout.h"
 
 #include <cstring>
 
@@ -108,6 +109,10 @@ std::unique_ptr<Linear> CudaBackend::linear(const LinearDesc& desc) {
 
 void CudaBackend::do_zero(const Tensor& dst) {
     check(cudaMemsetAsync(dst.data, 0, static_cast<size_t>(dst.bytes()), stream_), "cudaMemset");
+}
+
+void CudaBackend::do_convert(const Tensor& src, const Tensor& dst) {
+    copy_matrix(stream_, {src.data, src.dtype, 1, src.count()}, {dst.data, dst.dtype, 1, dst.count()});
 }
 
 void CudaBackend::do_copy_in(const void* host, const Tensor& dst) {

@@ -47,6 +47,7 @@ class CudaBackend final : public Backend {
     void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                      const Tensor& moment1, const Tensor& moment2, const Tensor& state) override;
     void do_zero(const Tensor& dst) override;
+    void do_convert(const Tensor& src, const Tensor& dst) override;
     void do_copy_in(const void* host, const Tensor& dst) override;
     void do_copy_out(const Tensor& src, void* host) override;
     void do_synchronize() override;

@@ -134,6 +134,9 @@ struct Step {
         const Tensor parameters = output(DType::f32, {1000}), gradients = input(DType::f32, {1000});
         OptimizerDesc optimizer;
         optimizer.ranges = {{0, 900, true}};
+        const Tensor half = output(DType::f16, {1000});
+        backend.convert(ctx, gradients, half);
+        backend.convert(ctx, half, output(DType::f32, {1000}));
         backend.check_gradients(ctx, gradients, 1.0f, {}, state);
         backend.optimize(ctx, optimizer, parameters, gradients, output(DType::f32, {1000}), output(DType::f32, {1000}),
                          state);

@@ -13,11 +13,11 @@
 #include <thread>
 
 #include "base/error.h"
-#include "base/random.h"
+#include "base/half.h"
 #include "comm/comm.h"
 #include "comm/store.h"
+#include "rank_support.h"
 #include "train/sync_norm.h"
-#include "train/trainer.h"
 
 using namespace rn50;
 using std::chrono::milliseconds;
@@ -31,33 +31,6 @@ std::optional<Place> place_in(const std::map<std::string, std::string>& variable
     });
 }
 
-int free_port() {
-    return StoreServer("127.0.0.1", 0, 1, "", milliseconds(1000)).port();
-}
-
-/// Runs `work` in one thread a rank, each with a communicator of its own.
-void in_ranks(int ranks, milliseconds patience, const std::function<void(Communicator&)>& work) {
-    const int port = free_port();
-    std::vector<std::thread> threads;
-    for (int rank = 0; rank < ranks; ++rank)
-        threads.emplace_back([&, rank] {
-            Place place;
-            place.rank = place.local_rank = rank;
-            place.size = place.local_size = ranks;
-            place.port = port;
-            place.token = "secret";
-            try {
-                Communicator comm(place, patience);
-                comm.connect(make_gloo);
-                work(comm);
-            } catch (const std::exception& error) {
-                FAIL_CHECK("rank ", rank, ": ", error.what());
-            }
-        });
-    for (std::thread& thread : threads)
-        thread.join();
-}
-
 std::string what_of(const std::function<void()>& action) {
     try {
         action();
@@ -65,10 +38,6 @@ std::string what_of(const std::function<void()>& action) {
         return error.what();
     }
     return "";
-}
-
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
 }
 
 }  // namespace
@@ -256,6 +225,49 @@ TEST_CASE("collectives of two to four ranks equal a naive sum") {
         });
 }
 
+TEST_CASE(
+    "averages in 16 bits are near the mean, do not overflow before it, and carry what is no number to all ranks") {
+    if (gloo_version().empty()) return;
+    constexpr int64_t count = 10007;
+    for (const DType dtype : {DType::f16, DType::bf16})
+        for (const int ranks : {2, 3})
+            in_ranks(ranks, milliseconds(20000), [&](Communicator& comm) {
+                const bool f16 = dtype == DType::f16;
+                const auto value = [&](int rank, int64_t i) {
+                    if (i == 0) return 60000.0f;  // three of them are beyond f16
+                    if (i == 1) return rank == 1 ? INFINITY : 1.0f;
+                    if (i == 2) return rank == 1 ? NAN : 1.0f;
+                    return std::sin(static_cast<float>(i * 7 + rank * 1000));
+                };
+                std::vector<uint16_t> values(count), all(values.size() * static_cast<size_t>(ranks));
+                for (int64_t i = 0; i < count; ++i)
+                    values[static_cast<size_t>(i)] =
+                        f16 ? f32_to_f16(value(comm.rank(), i)) : f32_to_bf16(value(comm.rank(), i));
+                const Tensor tensor{values.data(), dtype, {count}};
+                comm.average(tensor);
+                const auto got = [&](int64_t i) {
+                    const uint16_t bits = values[static_cast<size_t>(i)];
+                    return static_cast<double>(f16 ? f16_to_f32(bits) : bf16_to_f32(bits));
+                };
+                CHECK(got(0) == doctest::Approx(60000).epsilon(0.01));
+                CHECK(std::isinf(got(1)));
+                CHECK(std::isnan(got(2)));
+                double difference = 0, size = 0;
+                for (int64_t i = 3; i < count; ++i) {
+                    double mean = 0;
+                    for (int rank = 0; rank < ranks; ++rank)
+                        mean += static_cast<double>(value(rank, i)) / ranks;
+                    difference += (got(i) - mean) * (got(i) - mean);
+                    size += mean * mean;
+                }
+                CHECK(std::sqrt(difference / size) < (f16 ? 1e-3 : 8e-3));
+                comm.gather(tensor, {all.data(), dtype, {ranks, count}});
+                for (size_t i = 0; i < all.size(); ++i)
+                    if (all[i] != values[i % values.size()]) FAIL_CHECK("ranks have other bits at ", i);
+                comm.leave();
+            });
+}
+
 TEST_CASE("a rank that fails ends the others' collectives with its reason") {
     if (gloo_version().empty()) return;
     in_ranks(3, milliseconds(20000), [](Communicator& comm) {
@@ -267,6 +279,37 @@ TEST_CASE("a rank that fails ends the others' collectives with its reason") {
         CHECK(contains(said, cat("rank 1 on ", host_name(), " was lost: the disk is full")));
         CHECK(contains(what_of([&] { comm.barrier(); }), "the disk is full"));
     });
+}
+
+TEST_CASE("an average in the background ends with the rank that it waits for, and with the one that has begun it") {
+    if (gloo_version().empty()) return;
+    std::vector<float> values[2] = {std::vector<float>(100000, 1), std::vector<float>(100000, 1)};
+    SUBCASE("another rank fails") {
+        in_ranks(2, milliseconds(20000), [&](Communicator& comm) {
+            if (comm.rank() == 1) {
+                comm.fail("the disk is full");
+                return;
+            }
+            CHECK(contains(what_of([&] {
+                               for (int i = 0; i < 3; ++i)
+                                   comm.begin_average({values[0].data(), DType::f32, {100000}});
+                               comm.finish_averages();
+                           }),
+                           "rank 1"));
+        });
+    }
+    SUBCASE("the rank itself gives up") {
+        const auto start = std::chrono::steady_clock::now();
+        in_ranks(2, milliseconds(20000), [&](Communicator& comm) {
+            if (comm.rank() == 0) {
+                comm.begin_average({values[0].data(), DType::f32, {100000}});
+                comm.fail("no picture is good");
+                return;
+            }
+            CHECK(contains(what_of([&] { comm.barrier(); }), "no picture is good"));
+        });
+        CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(12));
+    }
 }
 
 TEST_CASE("a rank that never arrives is named") {
@@ -306,111 +349,4 @@ TEST_CASE("statistics merged over ranks are those of all values") {
         CHECK(merged[c] == doctest::Approx(mean).epsilon(1e-6));
         CHECK(merged[channels + c] == doctest::Approx(m2).epsilon(c == 0 ? 1e-5 : 1e-2));  // 1000 has fewer digits left
     }
-}
-
-namespace {
-
-/// What one run of `ranks` trainers ends with: rank 0's parameters, and the mean loss of each step.
-struct Trained {
-    std::vector<float> parameters, losses;
-};
-
-struct Shards {
-    int ranks = 1;
-    bool sync = true;
-    bool same = false;  ///< every rank takes the first part
-};
-
-/// Five steps of SGD over the same eight pictures a step, however many ranks share them.
-Trained trained(const Shards& how) {
-    constexpr int64_t global = 8, side = 32, classes = 5;
-    const int64_t batch = global / how.ranks;
-    Trained result;
-    result.losses.resize(5);
-    std::mutex mutex;
-    const auto work = [&](Communicator* comm) {
-        const std::unique_ptr<Backend> backend = make_backend("cpu", 1);
-        TrainerOptions options;
-        options.net.model = "resnet18";
-        options.net.classes = classes;
-        options.net.image_size = side;
-        options.net.batch = batch;
-        options.net.dropout = 0.3f;
-        options.optimizer.kind = OptimizerDesc::Kind::sgd;
-        options.seed = 3;
-        options.comm = comm;
-        options.sync_norm = how.sync;
-        Arena arena(backend->memory(), plan_memory(*backend, options).peak);
-        Trainer trainer(*backend, arena, options);
-        trainer.initialize();
-        trainer.follow_rank_0();
-        const int64_t first = comm == nullptr || how.same ? 0 : comm->rank() * batch;
-        for (int64_t step = 0; step < 5; ++step) {
-            std::vector<uint8_t> pictures;
-            std::vector<int32_t> labels;
-            for (int64_t i = first; i < first + batch; ++i) {
-                Random random(1, static_cast<uint32_t>(step), static_cast<uint64_t>(i), Purpose::demo);
-                labels.push_back(static_cast<int32_t>(random.below(classes)));
-                for (int64_t p = 0; p < side * side * 3; ++p)
-                    pictures.push_back(static_cast<uint8_t>(random.u32() >> 24));
-            }
-            trainer.step(pictures.data(), labels.data(), step, 1e-3);
-            const double loss = trainer.result().loss;
-            const std::lock_guard<std::mutex> lock(mutex);
-            result.losses[static_cast<size_t>(step)] += static_cast<float>(loss / how.ranks);
-        }
-        std::vector<float> parameters(static_cast<size_t>(trainer.net().state().parameters.count()));
-        trainer.backend().copy_out(trainer.context(), trainer.net().state().parameters, parameters.data());
-        if (comm != nullptr) {
-            std::vector<float> all(parameters.size() * static_cast<size_t>(how.ranks));
-            const Tensor& mine = trainer.net().state().parameters;
-            comm->gather(mine, {all.data(), DType::f32, {how.ranks, mine.count()}});
-            CHECK(std::equal(parameters.begin(), parameters.end(), all.begin()));  // the same bits on all ranks
-            comm->leave();
-        }
-        if (comm == nullptr || comm->rank() == 0) result.parameters = parameters;
-    };
-    if (how.ranks == 1)
-        work(nullptr);
-    else
-        in_ranks(how.ranks, milliseconds(30000), [&](Communicator& comm) { work(&comm); });
-    return result;
-}
-
-/// Relative distance of what training has changed.
-double distance(const Trained& a, const Trained& b, const Trained& start) {
-    double difference = 0, change = 0;
-    for (size_t i = 0; i < a.parameters.size(); ++i) {
-        difference += std::pow(static_cast<double>(a.parameters[i] - b.parameters[i]), 2);
-        change += std::pow(static_cast<double>(b.parameters[i] - start.parameters[i]), 2);
-    }
-    return std::sqrt(difference / change);
-}
-
-Trained untrained() {
-    const std::unique_ptr<Backend> backend = make_backend("cpu", 1);
-    NetDesc desc;
-    desc.model = "resnet18";
-    desc.classes = 5;
-    desc.image_size = 32;
-    desc.batch = 2;
-    return {make_net(*backend, desc)->table().initial_values(3), {}};
-}
-
-}  // namespace
-
-TEST_CASE("ranks that share a batch train as one rank with all of it; two that should differ do") {
-    if (gloo_version().empty()) return;
-    const Trained start = untrained(), one = trained({1, true, false});
-    REQUIRE(start.parameters.size() == one.parameters.size());
-    for (const int ranks : {2, 4}) {
-        const Trained shared = trained({ranks, true, false});
-        for (size_t step = 0; step < 5; ++step)
-            CHECK(shared.losses[step] == doctest::Approx(one.losses[step]).epsilon(1e-4));
-        const double far = distance(shared, one, start);
-        CAPTURE(far);
-        CHECK(far < 1e-3);
-    }
-    CHECK(distance(trained({2, false, false}), one, start) > 0.05);
-    CHECK(distance(trained({2, true, true}), one, start) > 0.05);
 }

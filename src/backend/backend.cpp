@@ -187,6 +187,17 @@ void Backend::zero(Context& ctx, const Tensor& dst) {
     if (!ctx.dry) do_zero(dst);
 }
 
+void Backend::convert(Context& ctx, const Tensor& src, const Tensor& dst) {
+    check_tensor(src, src.dtype, dst.shape, "src");
+    check_tensor(dst, dst.dtype, dst.shape, "dst");
+    const auto half = [](DType dtype) { return dtype == DType::f16 || dtype == DType::bf16; };
+    RN50_REQUIRE((src.dtype == DType::f32 && half(dst.dtype)) || (half(src.dtype) && dst.dtype == DType::f32),
+                 name_of(src.dtype), " to ", name_of(dst.dtype));
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, optimizer_name, "convert");
+    do_convert(src, dst);
+}
+
 void Backend::copy_in(Context& ctx, const void* host, const Tensor& dst) {
     RN50_REQUIRE(dst.data != nullptr, "dst is absent");
     if (!ctx.dry) do_copy_in(host, dst);

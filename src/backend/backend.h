@@ -249,6 +249,9 @@ class Backend {
 
     // --- memory --------------------------------------------------------------------------------------------------
     void zero(Context& ctx, const Tensor& dst);
+    /// dst = src, of the same shape: from f32 to f16 or bf16, or back. Rounds to nearest even; what is beyond the range
+    /// becomes infinite.
+    void convert(Context& ctx, const Tensor& src, const Tensor& dst);
     /// From and to host memory, of tensor.bytes() bytes. copy_out has finished when it returns; copy_in may still read
     /// host_memory() until synchronize().
     void copy_in(Context& ctx, const void* host, const Tensor& dst);
@@ -287,6 +290,7 @@ class Backend {
     virtual void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                              const Tensor& moment1, const Tensor& moment2, const Tensor& state) = 0;
     virtual void do_zero(const Tensor& dst) = 0;
+    virtual void do_convert(const Tensor& src, const Tensor& dst) = 0;
     virtual void do_copy_in(const void* host, const Tensor& dst) = 0;
     virtual void do_copy_out(const Tensor& src, void* host) = 0;
     virtual void do_synchronize() = 0;

@@ -298,6 +298,8 @@ class Training {
         describe_balance(options_, data_.classes, counts, setup.class_weights);
         setup.comm = comm_.get();
         setup.sync_norm = options_.sync_bn;
+        setup.bucket_bytes = options_.bucket_mb << 20;
+        setup.wire = activation_dtype(precision_from(options_.wire));
         options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
         const int64_t ring =
             ring_bytes_a_picture(backend_->info(), options_.image_size, options_.channels, train_slots + val_slots);

@@ -47,6 +47,10 @@ std::vector<OptionRow> make_table() {
          "seconds without a sign of life after which a rank is lost", true, true},
         {"sync-bn", &O::sync_bn, in_train, device, "", choice, choice,
          "batch-norm statistics over all ranks; needs several"},
+        {"bucket-mb", &O::bucket_mb, in_train, device, "N", 0, 65536,
+         "megabytes of gradients that ranks average at a time, while the rest is made; 0: all at once, afterwards"},
+        {"wire", &O::wire, in_train, device, "fp32|fp16|bf16", choice, choice,
+         "as what gradients go from rank to rank; 16 bits halve the traffic and round every gradient"},
         {"init", &O::init, in_train, device, "FILE", choice, choice,
          "start from these weights (.safetensors, torchvision's names)"},
 

@@ -34,8 +34,10 @@ struct Options {
     int64_t gpus = 1;
     int64_t ranks = 1;
     bool sync_bn = false;
-    double peer_timeout = 30;  ///< seconds
-    std::string init;          ///< weights to start from; empty: random
+    int64_t bucket_mb = 16;     ///< of gradients averaged at a time, in 2^20 bytes; 0: all after the backward pass
+    double peer_timeout = 30;   ///< seconds
+    std::string wire = "fp32";  ///< fp32|fp16|bf16
+    std::string init;           ///< weights to start from; empty: random
 
     // Pictures.
     int64_t image_size = 224;                     ///< pixels, square

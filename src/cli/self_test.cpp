@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "base/half.h"
 #include "base/random.h"
 
 namespace rn50::doctor {
@@ -29,34 +30,12 @@ double tolerance_of(Precision precision) {
     return 0;
 }
 
-uint32_t bits_of(float value) {
-    uint32_t bits;
-    std::memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-float float_of(uint32_t bits) {
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-/// The bits of a value that `dtype` holds exactly and in its normal range, as all inputs here.
 uint16_t narrow(float value, DType dtype) {
-    const uint32_t bits = bits_of(value);
-    if (dtype == DType::bf16) return static_cast<uint16_t>(bits >> 16);
-    if (value == 0) return 0;
-    return static_cast<uint16_t>((bits >> 16 & 0x8000) | (((bits >> 13) & 0x3FFFF) - ((127 - 15) << 10)));
+    return dtype == DType::bf16 ? f32_to_bf16(value) : f32_to_f16(value);
 }
 
-/// Any value, f16's subnormal and non-finite ones included.
 float widen(uint16_t bits, DType dtype) {
-    if (dtype == DType::bf16) return float_of(static_cast<uint32_t>(bits) << 16);
-    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-    float size = std::ldexp(static_cast<float>(exponent == 0 ? fraction : 1024 + fraction), std::max(exponent, 1) - 25);
-    if (exponent == 31)
-        size = fraction == 0 ? std::numeric_limits<float>::infinity() : std::numeric_limits<float>::quiet_NaN();
-    return bits & 0x8000 ? -size : size;
+    return dtype == DType::bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
 }
 
 /// One backend with the inputs and outputs of one op.
@@ -428,6 +407,19 @@ void zero(Side& side) {
     side.give(dst);
 }
 
+/// To both 16-bit types and back; large values to bf16, such as are subnormal in f16 to both.
+void convert(Side& side) {
+    const auto there_and_back = [&](const Tensor& src, DType dtype) {
+        const Tensor half = side.output(dtype, src.shape), back = side.output(DType::f32, src.shape);
+        side.backend.convert(side.ctx, src, half);
+        side.backend.convert(side.ctx, half, back);
+        side.give(back);
+    };
+    there_and_back(side.input_f32({1037}, 1, -1e30, 1e30), DType::bf16);
+    there_and_back(side.input_f32({1037}, 2, -1e-4, 1e-4), DType::bf16);
+    there_and_back(side.input_f32({1037}, 2, -1e-4, 1e-4), DType::f16);
+}
+
 struct Check {
     const char* op;
     bool of_f32_alone;  ///< no activations: the same in every precision
@@ -461,6 +453,7 @@ const Check checks[] = {
     {"AdamW", true, [](Side& side) { optimize(side, OptimizerDesc::Kind::adamw); }},
     {"SGD", true, [](Side& side) { optimize(side, OptimizerDesc::Kind::sgd); }},
     {"zero and copy", true, zero},
+    {"convert", true, convert},
 };
 
 // --- comparison

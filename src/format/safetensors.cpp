@@ -11,6 +11,7 @@
 #include <set>
 
 #include "base/files.h"
+#include "base/half.h"
 #include "base/math.h"
 
 namespace rn50 {
@@ -150,24 +151,6 @@ TensorEntry entry_of(const std::string& path, const std::string& name, const Jso
     if (!count_of(entry.dims, type->bytes, count) || count * type->bytes != entry.bytes)
         damaged(path, cat("tensor ", name, " of ", entry.dtype, " ", str(entry.dims), " has ", entry.bytes, " bytes"));
     return entry;
-}
-
-float f16_to_f32(uint16_t half) {
-    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
-    const uint32_t exponent = half >> 10 & 31, mantissa = half & 1023;
-    uint32_t bits = sign | (exponent + 112) << 23 | mantissa << 13;
-    if (exponent == 31) bits = sign | 0x7F800000 | mantissa << 13;
-    float value = 0;
-    std::memcpy(&value, &bits, sizeof value);
-    if (exponent == 0) value = static_cast<float>(mantissa) * (sign ? -0x1p-24f : 0x1p-24f);
-    return value;
-}
-
-float bf16_to_f32(uint16_t brain) {
-    const uint32_t bits = static_cast<uint32_t>(brain) << 16;
-    float value = 0;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
 }
 
 float f64_to_f32(double value) {

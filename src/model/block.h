@@ -41,6 +41,9 @@ class Block {
     /// returns the gradient of x, which belongs to the caller.
     Tensor backward_input(Context& ctx, const NetState& state, const Tensor& x, Tensor g, DiffSrc diff_x);
 
+    /// Where its parameters begin in their buffer.
+    int64_t first_offset() const { return units_.front().first_offset(); }
+
     void pack(Context& ctx, const NetState& state);
     /// Takes x over and returns the output, which belongs to the caller.
     Tensor infer(Context& ctx, Tensor x) const;

@@ -1,6 +1,7 @@
 // A net: explicit forward and backward over one backend. No autograd: both read from top to bottom in resnet.cpp.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -41,6 +42,10 @@ struct NetState {
     Tensor observed;    ///< f32, the same layout: this batch's mean and unbiased variance
 };
 
+/// Told during a backward pass: from this offset on the gradient buffer is final. The table is in the order of the
+/// forward pass and the backward pass goes from its end to its begin, so what is told falls, and the last is 0.
+using GradientsReady = std::function<void(int64_t from)>;
+
 class Net {
   public:
     virtual ~Net() = default;
@@ -56,7 +61,8 @@ class Net {
     /// valid until backward() returns.
     virtual Tensor forward(Context& ctx, const Tensor& pictures, const DropoutKey& key) = 0;
     /// From diff_logits f32 {batch, classes} to state().gradients, which are overwritten; releases what forward() kept.
-    virtual void backward(Context& ctx, const Tensor& diff_logits) = 0;
+    /// `ready`, where given, is told after the classifier, after each block and at the end.
+    virtual void backward(Context& ctx, const Tensor& diff_logits, const GradientsReady& ready = {}) = 0;
     /// Moves the running statistics towards the last forward()'s; nothing when the StepState says skip.
     virtual void update_running(Context& ctx, const Tensor& step_state) = 0;
 

@@ -167,8 +167,12 @@ Tensor ResNet::forward(Context& ctx, const Tensor& pictures, const DropoutKey& k
     return logits_;
 }
 
-void ResNet::backward(Context& ctx, const Tensor& diff_logits) {
+void ResNet::backward(Context& ctx, const Tensor& diff_logits, const GradientsReady& ready) {
+    const auto final_from = [&](int64_t offset) {
+        if (ready) ready(offset);
+    };
     Tensor g = classifier_gradient(ctx, diff_logits);
+    final_from(weights_.offset);
     for (size_t i = blocks_.size(); i-- > 0;) {
         blocks_[i].backward_branch(ctx, state_, g);
         DiffSrc diff_x;  // below the first block lies the max pool: no ReLU, no norm
@@ -178,8 +182,10 @@ void ResNet::backward(Context& ctx, const Tensor& diff_logits) {
         }
         g = blocks_[i].backward_input(ctx, state_, inputs_[i], g, diff_x);
         ctx.arena.release(inputs_[i]);
+        final_from(blocks_[i].first_offset());
     }
     backward_stem(ctx, g);
+    final_from(0);
     ctx.arena.release(logits_);
 }
 

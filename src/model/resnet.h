@@ -19,7 +19,7 @@ class ResNet : public Net {
     void allocate(Context& ctx) override;
     const NetState& state() const override { return state_; }
     Tensor forward(Context& ctx, const Tensor& pictures, const DropoutKey& key) override;
-    void backward(Context& ctx, const Tensor& diff_logits) override;
+    void backward(Context& ctx, const Tensor& diff_logits, const GradientsReady& ready) override;
     void update_running(Context& ctx, const Tensor& step_state) override;
     void begin_inference(Context& ctx) override;
     void infer(Context& ctx, const Tensor& pictures, const Tensor& logits) override;

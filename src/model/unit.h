@@ -28,6 +28,8 @@ class Unit {
     Unit(const NetBuild& build, ConvDesc conv, const std::string& norm_name, Init gamma);
 
     Shape dst_shape() const { return desc_.dst_shape(); }
+    /// Where its parameters begin in their buffer.
+    int64_t first_offset() const { return weights_.offset; }
 
     /// Convolves, takes the batch's statistics, and keeps raw output and norm until backward() is through.
     void forward(Context& ctx, const NetState& state, const Activation& src);

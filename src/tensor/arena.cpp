@@ -26,6 +26,7 @@ const char* name_of(Use use) {
     switch (use) {
         case Use::parameters: return "parameters";
         case Use::gradients: return "gradients";
+        case Use::wire: return "gradients on the wire";
         case Use::optimizer: return "optimizer state";
         case Use::statistics: return "statistics";
         case Use::input: return "input";

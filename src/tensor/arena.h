@@ -26,6 +26,7 @@ class Memory {
 enum class Use : uint8_t {
     parameters,
     gradients,
+    wire,
     optimizer,
     statistics,
     input,

@@ -17,6 +17,9 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
     }
     net_ = make_net(backend_, options_.net);
     net_->allocate(context_);
+    if (options_.comm != nullptr)
+        averaging_ = std::make_unique<GradientAveraging>(backend_, context_, *options_.comm, *net_,
+                                                         options_.bucket_bytes, options_.wire);
     options_.optimizer.ranges = net_->table().ranges();
 
     const Shape parameters{net_->table().parameter_elements()};
@@ -108,10 +111,12 @@ void Trainer::step(const HostBatch& batch, int64_t step, double lr) {
         const Scratch diff_logits(context_.arena, DType::f32, logits.shape, Use::activation_gradients);
         backend_.softmax_cross_entropy(context_, logits, targets, options_.label_smoothing, step_state_, loss,
                                        diff_logits.tensor());
-        net_->backward(context_, diff_logits.tensor());
+        GradientsReady ready;
+        if (averaging_) ready = [this](int64_t from) { averaging_->ready(from); };
+        net_->backward(context_, diff_logits.tensor(), ready);
     }
     const NetState& state = net_->state();
-    if (comm != nullptr) comm->average(state.gradients);
+    if (averaging_) averaging_->finish();
     backend_.check_gradients(context_, state.gradients, options_.clip_norm, scale_, step_state_);
     backend_.optimize(context_, options_.optimizer, state.parameters, state.gradients, moment1_, moment2_, step_state_);
     net_->update_running(context_, step_state_);

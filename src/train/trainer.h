@@ -10,6 +10,7 @@
 #include "comm/comm.h"
 #include "model/net.h"
 #include "pipeline/loader.h"
+#include "train/averaging.h"
 #include "train/metrics.h"
 #include "train/sync_norm.h"
 
@@ -19,13 +20,15 @@ struct TrainerOptions {
     NetDesc net;
     OptimizerDesc optimizer;  ///< `ranges` come from the net's table
     float label_smoothing = 0;
-    std::vector<float> class_weights;  ///< {classes}, of the training loss; empty: all 1
-    bool mixed = false;                ///< batches have partners
-    float clip_norm = 0;               ///< global L2 norm of the gradients; 0: no clipping
-    float loss_scale = 0;              ///< constant; 0: dynamic from 65536 in fp16, 1 elsewhere
-    uint64_t seed = 0;                 ///< of starting values and dropout
-    Communicator* comm = nullptr;      ///< the other ranks; must outlive the trainer. Null: there are none
-    bool sync_norm = false;            ///< batch-norm statistics over all ranks
+    std::vector<float> class_weights;          ///< {classes}, of the training loss; empty: all 1
+    bool mixed = false;                        ///< batches have partners
+    float clip_norm = 0;                       ///< global L2 norm of the gradients; 0: no clipping
+    float loss_scale = 0;                      ///< constant; 0: dynamic from 65536 in fp16, 1 elsewhere
+    uint64_t seed = 0;                         ///< of starting values and dropout
+    Communicator* comm = nullptr;              ///< the other ranks; must outlive the trainer. Null: there are none
+    bool sync_norm = false;                    ///< batch-norm statistics over all ranks
+    int64_t bucket_bytes = int64_t{16} << 20;  ///< of gradients averaged at a time: see bucket_bounds()
+    DType wire = DType::f32;                   ///< as which they go from rank to rank: f32, f16 or bf16
 };
 
 /// A whole batch in host memory.
@@ -97,6 +100,7 @@ class Trainer {
     ScalePolicy scale_;
     std::unique_ptr<SyncNorm> sync_norm_;  ///< must outlive the net
     std::unique_ptr<Net> net_;
+    std::unique_ptr<GradientAveraging> averaging_;  ///< null without other ranks
     Tensor moment1_, moment2_, step_state_, pictures_, labels_, partners_, class_weights_, loss_;
     std::vector<float> host_loss_, host_logits_;
     float lr_ = 0;

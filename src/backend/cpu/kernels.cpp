@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/half.h"
+
 namespace rn50::cpu {
 namespace RN50_ISA {
 
@@ -397,6 +399,25 @@ void mean_rows(const void* src, DType dtype, int64_t rows, int64_t channels, voi
 
 // --- whole parameter buffers -------------------------------------------------------------------------------------
 
+template <class S, class D, D (*convert_one)(S)>
+void convert_all(const void* src, void* dst, int64_t n) {
+    const S* const from = static_cast<const S*>(src);
+    D* const to = static_cast<D*>(dst);
+    for (int64_t i = 0; i < n; ++i)
+        to[i] = convert_one(from[i]);
+}
+
+void convert(const void* src, DType src_dtype, void* dst, DType dst_dtype, int64_t n) {
+    if (dst_dtype == DType::f16)
+        convert_all<float, uint16_t, f32_to_f16>(src, dst, n);
+    else if (dst_dtype == DType::bf16)
+        convert_all<float, uint16_t, f32_to_bf16>(src, dst, n);
+    else if (src_dtype == DType::f16)
+        convert_all<uint16_t, float, f16_to_f32>(src, dst, n);
+    else
+        convert_all<uint16_t, float, bf16_to_f32>(src, dst, n);
+}
+
 void add(const float* src, float* dst, int64_t n) {
     for_channels(n, [&](int64_t i, int k) { store(dst + i, load(dst + i, k) + load(src + i, k), k); });
 }
@@ -453,7 +474,7 @@ void sgd(const SgdStep& s, float* p, const float* g, float* buffer, int64_t n) {
 
 extern const Kernels table;
 const Kernels table = {RN50_TEXT(RN50_ISA), apply,       stats, norm_gradient, diff_src, join, max_pool_row,
-                       max_pool_scatter,    mean_rows,   add,   sum_squares,   adamw,    sgd};
+                       max_pool_scatter,    mean_rows,   convert, add,   sum_squares,   adamw,    sgd};
 
 }  // namespace RN50_ISA
 }  // namespace rn50::cpu

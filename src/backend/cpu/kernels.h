@@ -64,6 +64,8 @@ struct Kernels {
                              const float* scale, const float* shift, bool relu, const void* diff_dst, float* diff);
     /// dst {C} = mean over the rows.
     void (*mean_rows)(const void* src, DType dtype, int64_t rows, int64_t channels, void* dst);
+    /// dst = src, from f32 to f16 or bf16 or back.
+    void (*convert)(const void* src, DType src_dtype, void* dst, DType dst_dtype, int64_t n);
     /// dst += src, f32.
     void (*add)(const float* src, float* dst, int64_t n);
     /// Sum of squares of finite f32 numbers in double; inf or NaN when one of them is not finite.

@@ -70,4 +70,15 @@ void CpuBackend::do_optimize(const OptimizerDesc& desc, const Tensor& parameters
     }
 }
 
+void CpuBackend::do_convert(const Tensor& src, const Tensor& dst) {
+    const auto at = [](const Tensor& tensor, int64_t i) {
+        return static_cast<char*>(tensor.data) + i * size_of(tensor.dtype);
+    };
+    const int64_t count = src.count(), pieces = ceil_div(count, piece);
+#pragma omp parallel for schedule(static) if (pieces > 1)
+    for (int64_t i = 0; i < pieces; ++i)
+        kernels().convert(at(src, i * piece), src.dtype, at(dst, i * piece), dst.dtype,
+                          std::min(piece, count - i * piece));
+}
+
 }  // namespace rn50::cpu
