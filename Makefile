@@ -132,7 +132,8 @@ CUDA_OBJECTS := $(patsubst cuda/%,$(BUILD)/cuda/%.o,$(CUDA_SOURCES))
 EMULATED := $(filter-out cuda/module.cu,$(filter %.cu,$(CUDA_SOURCES)))
 EMULATED_OBJECTS := $(EMULATED:cuda/%.cu=$(BUILD)/tests/simt/%.o)
 # What calls libraries is tested on stand-ins for them; these need the libraries' headers.
-LIBRARY_TESTS := $(if $(HAVE_CUDA),$(sort $(wildcard tests/cuda_libraries/*.cpp)))
+HAVE_NCCL := $(wildcard build/deps/nccl.version)
+LIBRARY_TESTS := $(if $(HAVE_CUDA),$(filter-out $(if $(HAVE_NCCL),,%nccl.cpp),$(sort $(wildcard tests/cuda_libraries/*.cpp))))
 LIBRARY_TEST_OBJECTS := $(LIBRARY_TESTS:%.cpp=$(BUILD)/%.o) $(filter %.cpp.o,$(CUDA_OBJECTS)) \
                         $(addprefix $(BUILD)/tests/,main.o naive.o)
 
@@ -273,6 +274,11 @@ $(BUILD)/cuda/%.cpp.o: cuda/%.cpp $(BUILD)/flags $(BUILD)/cuda/flags
 	@mkdir -p $(@D)
 	@echo "compile  $<"
 	@$(compile) -fPIC -Icuda -isystem '$(CUDA_HOME)/include'
+
+# The files that know whether nccl.h was there; NCCL itself is looked for when several GPUs train.
+NCCL_OBJECTS := $(patsubst %,$(BUILD)/cuda/nccl_%.cpp.o,library collectives)
+$(NCCL_OBJECTS): FILE_FLAGS := $(if $(HAVE_NCCL),-DRN50_NCCL)
+$(NCCL_OBJECTS): $(HAVE_NCCL)
 
 # Its only export is the door; everything of rn50 that it lacks comes from the program that loads it.
 $(MODULE): $(CUDA_OBJECTS) cuda/exports.map $(BUILD)/sources

@@ -20,7 +20,7 @@ folder=${1:-build/deps}
 cuda_home=$(dirname "$(dirname "$(readlink -f "${NVCC:-/none/bin/nvcc}")")")
 cuda_flags="-I$cuda_home/include -L$cuda_home/lib64 -Wl,-rpath,$cuda_home/lib64"
 
-# name | probe | need: yes, speed, ranks, gpu | libraries | package of Debian and Ubuntu | of CentOS, RHEL and Fedora
+# name | probe | need: yes, speed, ranks, gpu, gpus | libraries | package of Debian and Ubuntu | of CentOS, RHEL and Fedora
 table='C++ compiler|compiler|yes||g++|gcc-c++
 OpenMP|openmp|yes||g++|gcc-c++
 oneDNN|onednn|yes|-ldnnl|libdnnl-dev|onednn-devel
@@ -37,7 +37,7 @@ Gloo|gloo|ranks|-lgloo -lpthread|libgloo-dev|gloo-devel
 CUDA toolkit|cuda|gpu|-lcudart|cuda-toolkit-12-2|cuda-toolkit-12-2
 cuDNN|cudnn|gpu|-lcudnn|libcudnn8-dev|libcudnn8-devel
 cuBLASLt|cublaslt|gpu|-lcublasLt|libcublas-dev-12-2|libcublas-devel-12-2
-NCCL|nccl|gpu|-lnccl|libnccl-dev|libnccl-devel'
+NCCL, header|nccl|gpus||libnccl-dev|libnccl-devel'
 # A program for GPUs alone turns what is necessary around.
 [ -n "$GPU_ONLY" ] && table=$(sed -E '/^oneDNN/d; /^(CUDA toolkit|cuDNN|cuBLASLt)\|/s/\|gpu\|/|gpu-only|/' <<<"$table")
 system=$(. /etc/os-release 2>/dev/null && echo "$ID-${VERSION_ID%%.*}")
@@ -84,6 +84,7 @@ banner() {
         [ "$need" = speed ] && note=" (optional: training crops are decoded without the rest; libjpeg-turbo 1.5)"
         [ "$need" = ranks ] && note=" (optional: several processes on CPUs)"
         [ "$need" = gpu ] && note=" (optional: training on a GPU)"
+        [ "$need" = gpus ] && note=" (optional: training on several GPUs; libnccl.so.2 is loaded when they train)"
         if [ -f "$folder/$probe.version" ]; then
             printf '  ✓ %-14s %s%s\n' "$name" "$(cat "$folder/$probe.version")" "$note"
             continue

@@ -67,9 +67,13 @@ void Communicator::together(const Work& work) {
         work();
     } catch (const std::exception& error) {
         watch_->exit();
+        const auto* const told = dynamic_cast<const Error*>(&error);
+        if (told != nullptr && told->code() != Exit::peer_lost) throw;  // this rank's own fault
         // A broken connection shows before the heartbeats tell whose end it was.
         const std::string loss = watch_->wait_for_loss(patience_ + std::chrono::seconds(5));
-        throw_lost(loss.empty() ? cat("the ranks lost touch with each other: ", error.what()) : loss);
+        if (!loss.empty()) throw_lost(loss);
+        throw Error(Exit::peer_lost, cat("the ranks lost touch with each other: ", error.what()),
+                    told == nullptr || told->remedy().empty() ? after_a_loss : told->remedy());
     }
     watch_->exit();
 }
@@ -131,6 +135,7 @@ void Communicator::leave() {
 
 void Communicator::fail(const std::string& reason) {
     watch_->leave(reason.empty() ? "it failed" : reason);
+    abort_engine();  // nobody will come to what this rank has begun
 }
 
 }  // namespace rn50

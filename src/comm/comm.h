@@ -20,7 +20,7 @@ class Watch;
 
 /// The engine under a Communicator: one for each library. Tensors lie in the backend's memory; an engine takes them as
 /// the backend has left them, and the backend goes on with them after it. What an engine does not manage it throws as
-/// std::exception.
+/// std::exception; as Error with another code than Exit::peer_lost where the fault is this rank's own.
 class Collectives {
   public:
     virtual ~Collectives() = default;

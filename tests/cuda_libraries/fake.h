@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,8 @@ struct World {
     int64_t allocated = 0;  ///< bytes now
     double clock = 0;       ///< milliseconds of device time
     int live_descriptors = 0;
+    std::map<std::string, cudaError_t> failing;  ///< calls of the runtime that do not succeed, by name
+    int live_streams = 0, live_events = 0, live_pinned = 0;
 
     // cuBLASLt's.
     int gemm_heuristics = 0;
@@ -47,5 +50,12 @@ struct World {
     int gemm_compute = 0;
 };
 extern World world;
+
+/// Gives `stream` something to do, after all that it was given before; null does it at once.
+void push(cudaStream_t stream, std::function<void()> work);
+/// The first breach of the documentation counts; from any thread.
+void note_fault(const std::string& what);
+/// What the call of this name returns: world.failing.
+cudaError_t told(const char* name);
 
 }  // namespace rn50::fake

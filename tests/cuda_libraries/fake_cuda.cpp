@@ -1,6 +1,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
 
 #include "fake.h"
 
@@ -8,8 +9,9 @@ namespace {
 
 using rn50::fake::world;
 
+std::mutex mutex;
 std::map<void*, size_t> blocks;
-cudaError_t last_error = cudaSuccess;
+thread_local cudaError_t last_error = cudaSuccess;
 
 struct Matmul {
     cublasOperation_t first = CUBLAS_OP_N, second = CUBLAS_OP_N;
@@ -44,10 +46,6 @@ const T* as(const void* opaque) {
 extern "C" {
 
 // --- CUDA's runtime ----------------------------------------------------------------------------------------------
-cudaError_t cudaGetDevice(int* device) {
-    *device = 0;
-    return cudaSuccess;
-}
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
     std::strncpy(properties->name, world.gpu.c_str(), sizeof properties->name - 1);
     return cudaSuccess;
@@ -76,6 +74,8 @@ cudaError_t cudaGetLastError() {
     return error;
 }
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+    if (const cudaError_t status = rn50::fake::told("cudaMalloc")) return status;
+    const std::lock_guard<std::mutex> lock(mutex);
     if (world.allocated + static_cast<int64_t>(bytes) > world.free_memory)
         return last_error = cudaErrorMemoryAllocation;
     *memory = std::malloc(bytes);
@@ -85,6 +85,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 }
 cudaError_t cudaFree(void* memory) {
     if (memory == nullptr) return cudaSuccess;
+    const std::lock_guard<std::mutex> lock(mutex);
     world.allocated -= static_cast<int64_t>(blocks.at(memory));
     blocks.erase(memory);
     std::free(memory);
@@ -94,26 +95,6 @@ cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t)
     std::memset(memory, value, bytes);
     return cudaSuccess;
 }
-cudaError_t cudaEventCreate(cudaEvent_t* event) {
-    *event = reinterpret_cast<cudaEvent_t>(new double(0));
-    return cudaSuccess;
-}
-cudaError_t cudaEventDestroy(cudaEvent_t event) {
-    delete reinterpret_cast<double*>(event);
-    return cudaSuccess;
-}
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-    *reinterpret_cast<double*>(event) = world.clock;
-    return cudaSuccess;
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t) {
-    return cudaSuccess;
-}
-cudaError_t cudaEventElapsedTime(float* elapsed, cudaEvent_t begin, cudaEvent_t end) {
-    *elapsed = static_cast<float>(*reinterpret_cast<double*>(end) - *reinterpret_cast<double*>(begin));
-    return cudaSuccess;
-}
-
 // --- cuBLASLt, column-major as it is -----------------------------------------------------------------------------
 const char* cublasLtGetStatusName(cublasStatus_t) {
     return "CUBLAS_STATUS_MADE_UP";

@@ -1,10 +1,11 @@
+// The header alone: the library is looked for by the program itself, where several GPUs train.
 #include <nccl.h>
 
 #include <cstdio>
 
 int main() {
-    int version = 0;
-    const ncclResult_t error = ncclGetVersion(&version);
-    std::printf("%d.%d.%d\n", version / 10000, version / 100 % 100, version % 100);
-    return error == ncclSuccess ? 0 : 1;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    std::printf("%d.%d.%d\n", NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH);
+    return NCCL_VERSION_CODE >= 21600 && config.size == sizeof config ? 0 : 1;
 }
