@@ -418,10 +418,11 @@ Array cross_entropy_backward(const Array& logits, const std::vector<int32_t>& la
     return diff;
 }
 
-StepState check_gradients(const Array& gradients, double clip_norm, const ScalePolicy& policy, StepState state) {
+StepState check_gradients(const Array& gradients, double clip_norm, const ScalePolicy& policy, StepState state,
+                          double factor) {
     double squares = 0;
     for (const double g : gradients.values)
-        squares += g * g;
+        squares += factor * g * factor * g;
     const double norm = std::sqrt(squares) / static_cast<double>(state.loss_scale);
     state.skip = std::isfinite(squares) ? 0 : 1;
     if (state.skip) {
@@ -433,7 +434,7 @@ StepState check_gradients(const Array& gradients, double clip_norm, const ScaleP
     }
     state.grad_norm = static_cast<float>(norm);
     const double clip = clip_norm > 0 && norm > clip_norm ? clip_norm / norm : 1;
-    state.multiplier = static_cast<float>(clip / static_cast<double>(state.loss_scale));
+    state.multiplier = static_cast<float>(clip * factor / static_cast<double>(state.loss_scale));
     state.skipped_in_row = 0;
     ++state.t;
     ++state.good_steps;

@@ -115,7 +115,8 @@ Array cross_entropy_backward(const Array& logits, const std::vector<int32_t>& la
 
 // --- the optimizer step ------------------------------------------------------------------------------------------
 /// What check_gradients makes of a state.
-StepState check_gradients(const Array& gradients, double clip_norm, const ScalePolicy& policy, StepState state);
+StepState check_gradients(const Array& gradients, double clip_norm, const ScalePolicy& policy, StepState state,
+                          double factor = 1);
 /// One step in place. `moment2` is untouched by SGD.
 void optimize(const OptimizerDesc& desc, Array& parameters, const Array& gradients, Array& moment1, Array& moment2,
               const StepState& state);

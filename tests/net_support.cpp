@@ -298,10 +298,10 @@ void BlockBench::forward_backward(const std::vector<float>& src, const std::vect
     for (const NormSums& norm : output.norms)
         gather(rig, norm, rig.get(g));
 
-    p.block->backward_branch(rig.ctx, p.state, g);
+    p.block->backward_branch(rig.ctx, p.state, g, Write::overwrite);
     DiffSrc diff_x;
     diff_x.at = {x, {}, true};
-    p.diff_src = p.block->backward_input(rig.ctx, p.state, x, g, diff_x);
+    p.diff_src = p.block->backward_input(rig.ctx, p.state, x, g, diff_x, Write::overwrite);
     const Tensor step = rig.put(StepState{});
     rig.backend.norm_update_running(rig.ctx, p.state.observed, p.state.running, 0.1f, step);
 }

@@ -351,6 +351,17 @@ TEST_CASE("pipeline: a loader may be left at any moment and gives its memory bac
     CHECK(memory.in_use == 0);
 }
 
+TEST_CASE("pipeline: an epoch of steps of several batches leaves out the last step that is not whole") {
+    const Data data(53, {});
+    LoaderOptions options = options_of(4, 1);
+    options.ranks = 2;
+    options.accumulate = 3;
+    HostMemory memory;
+    CHECK(Loader(*data.source, options, memory).batches_per_epoch() == 6);
+    options.accumulate = 7;
+    CHECK_THROWS_WITH_AS(Loader(*data.source, options, memory), doctest::Contains("less than one step of 56"), Error);
+}
+
 TEST_CASE("pipeline: a cache of decoded pictures changes nothing but where they come from") {
     TempFolder folder;
     std::vector<Sample> samples;

@@ -30,14 +30,19 @@ struct Shards {
     int64_t bucket_bytes = 0;
     DType wire = DType::f32;
     EngineMaker engine = make_gloo;
+    int64_t accumulate = 1;
+    bool copies = false;    ///< the second half of a step's pictures are those of the first, with labels of their own
+    bool weighted = false;  ///< classes have weights
 };
 
-/// Five steps of SGD over the same eight pictures a step, however many ranks share them.
+constexpr int64_t steps = 3;
+
+/// Some steps of SGD over the same eight pictures a step, however many ranks share them.
 Trained trained(const Shards& how) {
     constexpr int64_t global = 8, side = 32, classes = 5;
-    const int64_t batch = global / how.ranks;
+    const int64_t batch = global / (how.ranks * how.accumulate);
     Trained result;
-    result.losses.resize(5);
+    result.losses.resize(steps);
     std::mutex mutex;
     const auto work = [&](Communicator* comm) {
         const std::unique_ptr<Backend> backend = make_backend("cpu", 1);
@@ -53,21 +58,29 @@ Trained trained(const Shards& how) {
         options.sync_norm = how.sync;
         options.bucket_bytes = how.bucket_bytes;
         options.wire = how.wire;
+        options.net.accumulate = how.accumulate;
+        if (how.weighted) options.class_weights = {0.25f, 1, 2, 0.5f, 4};
         Arena arena(backend->memory(), plan_memory(*backend, options).peak);
         Trainer trainer(*backend, arena, options);
         trainer.initialize();
         trainer.follow_rank_0();
-        const int64_t first = comm == nullptr || how.same ? 0 : comm->rank() * batch;
-        for (int64_t step = 0; step < 5; ++step) {
-            std::vector<uint8_t> pictures;
-            std::vector<int32_t> labels;
-            for (int64_t i = first; i < first + batch; ++i) {
-                Random random(1, static_cast<uint32_t>(step), static_cast<uint64_t>(i), Purpose::demo);
-                labels.push_back(static_cast<int32_t>(random.below(classes)));
-                for (int64_t p = 0; p < side * side * 3; ++p)
-                    pictures.push_back(static_cast<uint8_t>(random.u32() >> 24));
+        const int64_t rank = comm == nullptr || how.same ? 0 : comm->rank();
+        for (int64_t step = 0; step < steps; ++step) {
+            for (int64_t part = 0; part < how.accumulate; ++part) {
+                std::vector<uint8_t> pictures;
+                std::vector<int32_t> labels;
+                const int64_t first = (part * how.ranks + rank) * batch;
+                for (int64_t i = first; i < first + batch; ++i) {
+                    const auto random_of = [&](int64_t of) {
+                        return Random(1, static_cast<uint32_t>(step), static_cast<uint64_t>(of), Purpose::demo);
+                    };
+                    labels.push_back(static_cast<int32_t>(random_of(1000 + i).below(classes)));
+                    Random random = random_of(how.copies ? i % (global / 2) : i);
+                    for (int64_t p = 0; p < side * side * 3; ++p)
+                        pictures.push_back(static_cast<uint8_t>(random.u32() >> 24));
+                }
+                trainer.step({pictures.data(), labels.data(), nullptr, 1}, step, 1e-3, part);
             }
-            trainer.step(pictures.data(), labels.data(), step, 1e-3);
             const double loss = trainer.result().loss;
             const std::lock_guard<std::mutex> lock(mutex);
             result.losses[static_cast<size_t>(step)] += static_cast<float>(loss / how.ranks);
@@ -119,7 +132,7 @@ TEST_CASE("ranks that share a batch train as one rank with all of it; two that s
     REQUIRE(start.parameters.size() == one.parameters.size());
     for (const int ranks : {2, 4}) {
         const Trained shared = trained({ranks, true});
-        for (size_t step = 0; step < 5; ++step)
+        for (size_t step = 0; step < steps; ++step)
             CHECK(shared.losses[step] == doctest::Approx(one.losses[step]).epsilon(1e-4));
         const double far = distance(shared, one, start);
         CAPTURE(far);
@@ -127,6 +140,76 @@ TEST_CASE("ranks that share a batch train as one rank with all of it; two that s
     }
     CHECK(distance(trained({2, false}), one, start) > 0.05);
     CHECK(distance(trained({2, true, true}), one, start) > 0.05);
+}
+
+// Batch norm couples the pictures of a batch, so batches that are added up are not one large batch; but where the
+// second half of the large one are the same pictures, with other labels and other dropout, both see the same
+// statistics, and all gradients are the same.
+TEST_CASE("gradients added up over batches are those of one batch of all, where batch norm sees the same") {
+    const Trained start = untrained();
+    for (const bool weighted : {false, true}) {
+        Shards how;
+        how.copies = true;
+        how.weighted = weighted;
+        const Trained large = trained(how);
+        how.accumulate = 2;
+        for (const int ranks : {1, 2}) {
+            if (ranks > 1 && gloo_version().empty()) continue;
+            CAPTURE(ranks);
+            how.ranks = ranks;
+            const Trained added = trained(how);
+            for (size_t step = 0; step < steps; ++step)
+                CHECK(added.losses[step] == doctest::Approx(large.losses[step]).epsilon(1e-4));
+            const double far = distance(added, large, start);
+            CAPTURE(far);
+            CHECK(far < 1e-3);
+        }
+        how.ranks = 1;
+        how.weighted = !weighted;
+        CHECK(distance(trained(how), large, start) > 0.05);
+    }
+}
+
+TEST_CASE("running statistics move once for each batch of a step, in order, and not at all when it is skipped") {
+    const std::unique_ptr<Backend> backend = make_backend("cpu", 1);
+    for (const bool skipped : {false, true}) {
+        TrainerOptions options;
+        options.net.model = "resnet18";
+        options.net.classes = 5;
+        options.net.image_size = 32;
+        options.net.batch = 2;
+        options.net.accumulate = 3;
+        options.net.precision = Precision::fp32;
+        if (skipped) options.loss_scale = 3e38f;
+        Arena arena(backend->memory(), plan_memory(*backend, options).peak);
+        Trainer trainer(*backend, arena, options);
+        trainer.initialize();
+        const NetState& state = trainer.net().state();
+        const auto values = [&](const Tensor& tensor) {
+            return std::vector<float>(tensor.as<float>(), tensor.as<float>() + tensor.count());
+        };
+        const std::vector<float> parameters = values(state.parameters);
+        std::vector<float> expected = values(state.running);
+        for (int64_t part = 0; part < 3; ++part) {
+            std::vector<uint8_t> pictures(2 * 32 * 32 * 3);
+            for (size_t i = 0; i < pictures.size(); ++i)
+                pictures[i] = static_cast<uint8_t>((i * static_cast<size_t>(37 + part)) % 251);
+            const int32_t labels[] = {1, 3};
+            trainer.step({pictures.data(), labels, nullptr, 1}, 0, 1e-3, part);
+        }
+        CHECK(trainer.result().state.skip == static_cast<int32_t>(skipped));
+        CHECK((values(state.parameters) == parameters) == skipped);
+        const std::vector<float> observed = values(state.observed);
+        REQUIRE(observed.size() == 3 * expected.size());
+        for (size_t part = 0; part < 3 && !skipped; ++part)
+            for (size_t i = 0; i < expected.size(); ++i)
+                expected[i] += 0.1f * (observed[part * expected.size() + i] - expected[i]);
+        double worst = 0;
+        const std::vector<float> got = values(state.running);
+        for (size_t i = 0; i < got.size(); ++i)
+            worst = std::max(worst, static_cast<double>(std::abs(got[i] - expected[i])));
+        CHECK(worst < 1e-5);
+    }
 }
 
 namespace {
@@ -182,7 +265,7 @@ TEST_CASE("averages beside the backward pass give the same bits whatever the tim
     const Trained beside = trained({3, true, false, bucket, DType::f32, paced(false)});
     Paced::averages = 0;
     const Trained at_once = trained({3, true, false, bucket, DType::f32, paced(true)});
-    CHECK(Paced::averages > 3 * 5 * 5);  // ranks, steps, buckets
+    CHECK(Paced::averages > 3 * steps * 5);  // ranks, steps, buckets
     CHECK(beside.parameters == at_once.parameters);
 }
 
@@ -194,7 +277,7 @@ TEST_CASE("gradients that travel in 16 bits train as those in 32, but for their 
     for (const DType wire : {DType::f16, DType::bf16}) {
         const Trained in_16 = trained({2, true, false, bucket, wire});
         far[wire == DType::bf16] = distance(in_16, in_32, start);
-        CHECK(in_16.losses[4] == doctest::Approx(in_32.losses[4]).epsilon(0.01));
+        CHECK(in_16.losses[steps - 1] == doctest::Approx(in_32.losses[steps - 1]).epsilon(0.01));
     }
     CAPTURE(far[0]);
     CAPTURE(far[1]);
@@ -272,7 +355,7 @@ TEST_CASE("a backward pass tells of gradients only once they are final") {
     const Tensor& gradients = net->state().gradients;
     std::vector<float> told(static_cast<size_t>(gradients.count()));
     std::vector<int64_t> offsets{gradients.count()};
-    net->backward(ctx, diff.tensor(), [&](int64_t from) {
+    net->backward(ctx, diff.tensor(), Write::overwrite, [&](int64_t from) {
         REQUIRE(from < offsets.back());
         std::copy(gradients.as<float>() + from, gradients.as<float>() + offsets.back(), told.begin() + from);
         offsets.push_back(from);

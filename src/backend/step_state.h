@@ -14,13 +14,14 @@
 
 namespace rn50 {
 
-/// `sum_squares`: of all gradients, times loss_scale^2; not finite when one of them is not.
+/// `sum_squares`: of all gradients, times (loss_scale / factor)^2; not finite when one of them is not.
 /// clip_norm > 0 limits the L2 norm as torch.nn.utils.clip_grad_norm_ does; the scale moves as torch.amp.GradScaler's.
-RN50_EVERYWHERE inline void advance(StepState& s, double sum_squares, float clip_norm, const ScalePolicy& policy) {
-    const double norm = std::sqrt(sum_squares) / static_cast<double>(s.loss_scale);
+RN50_EVERYWHERE inline void advance(StepState& s, double sum_squares, double factor, float clip_norm,
+                                    const ScalePolicy& policy) {
+    double multiplier = factor / static_cast<double>(s.loss_scale);
+    const double norm = std::sqrt(sum_squares) * multiplier;
     s.grad_norm = static_cast<float>(norm);
     s.skip = !(sum_squares - sum_squares == 0);  // infinite or NaN
-    double multiplier = 1.0 / static_cast<double>(s.loss_scale);
     if (clip_norm > 0 && norm > static_cast<double>(clip_norm))
         multiplier *= static_cast<double>(clip_norm) / (norm + 1e-6);
     s.multiplier = static_cast<float>(multiplier);

@@ -100,6 +100,7 @@ LoaderOptions training_loading(const Options& options) {
     loading.slots = train_slots;
     loading.seed = static_cast<uint64_t>(options.seed);
     loading.shuffle = loading.drop_last = loading.replace_bad = true;
+    loading.accumulate = options.accumulate;
     loading.balanced = options.sampler == "balanced";
     loading.pictures = training_pictures(options);
     loading.mix = mixing(options);
@@ -282,7 +283,7 @@ class Training {
                         "add --device cpu, or train in one rank");
         comm_->connect(make_gloo);
         log::info(cat("ranks: ", comm_->size(), " by ", comm_->engine(), ", batch ", options_.batch_size, " each, ",
-                      options_.batch_size * options_.ranks, " in a step",
+                      options_.pictures_a_step(), " in a step",
                       options_.sync_bn ? ", batch norm over all" : ", batch norm of each"));
     }
 
@@ -368,7 +369,8 @@ class Training {
 
     void describe_plan(const TrainerOptions& setup, int64_t rings) {
         log::info(cat("net: ", options_.model, ", ", options_.image_size,
-                      options_.channels == 1 ? " px grey, batch " : " px, batch ", options_.batch_size, ", ",
+                      options_.channels == 1 ? " px grey, batch " : " px, batch ", options_.batch_size,
+                      options_.accumulate > 1 ? cat(", ", options_.accumulate, " batches a step") : "", ", ",
                       name_of(setup.net.precision), ", ", options_.optimizer, setup.net.lean ? ", lean memory" : ""));
         log::info(cat("memory plan: ", show_bytes(plan_.peak), " for the step, ", show_bytes(rings),
                       " for loading pictures",
@@ -382,11 +384,11 @@ class Training {
     }
 
     int train_and_report(Trainer& trainer, Loader& train, Loader& val, RunDir& folder, FitState state) {
-        const int64_t steps = train.batches_per_epoch();
+        const int64_t steps = train.batches_per_epoch() / options_.accumulate;
         const FitOptions how = fit_options(options_, steps, plan_);
         const int64_t all = how.schedule.total_steps;
         Progress progress(options_.epochs, steps, how.max_steps > 0 ? std::min(how.max_steps, all) : all, state.step,
-                          options_.batch_size * options_.ranks);
+                          options_.pictures_a_step());
         FitObserver watch = observer(progress, options_, data_.val->size());
         watch.epoch = [&, tell = watch.epoch, epochs = 0](const EpochSummary& epoch, bool best) mutable {
             tell(epoch, best);

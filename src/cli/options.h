@@ -63,6 +63,7 @@ struct Options {
     int64_t epochs = 50;
     int64_t max_steps = 0;  ///< ends the run early; 0: no limit; the schedule stays that of `epochs`
     int64_t batch_size = 64;
+    int64_t accumulate = 1;           ///< batches in a step
     std::string optimizer = "adamw";  ///< adamw|sgd
     double lr = 1e-4;
     double weight_decay = 1e-5;
@@ -99,6 +100,9 @@ struct Options {
     bool quiet = false;
     bool self_test = false;  ///< doctor
     int64_t count = 8;       ///< preview: pictures
+
+    /// Pictures in a step of training, of all ranks.
+    int64_t pictures_a_step() const { return batch_size * ranks * accumulate; }
 
     /// Where the value of the option with this long name ("batch-size") comes from.
     Origin origin(const std::string& name) const;

@@ -102,6 +102,7 @@ TrainerOptions trainer_options(const Options& options, const DeviceInfo& device,
         trainer.net.std[0] = gray_std;
     }
     trainer.net.batch = options.batch_size;
+    trainer.net.accumulate = options.accumulate;
     trainer.net.precision = resolve_precision(options.precision, device);
     trainer.net.dropout = static_cast<float>(options.dropout);
     trainer.net.zero_init_residual = options.zero_init_residual == "yes";

@@ -54,7 +54,7 @@ DiffSrc Block::gradient_of_output(Context& ctx, const Tensor& y) {
     return diff;
 }
 
-void Block::backward_branch(Context& ctx, const NetState& state, const Tensor& g) {
+void Block::backward_branch(Context& ctx, const NetState& state, const Tensor& g, Write write) {
     Tensor dz = g;
     for (size_t i = units_.size() - 1; i > 0; --i) {
         const Activation src = units_[i - 1].pending(true);
@@ -62,25 +62,26 @@ void Block::backward_branch(Context& ctx, const NetState& state, const Tensor& g
         diff.diff = ctx.arena.alloc(Use::activation_gradients, dtype_, src.raw.shape);
         diff.at = src;
         diff.norms[0] = units_[i - 1].take_sums(ctx);
-        units_[i].backward(ctx, state, src, dz, &diff);
+        units_[i].backward(ctx, state, src, dz, &diff, write);
         if (i + 1 < units_.size()) ctx.arena.release(dz);  // g is the shortcut's too
         dz = diff.diff;
     }
     diff_first_ = dz;
 }
 
-Tensor Block::backward_input(Context& ctx, const NetState& state, const Tensor& x, Tensor g, DiffSrc diff_x) {
+Tensor Block::backward_input(Context& ctx, const NetState& state, const Tensor& x, Tensor g, DiffSrc diff_x,
+                             Write write) {
     const Activation src{x, {}, false};
     diff_x.diff = g;  // an identity passes g on: the first unit adds to it in place
     if (shortcut_) {
         DiffSrc diff;
         diff.diff = ctx.arena.alloc(Use::activation_gradients, dtype_, x.shape);
-        shortcut_->backward(ctx, state, src, g, &diff);
+        shortcut_->backward(ctx, state, src, g, &diff, write);
         ctx.arena.release(g);
         diff_x.diff = diff.diff;
     }
     diff_x.write = Write::add;
-    units_[0].backward(ctx, state, src, diff_first_, &diff_x);
+    units_[0].backward(ctx, state, src, diff_first_, &diff_x, write);
     ctx.arena.release(diff_first_);
     return diff_x.diff;
 }

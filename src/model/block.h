@@ -35,11 +35,12 @@ class Block {
     /// gradient made so is the z-gradient `g` below.
     DiffSrc gradient_of_output(Context& ctx, const Tensor& y);
 
-    /// First half, which needs no x: backward through all convolutions but those that read x.
-    void backward_branch(Context& ctx, const NetState& state, const Tensor& g);
+    /// First half, which needs no x: backward through all convolutions but those that read x. `write`: of the
+    /// parameters' gradients.
+    void backward_branch(Context& ctx, const NetState& state, const Tensor& g, Write write);
     /// Second half. `diff_x` says what to clip and gather for x; its diff and write are set here. Takes g over and
     /// returns the gradient of x, which belongs to the caller.
-    Tensor backward_input(Context& ctx, const NetState& state, const Tensor& x, Tensor g, DiffSrc diff_x);
+    Tensor backward_input(Context& ctx, const NetState& state, const Tensor& x, Tensor g, DiffSrc diff_x, Write write);
 
     /// Where its parameters begin in their buffer.
     int64_t first_offset() const { return units_.front().first_offset(); }

@@ -18,6 +18,7 @@ struct NetDesc {
     int64_t image_size = 224;  ///< pixels a side
     int64_t channels = 3;      ///< of pictures: 3, RGB; or 1, grey
     int64_t batch = 64;        ///< training batch of this rank
+    int64_t accumulate = 1;    ///< batches in a step
     int64_t eval_batch = 0;    ///< largest batch of infer(); 0: batch
     Precision precision = Precision::fp32;
     float dropout = 0.3f;                          ///< before the classifier
@@ -37,9 +38,9 @@ constexpr float gray_mean = 0.458971f, gray_std = 0.225609f;
 /// The numbers of a net that a checkpoint keeps, in device memory. Which are there depends on NetDesc::training.
 struct NetState {
     Tensor parameters;  ///< f32 {parameter_elements}
-    Tensor gradients;   ///< f32, the same layout; overwritten by each backward()
+    Tensor gradients;   ///< f32, the same layout
     Tensor running;     ///< f32 {running_elements}
-    Tensor observed;    ///< f32, the same layout: this batch's mean and unbiased variance
+    Tensor observed;    ///< f32 {accumulate * running_elements}: mean and unbiased variance of each batch of the step
 };
 
 /// Told during a backward pass: from this offset on the gradient buffer is final. The table is in the order of the
@@ -58,12 +59,14 @@ class Net {
     virtual const NetState& state() const = 0;
 
     /// Pictures u8 {batch, S, S, channels} to logits f32 {batch, classes}; keeps what backward() needs. The logits stay
-    /// valid until backward() returns.
-    virtual Tensor forward(Context& ctx, const Tensor& pictures, const DropoutKey& key) = 0;
-    /// From diff_logits f32 {batch, classes} to state().gradients, which are overwritten; releases what forward() kept.
+    /// valid until backward() returns. `part`: which batch of the step this is, from 0.
+    virtual Tensor forward(Context& ctx, const Tensor& pictures, const DropoutKey& key, int64_t part = 0) = 0;
+    /// From diff_logits f32 {batch, classes} to state().gradients, by `write`; releases what forward() kept.
     /// `ready`, where given, is told after the classifier, after each block and at the end.
-    virtual void backward(Context& ctx, const Tensor& diff_logits, const GradientsReady& ready = {}) = 0;
-    /// Moves the running statistics towards the last forward()'s; nothing when the StepState says skip.
+    virtual void backward(Context& ctx, const Tensor& diff_logits, Write write = Write::overwrite,
+                          const GradientsReady& ready = {}) = 0;
+    /// Moves the running statistics towards those of each batch of the step, in order; nothing when the StepState says
+    /// skip.
     virtual void update_running(Context& ctx, const Tensor& step_state) = 0;
 
     /// Folds the running statistics into packed weights, which it takes from the arena; infer() needs them.

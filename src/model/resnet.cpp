@@ -53,6 +53,7 @@ NetDesc completed(NetDesc desc) {
                     cat("use an --image-size of at least ", min_image_size));
     RN50_REQUIRE(desc.channels == 1 || desc.channels == 3, "pictures of ", desc.channels, " channels");
     RN50_REQUIRE(desc.classes >= 1, "a net of ", desc.classes, " classes");
+    RN50_REQUIRE(desc.accumulate >= 1, "steps of ", desc.accumulate, " batches");
     RN50_REQUIRE(desc.batch >= 1 && desc.eval_batch >= 1, "batches of ", desc.batch, " and ", desc.eval_batch);
     return desc;
 }
@@ -120,7 +121,7 @@ void ResNet::allocate(Context& ctx) {
     state_.running = take(Use::statistics, table_.running_elements());
     if (desc_.training) {
         state_.gradients = take(Use::gradients, table_.parameter_elements());
-        state_.observed = take(Use::statistics, table_.running_elements());
+        state_.observed = take(Use::statistics, desc_.accumulate * table_.running_elements());
     }
     picture_norm_ = ctx.arena.alloc(Use::statistics, DType::f32, {2, desc_.channels});
     float values[6];
@@ -144,18 +145,24 @@ bool ResNet::recomputed(size_t i) const {
     return desc_.lean && i % 2 == 0 && i + 1 < blocks_.size();
 }
 
-Tensor ResNet::forward(Context& ctx, const Tensor& pictures, const DropoutKey& key) {
+Tensor ResNet::observed_of(int64_t part) const {
+    return state_.observed.slice(part * table_.running_elements(), table_.running_elements());
+}
+
+Tensor ResNet::forward(Context& ctx, const Tensor& pictures, const DropoutKey& key, int64_t part) {
     RN50_REQUIRE(desc_.training, "a net made for inference was asked to train");
+    NetState state = state_;
+    state.observed = observed_of(part);
     pictures_ = picture_activation(pictures);
     key_ = key;
     Unit& stem = *stem_;
-    stem.forward(ctx, state_, pictures_);
+    stem.forward(ctx, state, pictures_);
     const Shape s = stem.dst_shape();
     inputs_.assign(1, ctx.arena.alloc(Use::activations, dtype_, {s[0], (s[1] + 1) / 2, (s[2] + 1) / 2, s[3]}));
     backend_.max_pool(ctx, stem.pending(true), inputs_[0]);
 
     for (size_t i = 0; i < blocks_.size(); ++i) {
-        inputs_.push_back(blocks_[i].forward(ctx, state_, inputs_[i]));
+        inputs_.push_back(blocks_[i].forward(ctx, state, inputs_[i]));
         if (i > 0 && recomputed(i - 1)) ctx.arena.release(inputs_[i]);
     }
 
@@ -167,32 +174,32 @@ Tensor ResNet::forward(Context& ctx, const Tensor& pictures, const DropoutKey& k
     return logits_;
 }
 
-void ResNet::backward(Context& ctx, const Tensor& diff_logits, const GradientsReady& ready) {
+void ResNet::backward(Context& ctx, const Tensor& diff_logits, Write write, const GradientsReady& ready) {
     const auto final_from = [&](int64_t offset) {
         if (ready) ready(offset);
     };
-    Tensor g = classifier_gradient(ctx, diff_logits);
+    Tensor g = classifier_gradient(ctx, diff_logits, write);
     final_from(weights_.offset);
     for (size_t i = blocks_.size(); i-- > 0;) {
-        blocks_[i].backward_branch(ctx, state_, g);
+        blocks_[i].backward_branch(ctx, state_, g, write);
         DiffSrc diff_x;  // below the first block lies the max pool: no ReLU, no norm
         if (i > 0) {
             if (!inputs_[i]) inputs_[i] = blocks_[i - 1].join(ctx, inputs_[i - 1]);
             diff_x = blocks_[i - 1].gradient_of_output(ctx, inputs_[i]);
         }
-        g = blocks_[i].backward_input(ctx, state_, inputs_[i], g, diff_x);
+        g = blocks_[i].backward_input(ctx, state_, inputs_[i], g, diff_x, write);
         ctx.arena.release(inputs_[i]);
         final_from(blocks_[i].first_offset());
     }
-    backward_stem(ctx, g);
+    backward_stem(ctx, g, write);
     final_from(0);
     ctx.arena.release(logits_);
 }
 
-Tensor ResNet::classifier_gradient(Context& ctx, const Tensor& diff_logits) {
+Tensor ResNet::classifier_gradient(Context& ctx, const Tensor& diff_logits, Write write) {
     Tensor diff_features = ctx.arena.alloc(Use::activation_gradients, dtype_, features_.shape);
     linear_->backward(ctx, features_, part_of(state_.parameters, weights_), diff_logits, diff_features,
-                      part_of(state_.gradients, weights_), part_of(state_.gradients, bias_), Write::overwrite);
+                      part_of(state_.gradients, weights_), part_of(state_.gradients, bias_), write);
     ctx.arena.release(features_);
     if (desc_.dropout > 0) backend_.dropout(ctx, diff_features, diff_features, desc_.dropout, key_);
     DiffSrc diff = blocks_.back().gradient_of_output(ctx, inputs_.back());
@@ -203,7 +210,7 @@ Tensor ResNet::classifier_gradient(Context& ctx, const Tensor& diff_logits) {
     return diff.diff;
 }
 
-void ResNet::backward_stem(Context& ctx, Tensor diff_pooled) {
+void ResNet::backward_stem(Context& ctx, Tensor diff_pooled, Write write) {
     Unit& stem = *stem_;
     DiffSrc diff;
     diff.at = stem.pending(true);
@@ -211,12 +218,13 @@ void ResNet::backward_stem(Context& ctx, Tensor diff_pooled) {
     diff.diff = ctx.arena.alloc(Use::activation_gradients, dtype_, stem.dst_shape());
     backend_.max_pool_backward(ctx, stem.pending(true), diff_pooled, diff);
     ctx.arena.release(diff_pooled);
-    stem.backward(ctx, state_, pictures_, diff.diff, nullptr);
+    stem.backward(ctx, state_, pictures_, diff.diff, nullptr, write);
     ctx.arena.release(diff.diff);
 }
 
 void ResNet::update_running(Context& ctx, const Tensor& step_state) {
-    backend_.norm_update_running(ctx, state_.observed, state_.running, desc_.norm_momentum, step_state);
+    for (int64_t part = 0; part < desc_.accumulate; ++part)
+        backend_.norm_update_running(ctx, observed_of(part), state_.running, desc_.norm_momentum, step_state);
 }
 
 void ResNet::begin_inference(Context& ctx) {

@@ -18,8 +18,8 @@ class ResNet : public Net {
     const ParameterTable& table() const override { return table_; }
     void allocate(Context& ctx) override;
     const NetState& state() const override { return state_; }
-    Tensor forward(Context& ctx, const Tensor& pictures, const DropoutKey& key) override;
-    void backward(Context& ctx, const Tensor& diff_logits, const GradientsReady& ready) override;
+    Tensor forward(Context& ctx, const Tensor& pictures, const DropoutKey& key, int64_t part) override;
+    void backward(Context& ctx, const Tensor& diff_logits, Write write, const GradientsReady& ready) override;
     void update_running(Context& ctx, const Tensor& step_state) override;
     void begin_inference(Context& ctx) override;
     void infer(Context& ctx, const Tensor& pictures, const Tensor& logits) override;
@@ -27,10 +27,12 @@ class ResNet : public Net {
 
   private:
     Activation picture_activation(const Tensor& pictures) const;
+    /// What batch `part` of the step has observed.
+    Tensor observed_of(int64_t part) const;
     /// Whether blocks_[i]'s output is dropped once the next block has read it, and made again in the backward.
     bool recomputed(size_t i) const;
-    Tensor classifier_gradient(Context& ctx, const Tensor& diff_logits);
-    void backward_stem(Context& ctx, Tensor diff_pooled);
+    Tensor classifier_gradient(Context& ctx, const Tensor& diff_logits, Write write);
+    void backward_stem(Context& ctx, Tensor diff_pooled, Write write);
     /// Pictures to the mean over pixels of the last block's output.
     void infer_features(Context& ctx, const Tensor& pictures, const Tensor& features);
 

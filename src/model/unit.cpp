@@ -69,13 +69,13 @@ NormSums Unit::take_sums(Context& ctx) {
 }
 
 void Unit::backward(Context& ctx, const NetState& state, const Activation& src, const Tensor& dz,
-                    const DiffSrc* diff_src) {
+                    const DiffSrc* diff_src, Write write) {
     {
         const Scratch memory(ctx.arena, DType::f32, {3, channels()});
         const NormGradient gradient{row(memory.tensor(), 0), row(memory.tensor(), 1), row(memory.tensor(), 2),
                                     norm_.mean};
         backend_.norm_backward(ctx, sums_, norm_count(), norm_, part_of(state.parameters, gamma_), gradient,
-                               part_of(state.gradients, gamma_), part_of(state.gradients, beta_), Write::overwrite);
+                               part_of(state.gradients, gamma_), part_of(state.gradients, beta_), write);
         if (norms_ != nullptr) {
             // The gradients of gamma and beta stay this rank's own: they are averaged with all others. What goes back
             // to the convolution depends on all ranks' sums.
@@ -85,7 +85,7 @@ void Unit::backward(Context& ctx, const NetState& state, const Activation& src, 
                                    row(elsewhere.tensor(), 0), row(elsewhere.tensor(), 1), Write::overwrite);
         }
         conv_->backward(ctx, src, part_of(state.parameters, weights_), {dz, raw_, gradient}, diff_src,
-                        part_of(state.gradients, weights_), Write::overwrite);
+                        part_of(state.gradients, weights_), write);
     }
     ctx.arena.release(sums_);
     ctx.arena.release(raw_);

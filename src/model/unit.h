@@ -38,10 +38,10 @@ class Unit {
 
     /// For the op that makes this unit's z-gradient: the sums which it must gather.
     NormSums take_sums(Context& ctx);
-    /// With those sums gathered: gradients of gamma, beta and the weights; `diff_src` as Conv::backward. Gives back all
-    /// that forward() kept.
-    void backward(Context& ctx, const NetState& state, const Activation& src, const Tensor& dz,
-                  const DiffSrc* diff_src);
+    /// With those sums gathered: gradients of gamma, beta and the weights, by `write`; `diff_src` as Conv::backward.
+    /// Gives back all that forward() kept.
+    void backward(Context& ctx, const NetState& state, const Activation& src, const Tensor& dz, const DiffSrc* diff_src,
+                  Write write);
 
     void pack(Context& ctx, const NetState& state);
     void infer(Context& ctx, const Activation& src, const Tensor& residual, bool relu, const Tensor& dst) const;

@@ -126,10 +126,12 @@ Loader::State::State(const Source& source_, const LoaderOptions& options_, Memor
     const int64_t n = source.size(), global = options.batch_size * options.ranks;
     RN50_REQUIRE(!options.mix || (options.replace_bad && options.drop_last), "mixing takes whole batches");
     if (options.balanced) balanced.emplace(labels_of(source));
-    batches = options.drop_last ? n / global : ceil_div(n, global);
+    const int64_t step = options.accumulate * global;
+    batches = options.drop_last ? n / step * options.accumulate : ceil_div(n, global);
     if (options.drop_last && batches == 0)
-        throw Error(Exit::data, cat("there are ", n, " pictures to train on, less than one batch of ", global),
-                    cat("give --batch-size ", std::max<int64_t>(1, n / options.ranks), " or less, or more pictures"));
+        throw Error(Exit::data, cat("there are ", n, " pictures to train on, less than one step of ", step),
+                    cat("give --batch-size ", std::max<int64_t>(1, n / (options.ranks * options.accumulate)),
+                        " or less, or more pictures"));
     image_bytes = options.pictures.image_size * options.pictures.image_size * options.pictures.channels;
     const int64_t images_bytes = align_up(options.batch_size * image_bytes, Arena::alignment);
     const int64_t labels_bytes = align_up(options.batch_size * int64_t{sizeof(int32_t)}, Arena::alignment);

@@ -24,7 +24,8 @@ struct LoaderOptions {
     uint64_t seed = 0;
     bool shuffle = false;    ///< a permutation by (seed, epoch); else the source's order
     bool balanced = false;   ///< shuffled so that every class comes equally often: BalancedSampler
-    bool drop_last = false;  ///< leaves out the incomplete last global batch
+    bool drop_last = false;  ///< leaves out the incomplete last step
+    int64_t accumulate = 1;  ///< global batches in a step
     /// What becomes of a picture that cannot be read or decoded. Replaced: by the next good one of the epoch's order,
     /// so that batches keep their size (training). Else it is left out and the batch is smaller (evaluation).
     bool replace_bad = false;

@@ -35,10 +35,11 @@ class Fit {
           info_(info),
           options_(options),
           observer_(observer),
-          steps_per_epoch_(train.batches_per_epoch()),
           batch_size_(trainer.options().net.batch),
+          accumulate_(trainer.options().net.accumulate),
+          steps_per_epoch_(train.batches_per_epoch() / accumulate_),
           comm_(trainer.options().comm),
-          global_batch_(batch_size_ * (comm_ != nullptr ? comm_->size() : 1)) {
+          pictures_a_step_(accumulate_ * batch_size_ * (comm_ != nullptr ? comm_->size() : 1)) {
         result_.state = std::move(state);
     }
 
@@ -60,7 +61,7 @@ class Fit {
         const int64_t total = options_.epochs * steps_per_epoch_;
         const int64_t last = options_.max_steps > 0 ? std::min(options_.max_steps, total) : total;
         if (evaluation_due() && !finish_epoch()) return stopped();
-        if (state().step < last) train_.start_epoch(epoch(), state().step % steps_per_epoch_);
+        if (state().step < last) train_.start_epoch(epoch(), state().step % steps_per_epoch_ * accumulate_);
         while (state().step < last) {
             if (!train_epoch(last)) return stopped();
             if (!evaluation_due()) break;                          // --max-steps ended it within the epoch
@@ -114,11 +115,14 @@ class Fit {
         const Clock::time_point start = Clock::now();
         const double waited = train_.wait_seconds();
         const int64_t epoch_now = epoch();
-        const Batch* const batch = train_.next();
-        RN50_REQUIRE(batch != nullptr && batch->count == batch_size_, "a training batch is not whole");
-        const double wait = train_.wait_seconds() - waited;
         const double lr = options_.schedule.at(state().step);
-        trainer_.step({batch->images.data, batch->labels.data, batch->partners.data, batch->share}, state().step, lr);
+        for (int64_t part = 0; part < accumulate_; ++part) {
+            const Batch* const batch = train_.next();
+            RN50_REQUIRE(batch != nullptr && batch->count == batch_size_, "a training batch is not whole");
+            trainer_.step({batch->images.data, batch->labels.data, batch->partners.data, batch->share}, state().step,
+                          lr, part);
+        }
+        const double wait = train_.wait_seconds() - waited;
         StepResult found = trainer_.result();
         agree(found);
         ++state().step;
@@ -131,7 +135,7 @@ class Fit {
         line.step = state().step;
         line.loss = found.loss;
         line.lr = lr;
-        line.images_per_s = static_cast<double>(global_batch_) / seconds;
+        line.images_per_s = static_cast<double>(pictures_a_step_) / seconds;
         line.data_wait = wait / seconds;
         line.loss_scale = static_cast<double>(found.state.loss_scale);
         line.grad_norm = static_cast<double>(found.state.grad_norm);
@@ -243,7 +247,7 @@ class Fit {
         summary.macro_f1 = metrics.macro_f1();
         summary.seconds = epoch_seconds_;
         if (epoch_seconds_ > 0) {
-            summary.images_per_s = static_cast<double>(epoch_steps_ * global_batch_) / epoch_seconds_;
+            summary.images_per_s = static_cast<double>(epoch_steps_ * pictures_a_step_) / epoch_seconds_;
             summary.data_wait = epoch_wait_ / epoch_seconds_;
         }
         state().history.push_back(summary);
@@ -320,10 +324,10 @@ class Fit {
     const CheckpointInfo& info_;
     const FitOptions& options_;
     const FitObserver& observer_;
-    const int64_t steps_per_epoch_, batch_size_;
+    const int64_t batch_size_, accumulate_, steps_per_epoch_;
     Communicator* const comm_;
-    const int64_t global_batch_;
-    int signal_ = 0;  ///< that all ranks have agreed to stop for
+    const int64_t pictures_a_step_;  ///< of all ranks
+    int signal_ = 0;                 ///< that all ranks have agreed to stop for
     FitResult result_;
     Clock::time_point epoch_start_{};
     int64_t epoch_steps_ = 0;  ///< of the epoch, in this part of the run

@@ -38,8 +38,8 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
         backend_.copy_in(context_, options_.class_weights.data(), class_weights_);
         backend_.synchronize(context_);
     }
-    loss_ = arena.alloc(Use::input, DType::f32, {batch});
-    host_loss_.resize(static_cast<size_t>(batch));
+    loss_ = arena.alloc(Use::input, DType::f32, {std::max(options_.net.accumulate * options_.net.batch, batch)});
+    host_loss_.resize(static_cast<size_t>(loss_.count()));
 }
 
 Trainer::~Trainer() {
@@ -83,13 +83,26 @@ void Trainer::follow_rank_0() {
         if (tensor) options_.comm->broadcast(tensor);
 }
 
-void Trainer::step(const HostBatch& batch, int64_t step, double lr) {
-    const int64_t count = options_.net.batch;
-    Communicator* const comm = context_.dry ? nullptr : options_.comm;
-    const Tensor input = pictures_.slice(0, count), loss = loss_.slice(0, count);
-    lr_ = static_cast<float>(lr);
-    static_assert(offsetof(StepState, lr) == 0, "the learning rate is written to the front of the state");
-    backend_.copy_in(context_, &lr_, step_state_.slice(0, sizeof lr_));
+void Trainer::step(const HostBatch& batch, int64_t step, double lr, int64_t part) {
+    if (part == 0) {
+        lr_ = static_cast<float>(lr);
+        static_assert(offsetof(StepState, lr) == 0, "the learning rate is written to the front of the state");
+        backend_.copy_in(context_, &lr_, step_state_.slice(0, sizeof lr_));
+        loss_total_ = 0;
+    }
+    gradients_of(batch, step, part);
+    loss_total_ += total_weight(batch);
+    if (part + 1 == options_.net.accumulate)
+        update();
+    else
+        backend_.synchronize(context_);
+}
+
+void Trainer::gradients_of(const HostBatch& batch, int64_t step, int64_t part) {
+    const int64_t count = options_.net.batch, parts = options_.net.accumulate;
+    const int64_t rank = options_.comm != nullptr ? options_.comm->rank() : 0,
+                  ranks = options_.comm != nullptr ? options_.comm->size() : 1;
+    const Tensor input = pictures_.slice(0, count), loss = loss_.slice(part * count, count);
     backend_.copy_in(context_, batch.pictures, input);
     Targets targets(labels_.slice(0, count));
     backend_.copy_in(context_, batch.labels, targets.labels);
@@ -100,34 +113,37 @@ void Trainer::step(const HostBatch& batch, int64_t step, double lr) {
         targets.share = batch.share;
         backend_.copy_in(context_, batch.partners, partners_);
     }
-    loss_total_ = total_weight(batch);
-    // Divided by its share of all ranks' weights, the mean of the ranks' gradients is that of the global batch.
-    if (comm != nullptr && !options_.class_weights.empty()) loss_total_ = comm->sum({loss_total_})[0] / comm->size();
-    targets.total = static_cast<float>(loss_total_);
+    targets.total = static_cast<float>(parts * count);  // the weights of all labels are known only at the end
 
-    const Tensor logits =
-        net_->forward(context_, input, {options_.seed, step, comm != nullptr ? comm->rank() * count : 0});
-    {
-        const Scratch diff_logits(context_.arena, DType::f32, logits.shape, Use::activation_gradients);
-        backend_.softmax_cross_entropy(context_, logits, targets, options_.label_smoothing, step_state_, loss,
-                                       diff_logits.tensor());
-        GradientsReady ready;
-        if (averaging_) ready = [this](int64_t from) { averaging_->ready(from); };
-        net_->backward(context_, diff_logits.tensor(), ready);
-    }
+    const Tensor logits = net_->forward(context_, input, {options_.seed, step, (part * ranks + rank) * count}, part);
+    const Scratch diff_logits(context_.arena, DType::f32, logits.shape, Use::activation_gradients);
+    backend_.softmax_cross_entropy(context_, logits, targets, options_.label_smoothing, step_state_, loss,
+                                   diff_logits.tensor());
+    GradientsReady ready;
+    if (averaging_ && part + 1 == parts) ready = [this](int64_t from) { averaging_->ready(from); };
+    net_->backward(context_, diff_logits.tensor(), part == 0 ? Write::overwrite : Write::add, ready);
+}
+
+void Trainer::update() {
     const NetState& state = net_->state();
+    double factor = 1;
+    if (!options_.class_weights.empty() && !context_.dry) {
+        // Each rank's share of the losses' divisor, so that the mean over the ranks is that of all pictures.
+        if (options_.comm != nullptr) loss_total_ = options_.comm->sum({loss_total_})[0] / options_.comm->size();
+        factor = static_cast<double>(options_.net.accumulate * options_.net.batch) / loss_total_;
+    }
     if (averaging_) averaging_->finish();
-    backend_.check_gradients(context_, state.gradients, options_.clip_norm, scale_, step_state_);
+    backend_.check_gradients(context_, state.gradients, options_.clip_norm, scale_, step_state_, factor);
     backend_.optimize(context_, options_.optimizer, state.parameters, state.gradients, moment1_, moment2_, step_state_);
     net_->update_running(context_, step_state_);
 }
 
 StepResult Trainer::result() {
     StepResult result;
-    const int64_t batch = options_.net.batch;
-    backend_.copy_out(context_, loss_.slice(0, batch), host_loss_.data());
+    const int64_t count = options_.net.accumulate * options_.net.batch;
+    backend_.copy_out(context_, loss_.slice(0, count), host_loss_.data());
     backend_.copy_out(context_, step_state_, &result.state);
-    for (int64_t i = 0; i < batch; ++i)
+    for (int64_t i = 0; i < count; ++i)
         result.loss += static_cast<double>(host_loss_[static_cast<size_t>(i)]);
     result.loss /= loss_total_;
     return result;
@@ -145,9 +161,10 @@ std::string Trainer::first_non_finite() {
     const NetState& state = net_->state();
     std::vector<float> values(static_cast<size_t>(state.observed.count()));
     backend_.copy_out(context_, state.observed, values.data());
-    for (const RunningStatistics& norm : net_->table().running())
-        if (!all_finite(values.data() + norm.offset, 2 * norm.channels))
-            return cat("the activations before ", norm.name);
+    for (int64_t part = 0; part < options_.net.accumulate; ++part)
+        for (const RunningStatistics& norm : net_->table().running())
+            if (!all_finite(values.data() + part * net_->table().running_elements() + norm.offset, 2 * norm.channels))
+                return cat("the activations before ", norm.name);
     // The gradients are made from the last layer to the first, and what is broken breaks all that comes after it.
     values.resize(static_cast<size_t>(state.gradients.count()));
     backend_.copy_out(context_, state.gradients, values.data());
@@ -204,8 +221,8 @@ EvalMetrics Trainer::evaluate(Loader& loader, const std::function<bool(int64_t)>
 MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options) {
     Arena arena;
     Trainer trainer(backend, arena, options);
-    trainer.step(nullptr, nullptr, 0, 0);
     const NetDesc& net = trainer.options_.net;
+    trainer.step({nullptr, nullptr, nullptr, 1}, 0, 0, net.accumulate - 1);
     const Scratch logits(arena, DType::f32, {net.eval_batch, net.classes}, Use::activations);
     trainer.net_->begin_inference(trainer.context_);
     for (const int64_t count : {net.eval_batch, int64_t{1}})  // whole batches, and a rest

@@ -17,7 +17,7 @@
 namespace rn50 {
 
 struct TrainerOptions {
-    NetDesc net;
+    NetDesc net;              ///< its `accumulate` batches of each rank make a step
     OptimizerDesc optimizer;  ///< `ranges` come from the net's table
     float label_smoothing = 0;
     std::vector<float> class_weights;          ///< {classes}, of the training loss; empty: all 1
@@ -41,8 +41,8 @@ struct HostBatch {
 
 /// What one step has found.
 struct StepResult {
-    double loss = 0;  ///< mean over the batch, by class weights where there are some; of this rank, so that the mean
-                      ///< over the ranks is the global batch's
+    double loss = 0;  ///< mean over the step's pictures, by class weights where there are some; of this rank, so that
+                      ///< the mean over the ranks is that of all
     StepState state;  ///< grad_norm, loss_scale, skip, ...
 };
 
@@ -60,12 +60,13 @@ class Trainer {
     /// Parameters, running statistics and optimizer become rank 0's. Nothing without other ranks.
     void follow_rank_0();
 
-    /// Forward, backward and update with one whole batch in host memory, which is read until result(): u8 {batch, S, S,
-    /// C} and i32 {batch}. `step` counts the steps of the run from 0.
+    /// Forward and backward with one whole batch in host memory: u8 {batch, S, S, C} and i32 {batch}. `step` counts the
+    /// steps of the run from 0, `part` the batches of the step: their gradients add up, and with the last one the
+    /// parameters are updated. The last one is read until result(); the others are done with when this returns.
+    void step(const HostBatch& batch, int64_t step, double lr, int64_t part = 0);
     void step(const void* pictures, const void* labels, int64_t step, double lr) {
         this->step({pictures, labels, nullptr, 1}, step, lr);
     }
-    void step(const HostBatch& batch, int64_t step, double lr);
     /// Waits for the step.
     StepResult result();
 
@@ -90,6 +91,8 @@ class Trainer {
   private:
     friend MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
     double total_weight(const HostBatch& batch) const;
+    void gradients_of(const HostBatch& batch, int64_t step, int64_t part);
+    void update();
     void infer_all(Loader& loader, const Tensor& logits, EvalMetrics& metrics,
                    const std::function<bool(int64_t)>& each);
     void infer(const void* pictures, const void* labels, int64_t count, const Tensor& logits);
@@ -104,7 +107,7 @@ class Trainer {
     Tensor moment1_, moment2_, step_state_, pictures_, labels_, partners_, class_weights_, loss_;
     std::vector<float> host_loss_, host_logits_;
     float lr_ = 0;
-    double loss_total_ = 0;  ///< what the last step's losses are divided by
+    double loss_total_ = 0;  ///< what the step's losses are divided by: the weights of its labels so far
 };
 
 /// The memory that a Trainer of these options takes at its highest: a dry run of one step and of evaluations.
