@@ -20,6 +20,8 @@ class CudaBackend final : public Backend {
     std::unique_ptr<Conv> conv(const ConvDesc& desc) override;
     std::unique_ptr<Linear> linear(const LinearDesc& desc) override;
     std::vector<Pass> passes(const PassTensors& tensors) override;
+    /// On which all of its work goes.
+    cudaStream_t stream() const { return stream_; }
 
   protected:
     void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,

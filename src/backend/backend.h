@@ -295,7 +295,8 @@ class Backend {
 /// Which backends this build has, best first: {"cuda", "cpu"} or fewer.
 std::vector<std::string> backends_built_in();
 /// "auto" takes the best that works on this machine and says which and why; "cpu" and "cuda" insist.
-/// threads: 0 = all the process may use. Throws Error(Exit::device) with the remedy when it is not there.
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads = 0);
+/// threads: 0 = all the process may use. local_rank: of the ranks on this machine, which have a GPU each. Throws
+/// Error(Exit::device) with the remedy when it is not there.
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads = 0, int local_rank = 0);
 
 }  // namespace rn50
