@@ -20,6 +20,8 @@ class CudaBackend final : public Backend {
     std::unique_ptr<Conv> conv(const ConvDesc& desc) override;
     std::unique_ptr<Linear> linear(const LinearDesc& desc) override;
     std::vector<Pass> passes(const PassTensors& tensors) override;
+    /// On which all of its work goes.
+    cudaStream_t stream() const { return stream_; }
 
   protected:
     void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,
@@ -31,6 +33,8 @@ class CudaBackend final : public Backend {
                           Write write) override;
     void do_norm_update_running(const Tensor& observed, const Tensor& running, float momentum,
                                 const Tensor& state) override;
+    void do_merge_statistics(const Tensor& parts, int64_t count, const Tensor& stats) override;
+    void do_sum_parts(const Tensor& parts, const Tensor& sums) override;
     void do_join(const Activation& a, const Activation& b, const Tensor& dst) override;
     void do_max_pool(const Activation& src, const Tensor& dst) override;
     int64_t max_pool_workspace_bytes(const Shape& src) const override;

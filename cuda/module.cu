@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "backend/cuda_module.h"
+#include "comm/comm.h"
 #include "cuda_backend.h"
+#include "nccl_collectives.h"
 
 namespace rn50::cuda {
 
@@ -195,6 +197,17 @@ CudaDevice examine(int index) {
     return device;
 }
 
+std::vector<std::vector<bool>> peers_among(int count) {
+    std::vector<std::vector<bool>> peers(static_cast<size_t>(count), std::vector<bool>(static_cast<size_t>(count)));
+    for (int i = 0; i < count; ++i)
+        for (int j = 0; j < count; ++j) {
+            int reaches = 0;
+            if (i != j && cudaDeviceCanAccessPeer(&reaches, i, j) != cudaSuccess) cudaGetLastError();
+            peers[static_cast<size_t>(i)][static_cast<size_t>(j)] = reaches != 0;
+        }
+    return peers;
+}
+
 CudaModuleInfo info() {
     CudaModuleInfo info;
     info.toolkit = cuda_version(CUDART_VERSION);
@@ -202,6 +215,8 @@ CudaModuleInfo info() {
     if (missing_cudnn_part().empty()) info.cudnn = cudnn_version(cudnnGetVersion());
     info.cudnn_built = cudnn_version(CUDNN_VERSION);
     info.cublaslt = cublaslt_version(cublasLtGetVersion());
+    info.nccl = nccl_loaded();
+    info.nccl_built = nccl_built();
     int number = 0;
     if (cudaRuntimeGetVersion(&number) == cudaSuccess) info.runtime = cuda_version(number);
     if (cudaDriverGetVersion(&number) == cudaSuccess && number > 0) info.driver_limit = cuda_version(number);
@@ -216,6 +231,7 @@ CudaModuleInfo info() {
     for (int i = 0; i < count; ++i)
         info.devices.push_back(examine(i));
     cudaSetDevice(current);
+    info.peers = peers_among(count);
     for (const CudaDevice& device : info.devices)
         if (device.fault.empty()) return info;
     info.fault = info.devices[0].fault;
@@ -223,10 +239,15 @@ CudaModuleInfo info() {
     return info;
 }
 
-std::unique_ptr<Backend> make(int index) {
+int count_gpus() {
     int count = 0;
     const ModuleFailure common = common_failure(count);
     if (!common.reason.empty()) throw Error(Exit::device, common.reason, common.remedy);
+    return count;
+}
+
+std::unique_ptr<Backend> make(int index) {
+    const int count = count_gpus();
     if (index < 0 || index >= count)
         throw Error(Exit::device, cat("there is no GPU ", index, ": this machine shows ", count),
                     "see nvidia-smi and CUDA_VISIBLE_DEVICES");
@@ -235,11 +256,19 @@ std::unique_ptr<Backend> make(int index) {
     return std::make_unique<CudaBackend>(index);
 }
 
+std::unique_ptr<Collectives> collectives(Backend& backend, StoreClient& store, const Place& place,
+                                         std::chrono::milliseconds patience) {
+    RN50_REQUIRE(backend.info().kind == "cuda", "NCCL for a backend of another kind");
+    return make_nccl(static_cast<CudaBackend&>(backend).stream(), store, place, patience);
+}
+
 }  // namespace
 
 }  // namespace rn50::cuda
 
 extern "C" const rn50::CudaModule* rn50_cuda_module() {
-    static const rn50::CudaModule module{rn50::CudaModule::current_version, rn50::cuda::info, rn50::cuda::make};
+    static const rn50::CudaModule module{
+        rn50::CudaModule::current_version, rn50::cuda::info,       rn50::cuda::make, rn50::cuda::count_gpus,
+        rn50::cuda::require_nccl,          rn50::cuda::collectives};
     return &module;
 }

@@ -407,6 +407,10 @@ std::string nccl_built() {
     return nccl_version_text(NCCL_VERSION_CODE);
 }
 
+void require_nccl() {
+    the_library();
+}
+
 std::string nccl_loaded() {
     try {
         int version = 0;
@@ -437,9 +441,14 @@ std::string nccl_loaded() {
     return "";
 }
 
-std::unique_ptr<Collectives> make_nccl(cudaStream_t, StoreClient&, const Place&, std::chrono::milliseconds) {
+void require_nccl() {
     throw Error(Exit::device, "several GPUs need NCCL, which rn50_cuda.so was built without",
                 "install its header (nccl.h: libnccl-dev, on Red Hat libnccl-devel) and build anew: make");
+}
+
+std::unique_ptr<Collectives> make_nccl(cudaStream_t, StoreClient&, const Place&, std::chrono::milliseconds) {
+    require_nccl();
+    return nullptr;
 }
 
 #endif

@@ -17,6 +17,8 @@ struct NcclLibrary;
 /// is found now, "" where none is.
 std::string nccl_built();
 std::string nccl_loaded();
+/// Throws Error(Exit::device) with what to install where one of both is missing.
+void require_nccl();
 
 /// The ranks' engine on the current device, whose backend works on `stream`; every rank calls it at the same time.
 /// Throws Error(Exit::device) where NCCL is missing or fails here, or when two ranks have the same GPU, and

@@ -1,6 +1,7 @@
 // Batch norm's arithmetic, joins, pooling, dropout and the loss.
 #include "affine.cuh"
 #include "backend/carver.h"
+#include "backend/merge.h"
 #include "base/random.h"
 #include "cuda_backend.h"
 #include "tiles.h"
@@ -74,6 +75,23 @@ __global__ void __launch_bounds__(block_threads)
     const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
     if (i >= count || state->skip) return;
     running[i] = (1.0f - momentum) * running[i] + momentum * observed[i];
+}
+
+/// One thread a channel; reads 8 bytes a channel and rank.
+__global__ void __launch_bounds__(block_threads)
+    merge_statistics_kernel(const float* __restrict__ parts, int64_t ranks, int64_t count, float* __restrict__ stats,
+                            int64_t channels) {
+    const int64_t c = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    const Moments moments = merged_moments(parts, ranks, channels, c, count);
+    stats[c] = static_cast<float>(moments.mean);
+    stats[channels + c] = static_cast<float>(moments.m2);
+}
+
+__global__ void __launch_bounds__(block_threads)
+    sum_parts_kernel(const float* __restrict__ parts, int64_t ranks, float* __restrict__ sums, int64_t count) {
+    const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    if (i < count) sums[i] = static_cast<float>(summed_part(parts, ranks, count, i));
 }
 
 // --- joins and pools
@@ -311,6 +329,17 @@ void CudaBackend::do_norm_update_running(const Tensor& observed, const Tensor& r
     launch<update_running_kernel>(grid_of(running.count()), dim3(block_threads), stream_, floats(observed),
                                   running.as<float>(), momentum, static_cast<const StepState*>(state.data),
                                   running.count());
+}
+
+void CudaBackend::do_merge_statistics(const Tensor& parts, int64_t count, const Tensor& stats) {
+    const int64_t channels = stats.shape[1];
+    launch<merge_statistics_kernel>(grid_of(channels), dim3(block_threads), stream_, floats(parts), parts.shape[0],
+                                    count, stats.as<float>(), channels);
+}
+
+void CudaBackend::do_sum_parts(const Tensor& parts, const Tensor& sums) {
+    launch<sum_parts_kernel>(grid_of(sums.count()), dim3(block_threads), stream_, floats(parts), parts.shape[0],
+                             sums.as<float>(), sums.count());
 }
 
 void CudaBackend::do_join(const Activation& a, const Activation& b, const Tensor& dst) {

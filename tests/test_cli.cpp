@@ -182,7 +182,12 @@ TEST_CASE("options: a wrong value is told with its option and what is allowed") 
     CHECK(contains(told("--crop-scale", "0.5"), "--crop-scale 0.5 must be two numbers, MIN,MAX"));
     CHECK(contains(told("--crop-scale", "0.9,0.1"), "with the smaller number first"));
     CHECK(contains(told("--crop-scale", "0,1"), "must be from 0.001 to 1"));
-    CHECK(contains(told("--gpus", "2"), "--gpus 2 is not in this build"));
+    CHECK(contains(told("--gpus", "0"), "--gpus 0 must be at least 1"));
+    CHECK(contains(told("--gpus", "two"), "--gpus two must be a number of GPUs, all, or a list"));
+    CHECK(contains(told("--gpus", "-1"), "must be a number of GPUs"));
+    CHECK(contains(told("--gpus", ""), "must be a number of GPUs"));
+    CHECK(contains(told("--gpus", "0,1,0"), "must name each GPU once"));
+    CHECK(contains(told("--gpus", "0,,1"), "must be a number of GPUs"));
     CHECK(contains(told("--ranks", "0"), "--ranks 0 must be from 1 to 65536"));
     CHECK(contains(usage_error({"train", "shop", "--epochs"}), "--epochs"));
     CHECK(contains(told("--randaugment", "2"), "--randaugment 2 must be two numbers, N,M"));
@@ -194,7 +199,8 @@ TEST_CASE("options: a wrong value is told with its option and what is allowed") 
     CHECK(contains(told("--erasing-fill", "black"), "must be one of mean|noise"));
     CHECK(told("--epochs", "+3").empty());
     CHECK(told("--lr", "1e-3").empty());
-    CHECK(told("--gpus", "1").empty());
+    for (const char* const gpus : {"1", "2", "all", "0,2"})
+        CHECK(told("--gpus", gpus).empty());
 }
 
 TEST_CASE("options: what must be there and what has no place") {

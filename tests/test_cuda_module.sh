@@ -95,13 +95,36 @@ refused "a module that asks the program for what it has not" "$work/yesterday.so
 # A whole module, without CUDA: its faults are the user's to see, and what it shares with the program works.
 cat >whole.cpp <<'CODE'
 #include <cstdlib>
+#include <fstream>
 
 #include "backend/cuda_module.h"
 #include "base/log.h"
+#include "comm/comm.h"
+#define final  // a GPU that is a CPU in all but its name
+#include "backend/cpu/cpu_backend.h"
+#undef final
 
 namespace {
 
 const bool works = std::getenv("IMAGINARY_GPU") != nullptr;
+
+class ImaginaryGpu : public rn50::cpu::CpuBackend {
+  public:
+    ImaginaryGpu() : CpuBackend(1) {}
+    rn50::DeviceInfo info() const override {
+        rn50::DeviceInfo info = CpuBackend::info();
+        info.kind = "cuda";
+        info.name = "Imaginary 3090";
+        info.total_memory = info.free_memory = 24000000000;
+        info.fp16 = false;
+        return info;
+    }
+};
+
+int count() {
+    const char* const gpus = std::getenv("IMAGINARY_GPU");
+    return gpus == nullptr ? 0 : std::atoi(gpus);
+}
 
 rn50::CudaModuleInfo info() {
     rn50::CudaModuleInfo info;
@@ -118,17 +141,52 @@ rn50::CudaModuleInfo info() {
     return info;
 }
 
-std::unique_ptr<rn50::Backend> make(int) {
+std::unique_ptr<rn50::Backend> make(int index) {
     if (!works) throw rn50::Error(rn50::Exit::device, info().fault, info().remedy);
     // Shared with the program: shapes, errors, the log, the factory.
     rn50::log::info(rn50::cat("imaginary GPU, shapes like ", rn50::Shape{2, 3}.str()));
-    return rn50::make_backend("cpu");
+    if (const char* const notes = std::getenv("IMAGINARY_NOTES")) {
+        const char* const rank = std::getenv("RANK");
+        const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
+        std::ofstream(notes, std::ios::app) << "rank " << (rank == nullptr ? "none" : rank) << " on GPU " << index << " of "
+                                            << (visible == nullptr ? "all" : visible) << std::endl;
+    }
+    return std::make_unique<ImaginaryGpu>();
+}
+
+void require_collectives() {
+    if (std::getenv("IMAGINARY_NCCL") == nullptr)
+        throw rn50::Error(rn50::Exit::device, "several GPUs need NCCL, which is imaginary too", "set IMAGINARY_NCCL");
+}
+
+class ImaginaryNccl : public rn50::Collectives {
+  public:
+    explicit ImaginaryNccl(std::unique_ptr<rn50::Collectives> gloo) : gloo_(std::move(gloo)) {}
+    std::string name() const override { return "NCCL 2.0.0"; }
+    void begin_average(const rn50::Tensor& values) override { gloo_->begin_average(values); }
+    void finish_averages() override { gloo_->finish_averages(); }
+    void broadcast(const rn50::Tensor& values) override { gloo_->broadcast(values); }
+    void gather(const rn50::Tensor& mine, const rn50::Tensor& all) override { gloo_->gather(mine, all); }
+    void gather_host(const void* mine, int64_t bytes, void* all) override { gloo_->gather_host(mine, bytes, all); }
+    void abort() override { gloo_->abort(); }
+
+  private:
+    std::unique_ptr<rn50::Collectives> gloo_;
+};
+
+std::unique_ptr<rn50::Collectives> collectives(rn50::Backend& backend, rn50::StoreClient& store,
+                                               const rn50::Place& place, std::chrono::milliseconds patience) {
+    RN50_REQUIRE(backend.info().name == "Imaginary 3090", "another backend");
+    if (std::getenv("IMAGINARY_FAULT") != nullptr && place.rank == 1)
+        throw rn50::Error(rn50::Exit::device, "ncclCommInitRankConfig: imaginary", "imagine less");
+    return std::make_unique<ImaginaryNccl>(rn50::make_gloo(store, place, patience));
 }
 
 }  // namespace
 
 extern "C" const rn50::CudaModule* rn50_cuda_module() {
-    static const rn50::CudaModule module{rn50::CudaModule::current_version, info, make};
+    static const rn50::CudaModule module{rn50::CudaModule::current_version, info, make, count,
+                                         require_collectives,               collectives};
     return &module;
 }
 CODE
@@ -150,6 +208,7 @@ if library whole.so <whole.cpp; then
         code=$?
         check "found beside the program or one folder above: $place" eval '[ $code = 0 ] && prints "$work/rn50_cuda.so, CUDA 13.0"'
     done
+    source "$tests/several_gpus.sh"
 else
     code=1
     check "a module can be compiled against src/" false

@@ -92,6 +92,9 @@ struct Step {
         backend.norm_from_batch(ctx, stats, count, gamma, beta, 1e-5f, raw.norm, observed);
         backend.norm_update_running(ctx, observed, running, 0.1f, state);
         backend.norm_from_running(ctx, running, gamma, beta, 1e-5f, norm(20));
+        const Tensor parts = input(DType::f32, {3, 2, 20});
+        backend.merge_statistics(ctx, parts, count, output(DType::f32, {2, 20}));
+        backend.sum_parts(ctx, parts, output(DType::f32, {2, 20}));
         const Tensor joined = output(act, dst_shape);
         backend.join(ctx, raw, {joined_side(dst_shape), {}, false}, joined);
         const Tensor pooled = output(act, {dst_shape[0], (dst_shape[1] + 1) / 2, (dst_shape[2] + 1) / 2, 20});

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "op_support.h"
 
@@ -155,5 +156,58 @@ TEST_CASE("norm_update_running moves by the momentum, and not at all in a skippe
                     expected[i] += static_cast<double>(momentum) * (observed[i] - before[i]);
                 CHECK_NEAR(rig.get(running), expected, skip ? 0.0 : tolerance);
             }
+    });
+}
+
+TEST_CASE("statistics merged over ranks are those of all values") {
+    for_each_fp32_rig([](Rig& rig) {
+        for (const int64_t ranks : {1, 2, 3, 8})
+            for (const int64_t channels : {1, 67, 300}) {
+                constexpr int64_t count = 5;
+                const Array values = uniform({ranks, count, channels}, 1);
+                const auto value = [&](int64_t rank, int64_t i, int64_t c) {
+                    const double far = c % 2 == 0 ? 0 : 30;  // beside its deviation, as pictures are
+                    return far + values[(rank * count + i) * channels + c];
+                };
+                Array parts({ranks, 2, channels}), expected({2, channels});
+                for (int64_t c = 0; c < channels; ++c) {
+                    double total = 0;
+                    for (int64_t rank = 0; rank < ranks; ++rank) {
+                        double sum = 0, m2 = 0;
+                        for (int64_t i = 0; i < count; ++i)
+                            sum += value(rank, i, c);
+                        for (int64_t i = 0; i < count; ++i)
+                            m2 += std::pow(value(rank, i, c) - sum / count, 2);
+                        parts[(rank * 2) * channels + c] = sum / count;
+                        parts[(rank * 2 + 1) * channels + c] = m2;
+                        total += sum;
+                    }
+                    const double mean = total / static_cast<double>(ranks * count);
+                    expected[c] = mean;
+                    for (int64_t rank = 0; rank < ranks; ++rank)
+                        for (int64_t i = 0; i < count; ++i)
+                            expected[channels + c] += std::pow(value(rank, i, c) - mean, 2);
+                }
+                const Tensor stats = rig.rubbish(DType::f32, {2, channels});
+                rig.backend.merge_statistics(rig.ctx, rig.put_f32(rounded(parts, DType::f32)), count, stats);
+                const Array got = rig.get(stats);
+                CHECK_NEAR(got.row(0), expected.row(0), tolerance);
+                CHECK_NEAR(got.row(1), expected.row(1), tolerance);
+            }
+    });
+}
+
+TEST_CASE("sums of parts are those of doubles") {
+    for_each_fp32_rig([](Rig& rig) {
+        for (const int64_t ranks : {1, 2, 5}) {
+            const int64_t channels = 300;
+            const Array parts = uniform({ranks, 2, channels}, DType::f32, 3, -9, 9);
+            Array expected({2, channels});
+            for (int64_t i = 0; i < parts.count(); ++i)
+                expected[i % (2 * channels)] += parts[i];
+            const Tensor sums = rig.rubbish(DType::f32, {2, channels});
+            rig.backend.sum_parts(rig.ctx, rig.put_f32(parts), sums);
+            CHECK_NEAR(rig.get(sums), expected, tolerance);
+        }
     });
 }

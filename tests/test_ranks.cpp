@@ -17,7 +17,6 @@
 #include "comm/comm.h"
 #include "comm/store.h"
 #include "rank_support.h"
-#include "train/sync_norm.h"
 
 using namespace rn50;
 using std::chrono::milliseconds;
@@ -319,34 +318,4 @@ TEST_CASE("a rank that never arrives is named") {
     place.port = 0;
     CHECK(contains(what_of([&] { Communicator(place, milliseconds(300)); }),
                    "rank 1, 2 of 3 did not arrive within 0.3 s"));
-}
-
-TEST_CASE("statistics merged over ranks are those of all values") {
-    const int64_t ranks = 3, channels = 2, count = 5;
-    std::vector<float> parts(ranks * 2 * channels), merged(2 * channels);
-    std::vector<std::vector<double>> values(channels);
-    for (int64_t rank = 0; rank < ranks; ++rank)
-        for (int64_t c = 0; c < channels; ++c) {
-            double sum = 0, m2 = 0;
-            std::vector<double> mine;
-            for (int64_t i = 0; i < count; ++i)
-                mine.push_back(1000.0 * static_cast<double>(c) + std::sin(static_cast<double>(rank * 31 + c * 17 + i)));
-            for (const double x : mine)
-                sum += x;
-            for (const double x : mine)
-                m2 += (x - sum / count) * (x - sum / count);
-            parts[static_cast<size_t>((rank * 2) * channels + c)] = static_cast<float>(sum / count);
-            parts[static_cast<size_t>((rank * 2 + 1) * channels + c)] = static_cast<float>(m2);
-            values[static_cast<size_t>(c)].insert(values[static_cast<size_t>(c)].end(), mine.begin(), mine.end());
-        }
-    merge_statistics(parts.data(), ranks, channels, count, merged.data());
-    for (size_t c = 0; c < channels; ++c) {
-        double mean = 0, m2 = 0;
-        for (const double x : values[c])
-            mean += x / static_cast<double>(values[c].size());
-        for (const double x : values[c])
-            m2 += (x - mean) * (x - mean);
-        CHECK(merged[c] == doctest::Approx(mean).epsilon(1e-6));
-        CHECK(merged[channels + c] == doctest::Approx(m2).epsilon(c == 0 ? 1e-5 : 1e-2));  // 1000 has fewer digits left
-    }
 }

@@ -77,6 +77,23 @@ void Backend::norm_update_running(Context& ctx, const Tensor& observed, const Te
     do_norm_update_running(observed, running, momentum, state);
 }
 
+void Backend::merge_statistics(Context& ctx, const Tensor& parts, int64_t count, const Tensor& stats) {
+    check_tensor(stats, DType::f32, {2, stats.shape[1]}, "stats");
+    check_tensor(parts, DType::f32, {parts.shape[0], 2, stats.shape[1]}, "parts");
+    RN50_REQUIRE(count >= 1, "count ", count);
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, norm_name, "merge statistics");
+    do_merge_statistics(parts, count, stats);
+}
+
+void Backend::sum_parts(Context& ctx, const Tensor& parts, const Tensor& sums) {
+    check_tensor(sums, DType::f32, {2, sums.shape[1]}, "sums");
+    check_tensor(parts, DType::f32, {parts.shape[0], 2, sums.shape[1]}, "parts");
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, norm_name, "sum parts");
+    do_sum_parts(parts, sums);
+}
+
 void Backend::join(Context& ctx, const Activation& a, const Activation& b, const Tensor& dst) {
     check_tensor(dst, dst.dtype, dst.shape, "dst");
     check_activation(a, dst.dtype, dst.shape, "a");

@@ -210,6 +210,11 @@ class Backend {
     /// running = (1 - momentum) * running + momentum * observed over all norms at once; nothing when state.skip.
     void norm_update_running(Context& ctx, const Tensor& observed, const Tensor& running, float momentum,
                              const Tensor& state);
+    /// parts {R, 2, C} f32: what each of R ranks has. stats {2, C} f32 = mean and M2 over all of their elements, where
+    /// each part is mean and M2 over `count` of them; sums {2, C} f32 = the sum of the parts. Both in the order of the
+    /// ranks.
+    void merge_statistics(Context& ctx, const Tensor& parts, int64_t count, const Tensor& stats);
+    void sum_parts(Context& ctx, const Tensor& parts, const Tensor& sums);
 
     // --- between convolutions ------------------------------------------------------------------------------------
     /// dst = max(value(a) + value(b), 0): the end of a residual block. a and b are pending, without ReLU of their own.
@@ -275,6 +280,8 @@ class Backend {
                                   Write write) = 0;
     virtual void do_norm_update_running(const Tensor& observed, const Tensor& running, float momentum,
                                         const Tensor& state) = 0;
+    virtual void do_merge_statistics(const Tensor& parts, int64_t count, const Tensor& stats) = 0;
+    virtual void do_sum_parts(const Tensor& parts, const Tensor& sums) = 0;
     virtual void do_join(const Activation& a, const Activation& b, const Tensor& dst) = 0;
     virtual void do_max_pool(const Activation& src, const Tensor& dst) = 0;
     virtual int64_t max_pool_workspace_bytes(const Shape& src) const = 0;  ///< of the backward, as avg_pool's
@@ -300,7 +307,8 @@ class Backend {
 /// Which backends this build has, best first: {"cuda", "cpu"} or fewer.
 std::vector<std::string> backends_built_in();
 /// "auto" takes the best that works on this machine and says which and why; "cpu" and "cuda" insist.
-/// threads: 0 = all the process may use. Throws Error(Exit::device) with the remedy when it is not there.
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads = 0);
+/// threads: 0 = all the process may use. local_rank: of the ranks on this machine, which have a GPU each. Throws
+/// Error(Exit::device) with the remedy when it is not there.
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads = 0, int local_rank = 0);
 
 }  // namespace rn50

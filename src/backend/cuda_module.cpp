@@ -149,11 +149,25 @@ bool gpu_expected() {
     return !hidden() && nvidia_devices() > 0;
 }
 
-std::unique_ptr<Backend> make_cuda_backend(int index) {
+const CudaModule& require_cuda_module() {
     ModuleFailure why = cuda_module_path().empty() ? ModuleFailure{} : gpus_out_of_reach();
     const CudaModule* const module = why.reason.empty() ? cuda_module(why) : nullptr;
     if (module == nullptr) throw Error(Exit::device, why.reason, why.remedy);
-    return module->make(index);
+    return *module;
+}
+
+int gpu_of_rank(int local_rank, int visible) {
+    if (local_rank < visible || visible < 1) return local_rank;
+    if (visible == 1) return 0;
+    throw Error(Exit::usage,
+                cat("this machine shows ", visible, " GPUs, and this is its rank ", local_rank,
+                    " (counted from 0): two ranks would be on one GPU"),
+                "start at most one rank a GPU on each machine");
+}
+
+std::unique_ptr<Backend> make_cuda_backend(int local_rank) {
+    const CudaModule& module = require_cuda_module();
+    return module.make(local_rank == 0 ? 0 : gpu_of_rank(local_rank, module.count()));
 }
 
 }  // namespace rn50

@@ -2,6 +2,7 @@
 // it, without a driver and without any of CUDA's libraries, and can then say what is missing.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +10,10 @@
 #include "backend/backend.h"
 
 namespace rn50 {
+
+class Collectives;
+class StoreClient;
+struct Place;
 
 /// One GPU as the module's runtime sees it.
 struct CudaDevice {
@@ -24,19 +29,28 @@ struct CudaModuleInfo {
     std::string toolkit;                       ///< "13.0": compiled with
     std::string runtime, driver_limit;         ///< "13.0" and the newest CUDA the driver can run, "" without a driver
     std::string cudnn, cudnn_built, cublaslt;  ///< loaded; compiled against
+    std::string nccl, nccl_built;              ///< likewise; "" where it is not found, and was not
     std::string architectures;                 ///< "sm_89 sm_90 compute_90"
     std::string fault;                         ///< why no GPU can be used, in words; "" when one can
     std::string remedy;                        ///< the one thing to do about it
     std::vector<CudaDevice> devices;
+    std::vector<std::vector<bool>> peers;  ///< by two devices: the one reaches the other's memory without the host
 };
 
 /// The one symbol that the module exports is `extern "C" const CudaModule* rn50_cuda_module()`.
 struct CudaModule {
-    static constexpr int current_version = 1;
+    static constexpr int current_version = 2;
     int version;  ///< of this struct and of backend.h; a module of another version is refused
     CudaModuleInfo (*info)();
     /// Throws Error(Exit::device) with the remedy when GPU `index` cannot be used.
     std::unique_ptr<Backend> (*make)(int index);
+    /// How many GPUs the driver gives; takes none of them. Throws Error(Exit::device) when they cannot be used.
+    int (*count)();
+    /// Throws Error(Exit::device) with what to install when several GPUs cannot train together.
+    void (*require_collectives)();
+    /// The engine under a Communicator (comm/comm.h), for tensors of a backend of this module.
+    std::unique_ptr<Collectives> (*collectives)(Backend& backend, StoreClient& store, const Place& place,
+                                                std::chrono::milliseconds patience);
 };
 
 /// Why something of it cannot be used, and the one thing to do; both "" when it can.
@@ -54,7 +68,14 @@ ModuleFailure gpus_out_of_reach();
 /// Whether something speaks of a GPU: the module, RN50_CUDA_MODULE, or an NVIDIA device that is not hidden. Where
 /// nothing does, nobody needs to be told that the CPU computes.
 bool gpu_expected();
-/// A backend on GPU `index`. Throws Error(Exit::device) in the words in which doctor tells the same fault.
-std::unique_ptr<Backend> make_cuda_backend(int index);
+/// The module, or Error(Exit::device) in the words in which doctor tells the same fault.
+const CudaModule& require_cuda_module();
+/// A backend on the GPU of this rank of its machine. Throws as above.
+std::unique_ptr<Backend> make_cuda_backend(int local_rank);
+
+/// CUDA's number of the GPU for a rank, where `visible` GPUs are to be seen. All are (torchrun, Open MPI, --gpus): each
+/// rank takes the one of its number. One is: whoever started the ranks gave each its own (Slurm's --gpus-per-task), or
+/// they will be found on the same one when they meet. Throws Error(Exit::usage) for more ranks than GPUs.
+int gpu_of_rank(int local_rank, int visible);
 
 }  // namespace rn50

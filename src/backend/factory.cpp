@@ -33,12 +33,12 @@ std::vector<std::string> backends_built_in() {
     return names;
 }
 
-std::unique_ptr<Backend> make_backend(const std::string& device, int threads) {
+std::unique_ptr<Backend> make_backend(const std::string& device, int threads, int local_rank) {
     if (device == "cpu") return make_cpu_backend(threads);
-    if (device == "cuda") return make_cuda_backend(0);
+    if (device == "cuda") return make_cuda_backend(local_rank);
     if (device != "auto") throw Error(Exit::usage, cat("unknown device '", device, "'"), "choose auto, cpu or cuda");
     try {
-        return make_cuda_backend(0);
+        return make_cuda_backend(local_rank);
     } catch (const Error& error) {
         if (!has_cpu || error.code() != Exit::device) throw;
         if (gpu_expected())

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <sstream>
@@ -12,6 +13,7 @@
 #include "base/log.h"
 #include "base/machine.h"
 #include "cli/commands.h"
+#include "cli/gpus.h"
 #include "cli/launcher.h"
 #include "cli/loading_advice.h"
 #include "cli/picture_options.h"
@@ -218,10 +220,13 @@ class Training {
         } else if (!options_.out.empty() && leads()) {
             RunDir::require_free(options_.out);  // before millions of pictures are looked for
         }
-        if (options_.ranks == 1) return train();
-        require_gloo();
+        const GpuLaunch launch = place_ ? GpuLaunch{place_->size, {}} : gpu_launch(options_);
+        options_.ranks = launch.ranks;
+        if (options_.gpus != "1") options_.device = "cuda";
+        if (launch.ranks == 1) return train();
+        if (options_.device == "cpu") require_gloo();
         // The ranks end by themselves when one of them is lost; whoever cannot is ended soon after.
-        if (!place_) return launch_ranks(options_.ranks);
+        if (!place_) return launch_ranks(launch.ranks, launch.environment);
         return train_as_rank();
     }
 
@@ -232,7 +237,8 @@ class Training {
 
     /// Who started the processes has said how many there are.
     void take_place() {
-        if (options_.is_set("ranks") && options_.ranks != place_->size)
+        require_fit(options_, place_->local_size);
+        if (options_.is_set("ranks") && options_.ranks != place_->size && options_.gpus == "1")
             throw Error(Exit::usage,
                         cat("--ranks ", options_.ranks, " does not fit the ", place_->size, " ranks that ",
                             place_->source, " tells of"),
@@ -273,19 +279,31 @@ class Training {
 
     void open_device() {
         catch_interrupts(leads());
-        backend_ = open_backend(here());
+        backend_ = open_backend(here(), place_ ? place_->local_rank : 0);
         if (!comm_) {
             if (options_.sync_bn) log::warn("--sync-bn changes nothing: one rank sees the whole batch");
             return;
         }
-        if (backend_->info().kind != "cpu")
-            throw Error(Exit::usage, cat(options_.ranks, " ranks train on CPUs only in this build"),
-                        "add --device cpu, or train in one rank");
-        comm_->connect(make_gloo);
-        log::info(cat("ranks: ", comm_->size(), " by ", comm_->engine(), ", batch ", options_.batch_size, " each, ",
-                      options_.pictures_a_step(), " in a step",
+        comm_->connect(engine_for(*backend_));
+        log::info(cat("ranks: ", comm_->size(), " by ", comm_->engine(), gpus_of_ranks(), ", batch ",
+                      options_.batch_size, " each, ", options_.pictures_a_step(), " in a step",
                       options_.sync_bn ? ", batch norm over all" : ", batch norm of each"));
     }
+
+    /// ", on 2 x NVIDIA GeForce RTX 4090"; nothing on CPUs.
+    std::string gpus_of_ranks() const {
+        if (backend_->info().kind == "cpu") return "";
+        std::map<std::string, int> counts;
+        for (const std::string& name : comm_->gather(backend_->info().name))
+            ++counts[name];
+        std::string text;
+        for (const auto& [name, count] : counts)
+            text += cat(text.empty() ? ", on " : " and ", count, " x ", name);
+        return text;
+    }
+
+    /// Ranks that have their device's memory between them: those of one machine, where that is its processor.
+    int64_t sharers() const { return place_ && backend_->info().kind == "cpu" ? place_->local_size : 1; }
 
     int train() {
         open_device();
@@ -304,7 +322,7 @@ class Training {
         options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
         const int64_t ring =
             ring_bytes_a_picture(backend_->info(), options_.image_size, options_.channels, train_slots + val_slots);
-        plan_ = plan_that_fits(*backend_, setup, options_.memory, ring, place_ ? place_->local_size : 1);
+        plan_ = plan_that_fits(*backend_, setup, options_.memory, ring, sharers());
         // Only now is it known that the run can be: loaders, arena and net take their memory once.
         make_cache();
         LoaderOptions train_loading = of_this_rank(training_loading(here()));
@@ -357,7 +375,8 @@ class Training {
     void make_cache() {
         if (options_.cache_mb == 0) return;
         const bool on_cpu = backend_->info().kind == "cpu";
-        const int64_t bytes = options_.cache_mb * 1'000'000, usable = memory_of_process().usable();
+        const int64_t bytes = options_.cache_mb * 1'000'000,
+                      usable = memory_of_process().usable() / (place_ ? place_->local_size : 1);
         const int64_t left = std::max<int64_t>(0, usable - (on_cpu ? plan_.peak : 0));
         if (usable > 0 && bytes > left)
             throw Error(Exit::device,

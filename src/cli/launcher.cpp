@@ -90,7 +90,7 @@ pid_t start(std::vector<std::string> arguments, std::vector<std::string> environ
 
 class Launcher {
   public:
-    explicit Launcher(int64_t ranks) {
+    Launcher(int64_t ranks, const std::vector<std::string>& more) {
         const std::vector<std::string> arguments = own("cmdline");
         std::vector<std::string> inherited = own("environ");
         const std::string port = std::to_string(free_master_port()), token = fresh_token();
@@ -99,6 +99,7 @@ class Launcher {
                                                     cat("WORLD_SIZE=", ranks), cat("LOCAL_WORLD_SIZE=", ranks),
                                                     "MASTER_ADDR=127.0.0.1",   "MASTER_PORT=" + port,
                                                     "RN50_TOKEN=" + token};
+            environment.insert(environment.end(), more.begin(), more.end());
             environment.insert(environment.end(), inherited.begin(), inherited.end());
             const pid_t child = start(arguments, std::move(environment), getpid());
             if (child < 0) {
@@ -170,7 +171,7 @@ class Launcher {
 
 }  // namespace
 
-int launch_ranks(int64_t ranks) {
+int launch_ranks(int64_t ranks, const std::vector<std::string>& environment) {
     struct sigaction action {};
     action.sa_handler = on_signal;
     sigemptyset(&action.sa_mask);
@@ -179,7 +180,7 @@ int launch_ranks(int64_t ranks) {
         sigaction(signal, nullptr, &before);
         if (before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
     }
-    return Launcher(ranks).wait();
+    return Launcher(ranks, environment).wait();
 }
 
 }  // namespace rn50

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "cli/config_file.h"
+#include "cli/gpus.h"
 
 namespace rn50 {
 
@@ -40,9 +41,10 @@ std::vector<OptionRow> make_table() {
          true},
         {"workers", &O::workers, on_pictures | on_sets, device, "N", 0, 4096,
          "threads that read pictures; 0: chosen by cores", true, true},
-        {"gpus", &O::gpus, in_train | in_bench, device, "N", 1, 1, "GPUs to train on; this build drives one"},
+        {"gpus", &O::gpus, in_train, device, "N, all or 0,2", choice, choice,
+         "GPUs of this machine to train on, a process with a batch of its own for each", true, true},
         {"ranks", &O::ranks, in_train, device, "N", 1, 65536,
-         "processes to train in, on CPUs, each with a batch of its own and its share of the cores"},
+         "processes to train in, each with a batch of its own: on CPUs with its share of the cores, else with a GPU"},
         {"peer-timeout", &O::peer_timeout, in_train, device, "X", 1, 86400,
          "seconds without a sign of life after which a rank is lost", true, true},
         {"sync-bn", &O::sync_bn, in_train, device, "", choice, choice,
@@ -300,6 +302,7 @@ void set_value(const OptionRow& row, Options& options, const std::vector<std::st
     const std::string& text = parts[0];
     if (const auto* string = std::get_if<std::string Options::*>(&row.member)) {
         if (is_choice(row) && !allows(row, text)) throw std::invalid_argument(cat("must be one of ", row.values));
+        if (std::strcmp(row.name, "gpus") == 0) gpus_from(text);  // throws
         if (text.empty() && !row.in_files) throw std::invalid_argument("must not be empty");
         options.*(*string) = text;
     } else if (const auto* integer = std::get_if<int64_t Options::*>(&row.member)) {

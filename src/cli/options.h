@@ -31,7 +31,7 @@ struct Options {
     std::string memory = "auto";     ///< auto|full|lean
     int64_t threads = 0;             ///< compute threads; 0: all the process may use
     int64_t workers = 0;             ///< decoding threads; 0: chosen by the loader
-    int64_t gpus = 1;
+    std::string gpus = "1";          ///< N|all|0,2
     int64_t ranks = 1;
     bool sync_bn = false;
     int64_t bucket_mb = 16;     ///< of gradients averaged at a time, in 2^20 bytes; 0: all after the backward pass

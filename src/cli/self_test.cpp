@@ -350,6 +350,16 @@ void norm_update_running(Side& side) {
     side.backend.norm_update_running(side.ctx, side.input_f32({2, 37}, 2, 0, 5), running, 0.1f, side.put(StepState{}));
     side.give(running);
 }
+void merge_statistics(Side& side) {
+    const Tensor stats = side.output(DType::f32, {2, 37});
+    side.backend.merge_statistics(side.ctx, side.input_f32({3, 2, 37}, 1, 0, 5), 90, stats);
+    side.give(stats);
+}
+void sum_parts(Side& side) {
+    const Tensor sums = side.output(DType::f32, {2, 37});
+    side.backend.sum_parts(side.ctx, side.input_f32({3, 2, 37}, 1, -5, 5), sums);
+    side.give(sums);
+}
 
 void softmax_cross_entropy(Side& side) {
     StepState state;
@@ -448,6 +458,8 @@ const Check checks[] = {
     {"norm from running", true, norm_from_running},
     {"norm backward", true, norm_backward},
     {"norm update running", true, norm_update_running},
+    {"norm merge statistics", true, merge_statistics},
+    {"norm sum parts", true, sum_parts},
     {"softmax cross-entropy", true, softmax_cross_entropy},
     {"check gradients", true, check_gradients},
     {"AdamW", true, [](Side& side) { optimize(side, OptimizerDesc::Kind::adamw); }},

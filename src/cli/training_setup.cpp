@@ -60,8 +60,8 @@ std::string show_bytes(int64_t bytes) {
                      : report::fixed(mb / 1000, mb < 10000 ? 2 : 1) + " GB";
 }
 
-std::unique_ptr<Backend> open_backend(const Options& options) {
-    std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads));
+std::unique_ptr<Backend> open_backend(const Options& options, int local_rank) {
+    std::unique_ptr<Backend> backend = make_backend(options.device, static_cast<int>(options.threads), local_rank);
     const DeviceInfo device = backend->info();
     const int64_t usable = usable_memory(device);
     log::info(cat("device: ", device.name, ", ", device.library,

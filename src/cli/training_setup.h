@@ -12,8 +12,8 @@
 
 namespace rn50 {
 
-/// The backend of --device and --threads; says in one line what it is.
-std::unique_ptr<Backend> open_backend(const Options& options);
+/// The backend of --device and --threads, on a GPU for this rank of its machine; says in one line what it is.
+std::unique_ptr<Backend> open_backend(const Options& options, int local_rank = 0);
 
 /// --precision; auto: fp16 on a GPU that has it, else fp32; mixed: what multiplies in 16 bit on this device, fp16
 /// before bf16 on a GPU, bf16 on a CPU, else fp32, which is said. Throws Error(Exit::device) when the device lacks what

@@ -14,6 +14,7 @@
 
 namespace rn50 {
 
+class Backend;
 class StoreClient;
 class StoreServer;
 class Watch;
@@ -48,6 +49,9 @@ using EngineMaker =
 /// Gloo over TCP, by the interface at `local_address`. Throws Error(Exit::device) where this build lacks it, and
 /// Error(Exit::peer_lost) when the ranks do not reach each other within `patience`.
 std::unique_ptr<Collectives> make_gloo(StoreClient& store, const Place& place, std::chrono::milliseconds patience);
+
+/// The engine for tensors of this backend: Gloo on a CPU; on GPUs NCCL, by the module that made it.
+EngineMaker engine_for(Backend& backend);
 
 /// "gloo 0.5.0", or "" where this build lacks it.
 std::string gloo_version();

@@ -7,7 +7,7 @@
 
 namespace rn50 {
 
-/// All ranks call these in the same order; never in a dry run.
+/// All ranks call these in the same order. A dry run takes and returns the memory that they need.
 class NormExchange {
   public:
     virtual ~NormExchange() = default;

@@ -58,7 +58,7 @@ void Unit::forward(Context& ctx, const NetState& state, const Activation& src) {
     norm_ = norm_in(norm_memory_);
     const Scratch stats(ctx.arena, DType::f32, {2, channels()});
     conv_->forward(ctx, src, part_of(state.parameters, weights_), raw_, stats.tensor());
-    if (norms_ != nullptr && !ctx.dry) norms_->merge_statistics(ctx, stats.tensor(), norm_count());
+    if (norms_ != nullptr) norms_->merge_statistics(ctx, stats.tensor(), norm_count());
     backend_.norm_from_batch(ctx, stats.tensor(), shared_count(), part_of(state.parameters, gamma_),
                              part_of(state.parameters, beta_), eps_, norm_, part_of(state.observed, running_));
 }
@@ -80,7 +80,7 @@ void Unit::backward(Context& ctx, const NetState& state, const Activation& src, 
             // The gradients of gamma and beta stay this rank's own: they are averaged with all others. What goes back
             // to the convolution depends on all ranks' sums.
             const Scratch elsewhere(ctx.arena, DType::f32, {2, channels()});
-            if (!ctx.dry) norms_->sum(ctx, sums_);
+            norms_->sum(ctx, sums_);
             backend_.norm_backward(ctx, sums_, shared_count(), norm_, part_of(state.parameters, gamma_), gradient,
                                    row(elsewhere.tensor(), 0), row(elsewhere.tensor(), 1), Write::overwrite);
         }

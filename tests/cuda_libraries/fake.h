@@ -55,6 +55,8 @@ extern World world;
 void push(cudaStream_t stream, std::function<void()> work);
 /// The first breach of the documentation counts; from any thread.
 void note_fault(const std::string& what);
+/// Waits for all streams of the current device, as giving memory back does.
+void drain();
 /// What the call of this name returns: world.failing.
 cudaError_t told(const char* name);
 

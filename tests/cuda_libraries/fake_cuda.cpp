@@ -85,6 +85,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 }
 cudaError_t cudaFree(void* memory) {
     if (memory == nullptr) return cudaSuccess;
+    rn50::fake::drain();
     const std::lock_guard<std::mutex> lock(mutex);
     world.allocated -= static_cast<int64_t>(blocks.at(memory));
     blocks.erase(memory);

@@ -1,5 +1,6 @@
 // Streams, events, devices and pinned memory of the make-believe CUDA. A stream is a thread that does in order what it
 // is given, so that whoever forgets to let one stream wait for another finds other numbers.
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <thread>
 
 #include "fake.h"
@@ -56,6 +58,7 @@ class Stream {
         queue_.push_back(std::move(work));
         changed_.notify_all();
     }
+    int device() const { return device_; }
     bool idle() {
         const std::lock_guard<std::mutex> lock(mutex_);
         return queue_.empty();
@@ -79,8 +82,11 @@ class Stream {
     std::condition_variable changed_;
     std::deque<std::function<void()>> queue_;
     bool closing_ = false;
+    const int device_ = current_device;
     std::thread thread_;
 };
+
+std::set<Stream*> streams;  // by world_mutex
 
 Stream* of(cudaStream_t stream) {
     return reinterpret_cast<Stream*>(stream);
@@ -101,6 +107,16 @@ void push(cudaStream_t stream, std::function<void()> work) {
         work();
     else
         of(stream)->push(std::move(work));
+}
+
+void drain() {
+    const auto busy = [] {
+        const std::lock_guard<std::mutex> lock(world_mutex);
+        return std::any_of(streams.begin(), streams.end(),
+                           [](Stream* stream) { return stream->device() == current_device && !stream->idle(); });
+    };
+    while (busy())
+        std::this_thread::yield();
 }
 
 void note_fault(const std::string& what) {
@@ -154,12 +170,18 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* made, unsigned flags, int
     if (flags != cudaStreamNonBlocking) note_fault("a stream that waits for the null stream");
     if (priority > 0 || priority < -5) note_fault("no such priority");
     *made = reinterpret_cast<cudaStream_t>(new Stream);
-    count(&World::live_streams, 1);
+    const std::lock_guard<std::mutex> lock(world_mutex);
+    streams.insert(of(*made));
+    ++world.live_streams;
     return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    {
+        const std::lock_guard<std::mutex> lock(world_mutex);
+        streams.erase(of(stream));
+        --world.live_streams;
+    }
     delete of(stream);
-    count(&World::live_streams, -1);
     return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
@@ -218,6 +240,7 @@ cudaError_t cudaMallocHost(void** memory, size_t bytes) {
 }
 cudaError_t cudaFreeHost(void* memory) {
     if (memory == nullptr) return cudaSuccess;
+    drain();
     std::free(memory);
     count(&World::live_pinned, -1);
     return cudaSuccess;

@@ -218,6 +218,8 @@ TEST_CASE("nccl: broadcasts and gathers stand in the order of the backend's stre
             std::vector<float> values(static_cast<size_t>(count)), all(static_cast<size_t>(3 * count)), seen;
             const auto fill = [&](int round) {
                 queue.later([&, round] {
+                    // The others' queues are through before: only what they wait for is right.
+                    if (comm.rank() == 0) std::this_thread::sleep_for(milliseconds(30));
                     for (size_t i = 0; i < values.size(); ++i)
                         values[i] = value_of(comm.rank(), static_cast<int64_t>(i), round);
                 });
@@ -443,7 +445,8 @@ TEST_CASE("nccl: one engine's library is missing, none at all, too old, of anoth
     const auto library = [&](int version, const std::string& more) {
         static int made = 0;
         const std::string source = (folder / "nccl.cpp").string(), file = (folder / cat(++made, ".so")).string();
-        write_file_atomic(source, cat("extern \"C\" int ncclGetVersion(int* v) { *v = ", version, "; return 0; }\n", more));
+        write_file_atomic(source,
+                          cat("extern \"C\" int ncclGetVersion(int* v) { *v = ", version, "; return 0; }\n", more));
         CHECK(std::system(cat(compiler, " -shared -fPIC ", source, " -o ", file).c_str()) == 0);
         return file;
     };

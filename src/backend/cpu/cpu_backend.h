@@ -28,6 +28,8 @@ class CpuBackend final : public Backend {
                           Write write) override;
     void do_norm_update_running(const Tensor& observed, const Tensor& running, float momentum,
                                 const Tensor& state) override;
+    void do_merge_statistics(const Tensor& parts, int64_t count, const Tensor& stats) override;
+    void do_sum_parts(const Tensor& parts, const Tensor& sums) override;
     void do_join(const Activation& a, const Activation& b, const Tensor& dst) override;
     void do_max_pool(const Activation& src, const Tensor& dst) override;
     int64_t max_pool_workspace_bytes(const Shape& src) const override;

@@ -5,6 +5,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/tiles.h"
+#include "backend/merge.h"
 #include "base/random.h"
 
 namespace rn50::cpu {
@@ -70,6 +71,21 @@ void CpuBackend::do_norm_update_running(const Tensor& observed, const Tensor& ru
     float* values = running.as<float>();
     for (int64_t i = 0; i < running.count(); ++i)
         values[i] = (1.0f - momentum) * values[i] + momentum * observed.as<float>()[i];
+}
+
+void CpuBackend::do_merge_statistics(const Tensor& parts, int64_t count, const Tensor& stats) {
+    const int64_t channels = stats.shape[1];
+    float* const merged = stats.as<float>();
+    for (int64_t c = 0; c < channels; ++c) {
+        const Moments moments = merged_moments(parts.as<float>(), parts.shape[0], channels, c, count);
+        merged[c] = static_cast<float>(moments.mean);
+        merged[channels + c] = static_cast<float>(moments.m2);
+    }
+}
+
+void CpuBackend::do_sum_parts(const Tensor& parts, const Tensor& sums) {
+    for (int64_t i = 0; i < sums.count(); ++i)
+        sums.as<float>()[i] = static_cast<float>(summed_part(parts.as<float>(), parts.shape[0], sums.count(), i));
 }
 
 void CpuBackend::do_join(const Activation& a, const Activation& b, const Tensor& dst) {
