@@ -1,8 +1,5 @@
 #include "fake_nccl.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <condition_variable>
 #include <cstring>
 #include <memory>
@@ -10,6 +7,7 @@
 #include <vector>
 
 #include "fake.h"
+#include "portable.h"
 
 namespace rn50::fake {
 

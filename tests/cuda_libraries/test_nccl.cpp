@@ -1,6 +1,4 @@
 // The engine of ranks on GPUs on a make-believe NCCL (fake_nccl.h), with a thread for each rank.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <doctest/doctest.h>
 #include <unistd.h>
 
@@ -21,6 +19,7 @@
 #include "fake_nccl.h"
 #include "nccl_collectives.h"
 #include "nccl_meeting.h"
+#include "portable.h"
 
 using namespace rn50;
 using namespace rn50::cuda;
