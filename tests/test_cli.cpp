@@ -333,13 +333,13 @@ TEST_CASE("options: a resumed run keeps its own, save what cannot change the res
     const Folder folder;
     const Options first = parse({"train", "shop", "--epochs", "7", "--lr", "0.1", "--workers", "3"});
     const std::string file = folder.file("run.toml", to_toml(first));
-    const Options same =
-        resumed_options(parse({"train", "--resume", "auto", "--out", folder.path, "--config", file}), file);
+    const Options same = resumed_options(parse({"train", "--resume", "auto", "--out", folder.path, "--config", file}),
+                                         stored_options(file));
     CHECK(same.epochs == 7);
 
     Options asked =
         parse({"train", "shop", "--out", "o", "--resume", "auto", "--workers", "1", "--max-steps", "9", "--lr", "0.1"});
-    const Options resumed = resumed_options(asked, file);
+    const Options resumed = resumed_options(asked, stored_options(file));
     CHECK(resumed.epochs == 7);
     CHECK(resumed.lr == 0.1);
     CHECK(resumed.workers == 1);
@@ -348,11 +348,62 @@ TEST_CASE("options: a resumed run keeps its own, save what cannot change the res
     CHECK(resumed.data == "shop");
 
     asked = parse({"train", "shop", "--out", "o", "--resume", "auto", "--epochs", "8"});
-    CHECK_THROWS_WITH_AS(resumed_options(asked, file), "the run had epochs = 7 and cannot go on with 8", Error);
+    CHECK_THROWS_WITH_AS(resumed_options(asked, stored_options(file)), "the run had epochs = 7 and cannot go on with 8",
+                         Error);
 
     // A data set's file that was edited since does not change a run that goes on.
     folder.file("rn50.toml", "epochs = 99\n");
-    CHECK(resumed_options(parse({"train", folder.path, "--out", "o", "--resume", "auto"}), file).epochs == 7);
+    CHECK(
+        resumed_options(parse({"train", folder.path, "--out", "o", "--resume", "auto"}), stored_options(file)).epochs ==
+        7);
+}
+
+TEST_CASE("options: a run resumed in another number of ranks keeps the pictures of a step") {
+    const auto stored = [](int64_t ranks, int64_t batch, int64_t accumulate) {
+        Options options;
+        options.ranks = ranks;
+        options.batch_size = batch;
+        options.accumulate = accumulate;
+        for (const char* name : {"ranks", "batch-size", "accumulate", "sync-bn", "mixup"})
+            options.origins[name] = Origin::config_file;
+        return options;
+    };
+    const auto resumed = [](const Options& before, std::vector<std::string> with) {
+        with.insert(with.begin(), {"train", "--resume", "auto", "--out", "o"});
+        const Options now = resumed_options(parse(with), before);
+        CHECK(now.pictures_a_step() == before.pictures_a_step());
+        return std::array<int64_t, 3>{now.ranks, now.batch_size, now.accumulate};
+    };
+    using Shares = std::array<int64_t, 3>;
+    const Options two = stored(2, 8, 1), added = stored(2, 6, 4);
+    CHECK(resumed(two, {}) == Shares{2, 8, 1});
+    CHECK(resumed(two, {"--ranks", "1"}) == Shares{1, 16, 1});
+    CHECK(resumed(two, {"--ranks", "4"}) == Shares{4, 4, 1});
+    CHECK(resumed(two, {"--ranks", "1", "--batch-size", "8"}) == Shares{1, 8, 2});
+    CHECK(resumed(two, {"--ranks", "1", "--accumulate", "4"}) == Shares{1, 4, 4});
+    CHECK(resumed(two, {"--batch-size", "4"}) == Shares{2, 4, 2});
+    CHECK(resumed(added, {"--ranks", "4"}) == Shares{4, 3, 4});
+    CHECK(resumed(added, {"--ranks", "8"}) == Shares{8, 1, 6});  // six pictures each: not by four
+    CHECK(resumed(added, {"--ranks", "48"}) == Shares{48, 1, 1});
+    const auto refused = [&](const std::vector<std::string>& with, const std::string& words) {
+        CHECK_THROWS_WITH_AS(resumed(two, with), doctest::Contains(words.c_str()), Error);
+    };
+    refused({"--ranks", "3"}, "the run had 2 ranks of 8, 16 pictures in a step, and cannot go on with 3 ranks");
+    refused({"--ranks", "4", "--batch-size", "8"}, "cannot go on with 4 ranks of 8");
+    refused({"--ranks", "4", "--batch-size", "3"}, "cannot go on with 4 ranks of 3");
+    refused({"--accumulate", "3"}, "3 batches a step");
+    refused({"--batch-size", "8", "--accumulate", "2"}, "of 8, 2 batches a step");
+
+    Options four = stored(4, 4, 1);
+    CHECK(sharing_changes(two, two).empty());
+    REQUIRE(sharing_changes(two, four).size() == 2);
+    CHECK(contains(sharing_changes(two, four)[0], "4 ranks of 4, before by 2 ranks of 8"));
+    CHECK(contains(sharing_changes(two, four)[1], "batch norm sees 4 pictures at a time from here on, before 8"));
+    Options all = two;
+    all.sync_bn = four.sync_bn = true;
+    CHECK(sharing_changes(all, four).size() == 1);
+    four.mixup = 0.2;
+    CHECK(sharing_changes(all, four).size() == 2);
 }
 
 TEST_CASE("options: --help lists every option of the command with its default") {

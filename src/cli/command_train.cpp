@@ -216,7 +216,13 @@ class Training {
         if (place_) take_place();
         if (resumed()) {
             point_ = resume_point(options_);
-            options_ = resumed_options(options_, (fs::path(point_.folder) / "run.toml").string());
+            const Options before = stored_options((fs::path(point_.folder) / "run.toml").string());
+            if (!place_ && options_.origin("gpus") == Origin::command_line) {  // other GPUs are other ranks
+                options_.ranks = gpu_launch(options_).ranks;
+                options_.origins["ranks"] = Origin::command_line;
+            }
+            options_ = resumed_options(options_, before);
+            changes_ = sharing_changes(before, options_);
         } else if (!options_.out.empty() && leads()) {
             RunDir::require_free(options_.out);  // before millions of pictures are looked for
         }
@@ -351,6 +357,8 @@ class Training {
                                   data_.classes);
         }
         trainer.follow_rank_0();
+        for (const std::string& change : changes_)
+            log::info(change);
         RunDir folder = open_folder(state.step);
         log::info(cat("run: ", folder.path(), resumed() ? cat(", resumed at step ", state.step) : ""));
         return train_and_report(trainer, train, val, folder, std::move(state));
@@ -514,6 +522,7 @@ class Training {
 
     Options options_;
     ResumePoint point_;
+    std::vector<std::string> changes_;    ///< of a resumed run, to be said
     std::optional<Place> place_;          ///< absent: alone, or the launcher of the others
     std::unique_ptr<Communicator> comm_;  ///< absent: alone
     std::unique_ptr<Backend> backend_;

@@ -345,23 +345,4 @@ std::string option_value(const Options& options, const std::string& name) {
     return toml_value(*row, options);
 }
 
-Options resumed_options(const Options& asked, const std::string& run_toml) {
-    Options stored;
-    apply_file(stored, run_toml, Origin::config_file);
-    Options resumed = asked;
-    for (const OptionRow& row : option_table()) {
-        const bool stored_here = row.in_files && stored.is_set(row.name);
-        if (!stored_here || (row.may_change && asked.is_set(row.name))) continue;
-        const std::string then = toml_value(row, stored), now = toml_value(row, asked);
-        // A data set's file speaks for new runs; what a run was started with stands above it.
-        if (asked.origin(row.name) > Origin::data_file && then != now)
-            throw Error(Exit::usage, cat("the run had ", row.name, " = ", then, " and cannot go on with ", now),
-                        cat("leave ", row.name, " out to resume, or start a new run"));
-        std::visit([&](auto member) { resumed.*member = stored.*member; }, row.member);
-        resumed.origins[row.name] = Origin::config_file;
-    }
-    if (resumed.data.empty()) resumed.data = stored.data;
-    return resumed;
-}
-
 }  // namespace rn50

@@ -134,9 +134,16 @@ void apply_file(Options& options, const std::string& file, Origin origin);
 /// The value of one option as to_toml writes it: `64`, `"adamw"`, `[0.08, 1.0]`.
 std::string option_value(const Options& options, const std::string& name);
 
-/// The options with which a run goes on whose own are in `run_toml`: all as they were, except where `asked` sets one
-/// that may change without changing the result (threads, memory, --max-steps, output, ...). Throws Error(Exit::usage)
-/// when `asked` sets, in a file or on the command line, anything else to another value.
-Options resumed_options(const Options& asked, const std::string& run_toml);
+/// The options of a run, from its run.toml.
+Options stored_options(const std::string& run_toml);
+
+/// The options with which a run goes on whose own are `stored`: all as they were, except where `asked` sets one that
+/// may change without changing the result (threads, memory, --max-steps, output, ...). Another number of ranks is one:
+/// the pictures of a step stay, and are shared out anew. Throws Error(Exit::usage) when `asked` sets, in a file or on
+/// the command line, anything else to another value, or the pictures of a step cannot be shared out so.
+Options resumed_options(const Options& asked, const Options& stored);
+
+/// What to say of a run that goes on with its steps shared out otherwise: one line each; none where nothing changes.
+std::vector<std::string> sharing_changes(const Options& before, const Options& now);
 
 }  // namespace rn50

@@ -1,0 +1,57 @@
+#!/bin/bash
+# Ranks that are stopped, killed or hang: every other rank notices, says which one, and ends.
+#   tests/test_rank_loss.sh PATH/rn50
+source "$(dirname "$0")/rank_script.sh" "$1"
+
+long=("${tiny[@]}" --epochs 500 --batch-size 8 --ranks 2 --peer-timeout 3)
+launch() { # OUT: starts a long run, waits for its first evaluation; sets launcher and ranks
+    "$program" train data "${long[@]}" --out "$1" >out 2>err &
+    launcher=$!
+    for _ in $(seq 300); do
+        [ -s "$1/state.safetensors" ] && break
+        sleep 0.1
+    done
+    mapfile -t ranks < <(for pid in $(pgrep -P "$launcher"); do
+        echo "$(tr '\0' '\n' <"/proc/$pid/environ" | sed -n 's/^RANK=//p') $pid"
+    done | sort -n | cut -d' ' -f2)
+    started=$SECONDS
+}
+ended() { # waits for the launcher; sets code and took
+    wait "$launcher"
+    code=$?
+    took=$((SECONDS - started))
+}
+gone() { ! kill -0 "${ranks[@]}" 2>/dev/null; }
+
+launch term
+kill -TERM "${ranks[1]}"
+ended
+check "a signal at one rank saves and stops all: 143" eval 'is 143 && says "saving step" && gone'
+launch term2
+kill -TERM "$launcher"
+ended
+check "a signal at the launcher does too" eval 'is 143 && says "saving step" && gone'
+
+# --- death ---------------------------------------------------------------------------------------------------------------
+launch kill1
+kill -9 "${ranks[1]}"
+ended
+check "kill -9 of rank 1: 6, with rank, host and cause" eval 'fails 6 "rank 1 on $(hostname) was lost" "its process has ended" "--resume auto" && gone'
+check "kill -9: noticed at once" [ "$took" -le 6 ]
+steps=$(events kill1 step)
+run train --resume auto --out kill1 --max-steps "$((steps + 3))"
+check "kill -9: the run goes on from its last checkpoint" eval 'is 0 && says "resumed at step" && [ "$(events kill1 end)" = 1 ]'
+launch kill0
+kill -9 "${ranks[0]}"
+ended
+check "kill -9 of rank 0: 6" eval 'fails 6 "rank 1: error: rank 0" "was lost" && gone'
+launch stop1
+kill -STOP "${ranks[1]}"
+ended
+check "kill -STOP of rank 1: 6, no sign of life" eval 'fails 6 "rank 1 on $(hostname) was lost: no sign of life for 3 s" && gone'
+check "kill -STOP: over within timeout and grace" [ "$took" -le 24 ]
+launch stop0
+kill -STOP "${ranks[0]}"
+ended
+check "kill -STOP of rank 0: 6" eval 'fails 6 "rank 1: error: rank 0" && gone'
+exit $failed
