@@ -1,8 +1,5 @@
 #include "fake_nccl.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <condition_variable>
 #include <cstring>
 #include <memory>

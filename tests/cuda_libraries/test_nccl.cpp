@@ -1,6 +1,4 @@
 // The engine of ranks on GPUs on a make-believe NCCL (fake_nccl.h), with a thread for each rank.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <doctest/doctest.h>
 #include <unistd.h>
 
