@@ -3,8 +3,8 @@ unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT "${!SL
 export RN50_CUDA_MODULE=$work/whole.so IMAGINARY_NOTES=$work/notes
 draw=$(find "$(dirname "$program")" -maxdepth 2 -name make_defects -type f | head -1)
 "$draw" --out data --size 64 --count 40 >out 2>err
-tiny=(train data --model resnet18 --image-size 32 --batch-size 4 --warmup-epochs 1 --epochs 2 --optimizer sgd --lr 0.001
-    --max-steps 4)
+tiny=(train data --model resnet18 --image-size 32 --batch-size 4 --warmup-epochs 1 --epochs 1 --optimizer sgd --lr 0.001
+    --max-steps 3)
 on_gpus() { # GPUS ARGUMENTS...: with as many imaginary GPUs in the machine
     local present=$1
     shift
