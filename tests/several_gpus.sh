@@ -3,8 +3,8 @@ unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT "${!SL
 export RN50_CUDA_MODULE=$work/whole.so IMAGINARY_NOTES=$work/notes
 draw=$(find "$(dirname "$program")" -maxdepth 2 -name make_defects -type f | head -1)
 "$draw" --out data --size 64 --count 40 >out 2>err
-tiny=(train data --model resnet18 --image-size 32 --batch-size 4 --warmup-epochs 1 --epochs 2 --optimizer sgd --lr 0.001
-    --max-steps 4)
+tiny=(train data --model resnet18 --image-size 32 --batch-size 4 --warmup-epochs 1 --epochs 1 --optimizer sgd --lr 0.001
+    --max-steps 3)
 on_gpus() { # GPUS ARGUMENTS...: with as many imaginary GPUs in the machine
     local present=$1
     shift
@@ -30,7 +30,14 @@ check "--gpus without NCCL: what to install, said once" eval \
 RN50_CUDA_MODULE='' on_gpus 0 --gpus 2 --out few
 check "--gpus without a module: an error, not the CPU" eval 'is 4 && says "no rn50_cuda.so"'
 check "nothing of that was begun" [ ! -e few ]
+IMAGINARY_GPU=2 "$program" doctor >out 2>err
+check "doctor: several GPUs without NCCL" prints "! NCCL         not found: training on several GPUs needs it" "libnccl2"
 export IMAGINARY_NCCL=1
+IMAGINARY_GPU=2 NCCL_SOCKET_IFNAME==nothing0 "$program" doctor >out 2>err
+check "doctor: NCCL's versions, the way between GPUs, network, shared memory" prints "✓ NCCL         2.18.3, built with 2.16.5" \
+    "NCCL_DEBUG=INFO" "! GPU to GPU   no peer-to-peer" "! network      NCCL_SOCKET_IFNAME==nothing0 names no interface" "/dev/shm"
+IMAGINARY_GPU=1 "$program" doctor >out 2>err
+check "doctor: one GPU needs none of that" eval '! prints "GPU to GPU"'
 on_gpus 1 --gpus all --out alone
 check "--gpus all, where there is one: alone" eval 'is 0 && noted "none on GPU 0 of all" && ! says "ranks:"'
 

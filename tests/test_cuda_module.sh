@@ -133,7 +133,12 @@ rn50::CudaModuleInfo info() {
     info.cudnn = info.cudnn_built = "9.1.0";
     info.cublaslt = "13.0.2";
     info.architectures = "sm_89";
-    info.devices.push_back({"Imaginary 3090", 8, 6, 24000000000, 20000000000, works, "", ""});
+    info.nccl_built = "2.16.5";
+    if (std::getenv("IMAGINARY_NCCL") != nullptr) info.nccl = "2.18.3";
+    do
+        info.devices.push_back({"Imaginary 3090", 8, 6, 24000000000, 20000000000, works, "", ""});
+    while (static_cast<int>(info.devices.size()) < count());
+    info.peers.assign(info.devices.size(), std::vector<bool>(info.devices.size()));
     if (!works) {
         info.fault = info.devices[0].fault = "GPU 0 (Imaginary 3090) is of compute capability 8.6";
         info.remedy = info.devices[0].remedy = "make CUDA_ARCHS=86";

@@ -4,9 +4,11 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmath>
+#include <cstdio>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -16,6 +18,7 @@
 #include "base/half.h"
 #include "comm/comm.h"
 #include "comm/store.h"
+#include "comm/watch.h"
 #include "rank_support.h"
 
 using namespace rn50;
@@ -309,6 +312,29 @@ TEST_CASE("an average in the background ends with the rank that it waits for, an
         });
         CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(12));
     }
+}
+
+TEST_CASE("a process that does not come back after a loss is ended") {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        if (std::freopen("/dev/null", "w", stderr) == nullptr) _exit(1);  // it would tell of the loss
+        Place place;
+        place.size = 2;
+        const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(2000));
+        place.port = server.port();
+        const Watch watch(
+            place, milliseconds(2000), [] {}, milliseconds(300));
+        StoreClient other("127.0.0.1", server.port(), 1, "", milliseconds(2000));
+        other.beat();
+        other.farewell("the disk is full");
+        sleep(20);  // as in a call of CUDA
+        _exit(0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == static_cast<int>(Exit::peer_lost));
 }
 
 TEST_CASE("a rank that never arrives is named") {

@@ -12,11 +12,13 @@ folder=build/compat
 cxx=${CXX:-$(command -v g++-11 || echo g++)}
 toolkit=${CUDA_HOME:-/usr/local/cuda}
 nvcc=$toolkit/bin/nvcc
-flags="-std=c++17 -Wall -Wextra -Wshadow -Werror -Isrc -Icuda"
+flags="-std=c++17 -march=x86-64-v2 -DRN50_NCCL -Wall -Wextra -Wshadow -Werror -Isrc -Icuda"
 oldest='nvidia-cudnn-cu12==8.9.7.29 nvidia-cuda-runtime-cu12==12.2.140 nvidia-cublas-cu12==12.2.5.6
         nvidia-cuda-nvcc-cu12==12.2.140 nvidia-nccl-cu12==2.16.5'
-libraries='cuda/check.cpp cuda/conv_graph.cpp cuda/conv_products.cpp cuda/plan_cache.cpp cuda/gemm.cpp cuda/libraries.cpp'
-below='src/base/*.cpp src/tensor/*.cpp'
+libraries='cuda/check.cpp cuda/conv_graph.cpp cuda/conv_products.cpp cuda/plan_cache.cpp cuda/gemm.cpp cuda/libraries.cpp
+           cuda/nccl_library.cpp cuda/nccl_meeting.cpp cuda/nccl_collectives.cpp'
+below='src/base/*.cpp src/tensor/*.cpp src/comm/*.cpp src/backend/backend.cpp src/backend/checks.cpp src/backend/conv.cpp
+       src/backend/types.cpp src/backend/cuda_module.cpp'
 mkdir -p "$folder/objects"
 failed=0 proven=() unproven=()
 
@@ -86,6 +88,8 @@ float __fdiv_rn(float, float);
 float __fsqrt_rn(float);
 float __frcp_rn(float);
 float rsqrtf(float);
+template <class T> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, T*);
+#define RN50_CUDA_ARCHS "none"
 int __float_as_int(float);
 float __int_as_float(int);
 NAMES
@@ -105,13 +109,14 @@ headers() { # NAME INCLUDES: everything that a host compiler can read
     done
 }
 
-library_tests() { # NAME INCLUDES: the tests on make-believe libraries, compiled against these headers
+library_tests() { # NAME INCLUDES NCCL: the tests on make-believe libraries, compiled against these headers, and the NCCL
     local name=$1 includes=$2
     # shellcheck disable=SC2086
     attempt "$name: the tests of the libraries' layer compile" $cxx -O1 $flags $includes -Itests -Itests/cuda_libraries \
-        tests/cuda_libraries/*.cpp tests/main.cpp tests/naive.cpp $libraries $below src/backend/{backend,checks,conv,types}.cpp \
+        tests/cuda_libraries/*.cpp tests/main.cpp tests/naive.cpp $libraries $below \
         -lpthread -ldl -o "$folder/library_tests" &&
-        attempt "$name: the tests of the libraries' layer pass" "$folder/library_tests"
+        attempt "$name: the tests of the libraries' layer pass, and libnccl.so.2 has what is called" \
+            env RN50_TEST_NCCL="$3" "$folder/library_tests"
 }
 
 echo "oldest: CUDA 12.2, cuDNN 8.9, NCCL 2.16"
@@ -122,12 +127,12 @@ if fetch; then
     old_includes="-isystem $old/cuda_runtime/include -isystem $old/cudnn/include -isystem $old/cublas/include
                   -isystem $old/cuda_nvcc/include -isystem $old/nccl/include"
     headers oldest "$old_includes"
-    library_tests oldest "$old_includes"
+    library_tests oldest "$old_includes" "$old/nccl/lib/libnccl.so.2"
     # shellcheck disable=SC2086
     attempt "oldest: every function that is called is in libcudnn.so.8, libcublasLt.so.12 and libcudart.so.12" \
         $cxx $flags $old_includes -fPIC -shared -Wl,--no-undefined $libraries $below "$old/cudnn/lib/libcudnn.so.8" \
         "$old/cublas/lib/libcublasLt.so.12" "$old/cuda_runtime/lib/libcudart.so.12" -lpthread -ldl -o "$folder/libraries.so"
-    proves "the host code of cuda/ compiles against CUDA 12.2 and cuDNN 8.9 with $(basename "$cxx"), and its libraries' layer links to them"
+    proves "the host code of cuda/ compiles against CUDA 12.2, cuDNN 8.9 and NCCL 2.16 with $(basename "$cxx"), and its libraries' layer links to them"
 else
     echo "  the wheels could not be fetched: nothing is proven about the oldest versions"
     unproven+=("everything about the oldest versions: PyPI could not be reached")
@@ -138,7 +143,7 @@ echo "newest: the toolkit in $toolkit"
 if [ -x "$nvcc" ]; then
     new_includes="-isystem $toolkit/include"
     headers newest "$new_includes"
-    library_tests newest "$new_includes"
+    library_tests newest "$new_includes" "$toolkit/lib64/libnccl.so.2"
     begin
     architectures=(-gencode arch=compute_75,code=sm_75 -gencode arch=compute_90,code=sm_90)
     [ "${1:-}" = --all-architectures ] && architectures=(-arch=all)
@@ -152,7 +157,7 @@ if [ -x "$nvcc" ]; then
     # shellcheck disable=SC2086
     if grep -qs CUDNN_ATTR_ENGINE_DEVICEPROP "$toolkit"/include/cudnn_graph.h &&
         attempt "newest: the survey of plans compiles" $cxx -O1 $flags $new_includes tools/compat/plans_without_gpu.cpp \
-            ${libraries/cuda\/gemm.cpp cuda\/libraries.cpp/} $below -L"$toolkit/lib64" -Wl,-rpath,"$toolkit/lib64" \
+            ${libraries/cuda\/gemm.cpp cuda\/libraries.cpp*/} $below -L"$toolkit/lib64" -Wl,-rpath,"$toolkit/lib64" \
             -lcudnn -lcublasLt -lcudart -lpthread -ldl $wrapped -o "$folder/plans_without_gpu"; then
         "$folder/plans_without_gpu" | sed 's/^/    /'
         case ${PIPESTATUS[0]} in

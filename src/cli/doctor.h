@@ -4,6 +4,10 @@
 #include <string>
 #include <vector>
 
+namespace rn50 {
+struct CudaModuleInfo;
+}
+
 namespace rn50::doctor {
 
 enum class State : uint8_t {
@@ -23,11 +27,18 @@ struct Finding {
 std::vector<Finding> examine_machine();
 /// NVIDIA's hardware, driver and libraries, asked through dlopen: nothing of CUDA is needed to build or to run this.
 std::vector<Finding> examine_gpu();
+/// NCCL, and where there are several GPUs what they need to train together: the way between them, the network,
+/// /dev/shm.
+std::vector<Finding> examine_ranks(const CudaModuleInfo& info);
 /// The libraries this program was built with, and whether its backend comes up.
 std::vector<Finding> examine_build();
 
 /// Whether this build computes on a CPU too.
 bool has_cpu_backend();
+
+/// The first interface that NCCL takes among those that are up, by its own rule, with NCCL_SOCKET_IFNAME set so ("":
+/// not set): the beginnings of names, of which "=" wants them whole and "^" none. "" where it finds none.
+std::string nccl_interface(const std::vector<std::string>& names, const std::string& setting);
 
 /// "1.5 GB"
 std::string gigabytes(double bytes);

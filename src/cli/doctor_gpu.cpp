@@ -142,18 +142,6 @@ Finding device_finding(const CudaDevice& device, size_t index) {
             ""};
 }
 
-/// NCCL serves several GPUs; one needs none.
-Finding nccl_finding(bool several) {
-    const Library library("libnccl.so.2");
-    const auto version_of = library.symbol<int(int*)>("ncclGetVersion");
-    int number = 0;
-    if (version_of != nullptr && version_of(&number) == 0)  // 21603 is 2.16.3
-        return {State::good, "NCCL", cat(number / 10000, ".", number / 100 % 100, ".", number % 100), ""};
-    if (!several) return {State::good, "NCCL", "not found; one GPU needs none", ""};
-    return {State::costs, "NCCL", "not found: training on several GPUs needs it",
-            install_command("libnccl2", "libnccl") + ", or NVIDIA's own package for your CUDA"};
-}
-
 std::vector<Finding> module_findings(CudaModuleInfo info) {
     const ModuleFailure first = gpus_out_of_reach();
     if (!first.reason.empty()) {
@@ -176,7 +164,9 @@ std::vector<Finding> module_findings(CudaModuleInfo info) {
              cat(info.cudnn, info.cudnn == info.cudnn_built ? "" : cat(", built with ", info.cudnn_built),
                  "; cuBLASLt ", info.cublaslt),
              ""});
-    if (!info.devices.empty()) findings.push_back(nccl_finding(info.devices.size() > 1));
+    if (info.devices.empty()) return findings;
+    const std::vector<Finding> together = examine_ranks(info);
+    findings.insert(findings.end(), together.begin(), together.end());
     return findings;
 }
 

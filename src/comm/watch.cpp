@@ -13,12 +13,13 @@ namespace {
 
 constexpr std::chrono::milliseconds longest_pause{1000};
 /// What an aborted collective may take to return.
-constexpr std::chrono::seconds grace{3};
+constexpr std::chrono::milliseconds grace{3000};
 
 }  // namespace
 
-Watch::Watch(const Place& place, std::chrono::milliseconds silence, std::function<void()> lost)
-    : place_(place), silence_(silence), lost_(std::move(lost)) {
+Watch::Watch(const Place& place, std::chrono::milliseconds silence, std::function<void()> lost,
+             std::chrono::milliseconds last)
+    : place_(place), silence_(silence), last_(last), lost_(std::move(lost)) {
     client_ = std::make_unique<StoreClient>(place.address, place.port, place.rank, place.token, silence);
     client_->beat();
     thread_ = std::thread([this] { run(); });
@@ -70,10 +71,12 @@ void Watch::report(const std::string& loss) {
     lock.unlock();
     lost_();
     lock.lock();
+    const auto end = std::chrono::steady_clock::now() + last_;
     while (!leaving_) {
         const uint64_t before = place_in_collectives_;
-        changed_.wait_for(lock, grace, [this] { return leaving_; });
-        if (leaving_ || before % 2 == 0 || place_in_collectives_ != before) continue;
+        changed_.wait_for(lock, std::min(grace, last_), [this] { return leaving_; });
+        const bool stuck = before % 2 != 0 && place_in_collectives_ == before;
+        if (leaving_ || (!stuck && std::chrono::steady_clock::now() < end)) continue;
         log::error(cat(loss_, "\n       ", after_a_loss));
         _exit(static_cast<int>(Exit::peer_lost));
     }

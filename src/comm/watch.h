@@ -19,8 +19,11 @@ namespace rn50 {
 /// take as long as it likes.
 class Watch {
   public:
-    /// `lost` is called once, in the watch's thread, when a rank was lost: it is to break what waits for that rank.
-    Watch(const Place& place, std::chrono::milliseconds silence, std::function<void()> lost);
+    /// `lost` is called once, in the watch's thread, when a rank was lost: it is to break what waits for that rank. A
+    /// process that has not left by the `last` of it, as one that waits for a GPU which never answers, is ended with
+    /// Exit::peer_lost.
+    Watch(const Place& place, std::chrono::milliseconds silence, std::function<void()> lost,
+          std::chrono::milliseconds last = std::chrono::seconds(20));
     ~Watch();
     Watch(const Watch&) = delete;
     Watch& operator=(const Watch&) = delete;
@@ -43,7 +46,7 @@ class Watch {
     void report(const std::string& loss);
 
     Place place_;
-    std::chrono::milliseconds silence_;
+    std::chrono::milliseconds silence_, last_;
     std::function<void()> lost_;
     std::atomic<uint64_t> place_in_collectives_{0};  ///< odd: inside
     mutable std::mutex mutex_;

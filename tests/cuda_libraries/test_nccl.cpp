@@ -436,6 +436,12 @@ TEST_CASE("nccl: one engine's library is missing, none at all, too old, of anoth
     CHECK(nccl_version_text(21605) == "2.16.5");
     CHECK(contains(nccl_built(), "2."));
 
+    // NCCL itself, where somebody names one: it has every function in the form of the header.
+    if (const char* const real = std::getenv("RN50_TEST_NCCL")) {
+        int version = 0;
+        CHECK(load_nccl(real).GetVersion(&version) == ncclSuccess);
+        MESSAGE("NCCL ", nccl_version_text(version));
+    }
     const char* const named = std::getenv("CXX");
     const std::string compiler = named == nullptr ? "g++" : named;
     if (std::system(cat("command -v ", compiler, " >/dev/null 2>&1").c_str()) != 0) return;
