@@ -5,6 +5,7 @@
 
 #include "conv.h"
 #include "linear.h"
+#include "picture_decoders.h"
 
 namespace rn50::cuda {
 
@@ -60,7 +61,7 @@ DeviceInfo describe(int device) {
 
 }  // namespace
 
-CudaBackend::CudaBackend(int device) {
+CudaBackend::CudaBackend(int device) : device_(device) {
     check(cudaSetDevice(device), "cudaSetDevice");
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
     products_ = make_products(stream_);
@@ -105,6 +106,10 @@ std::unique_ptr<Conv> CudaBackend::conv(const ConvDesc& desc) {
 
 std::unique_ptr<Linear> CudaBackend::linear(const LinearDesc& desc) {
     return std::make_unique<CudaLinear>(desc, *products_, stream_);
+}
+
+std::unique_ptr<PictureDecoders> CudaBackend::picture_decoders(std::string& why) {
+    return make_picture_decoders(device_, why);
 }
 
 void CudaBackend::do_zero(const Tensor& dst) {

@@ -19,6 +19,7 @@ class CudaBackend final : public Backend {
     Memory& host_memory() override;
     std::unique_ptr<Conv> conv(const ConvDesc& desc) override;
     std::unique_ptr<Linear> linear(const LinearDesc& desc) override;
+    std::unique_ptr<PictureDecoders> picture_decoders(std::string& why) override;
     std::vector<Pass> passes(const PassTensors& tensors) override;
     /// On which all of its work goes.
     cudaStream_t stream() const { return stream_; }
@@ -59,6 +60,7 @@ class CudaBackend final : public Backend {
   private:
     void cut_ranges(const std::vector<ParameterRange>& ranges);
 
+    int device_;
     DeviceInfo info_;  // without the memory, which changes
     cudaStream_t stream_ = nullptr;
     std::unique_ptr<Products> products_;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "picture_decoders.h"
 #include "products.h"
 
 namespace rn50::cuda {
@@ -139,6 +140,11 @@ class NaiveProducts final : public Products {
 
 std::unique_ptr<Products> make_products(cudaStream_t) {
     return std::make_unique<NaiveProducts>();
+}
+
+std::unique_ptr<PictureDecoders> make_picture_decoders(int, std::string& why) {
+    why = "the emulator has no nvJPEG";
+    return nullptr;
 }
 
 }  // namespace rn50::cuda

@@ -140,6 +140,12 @@ TEST_CASE("options: pack, unpack and inspect") {
     CHECK(parse({"inspect", "shop", "--verify", "--sample", "0"}).sample == 0);
     CHECK(contains(usage_error({"pack", "shop"}), "OUT is missing"));
     CHECK(contains(usage_error({"pack", "shop", "out", "--format", "zip"}), "must be one of folder|webdataset"));
+    CHECK(parse({"train", "shop"}).decode == "auto");
+    CHECK(contains(usage_error({"train", "shop", "--decode", "gpu", "--cache-mb", "9"}),
+                   "does nothing beside --cache-mb"));
+    CHECK(contains(usage_error({"train", "shop", "--decode", "gpu", "--resize", "letterbox"}), "does nothing beside"));
+    CHECK(
+        contains(usage_error({"preview", "shop", "--out", "x.png", "--decode", "gpu"}), "does nothing beside preview"));
     CHECK(contains(usage_error({"pack", "shop", "out", "--longest", "9", "--shortest", "9"}), "exclude each other"));
     CHECK(contains(usage_error({"pack", "shop", "out", "--quality", "9"}), "does nothing beside"));
     CHECK(contains(usage_error({"unpack", "shop", "out", "--format", "lmdb"}), "is an option of pack, not of unpack"));

@@ -19,6 +19,7 @@ libraries='cuda/check.cpp cuda/conv_graph.cpp cuda/conv_products.cpp cuda/plan_c
            cuda/nccl_library.cpp cuda/nccl_meeting.cpp cuda/nccl_collectives.cpp'
 below='src/base/*.cpp src/tensor/*.cpp src/comm/*.cpp src/backend/backend.cpp src/backend/checks.cpp src/backend/conv.cpp
        src/backend/types.cpp src/backend/cuda_module.cpp'
+nvjpeg='nvidia-nvjpeg-cu12==12.2.0.2 nvidia-nvjpeg==13.3.2.43' # not part of every toolkit
 mkdir -p "$folder/objects"
 failed=0 proven=() unproven=()
 
@@ -39,15 +40,15 @@ attempt() { # WHAT COMMAND...: one line, and what was said when it fails
     fi
 }
 
-fetch() { # the wheels, for their headers and libraries
-    [ -e "$folder/oldest/complete" ] && return
-    echo "fetching the oldest versions ..."
+fetch() { # FOLDER WHEELS: for their headers and libraries
+    local to=$folder/$1 wheel
+    [ -e "$to/complete" ] && return
+    echo "fetching $2 ..."
     mkdir -p "$folder/wheels"
     # shellcheck disable=SC2086  # a list of words
-    python3 -m pip download -q --no-deps -d "$folder/wheels" $oldest || return 1
-    local wheel
+    python3 -m pip download -q --no-deps -d "$folder/wheels" $2 || return 1
     for wheel in "$folder"/wheels/*.whl; do
-        python3 - "$wheel" "$folder/oldest" <<'PYTHON' || return 1
+        python3 - "$wheel" "$to" <<'PYTHON' || return 1
 import sys, zipfile
 wheel = zipfile.ZipFile(sys.argv[1])
 for name in wheel.namelist():
@@ -56,7 +57,7 @@ for name in wheel.namelist():
 PYTHON
     done
     rm -r "$folder/wheels"
-    touch "$folder/oldest/complete"
+    touch "$to/complete"
 }
 
 # A host compiler reads the kernels too when it is told the names that only nvcc knows.
@@ -113,16 +114,28 @@ library_tests() { # NAME INCLUDES NCCL: the tests on make-believe libraries, com
     local name=$1 includes=$2
     # shellcheck disable=SC2086
     attempt "$name: the tests of the libraries' layer compile" $cxx -O1 $flags $includes -Itests -Itests/cuda_libraries \
-        tests/cuda_libraries/*.cpp tests/main.cpp tests/naive.cpp $libraries $below \
+        tests/cuda_libraries/*.cpp tests/main.cpp tests/naive.cpp $libraries cuda/picture_decoders.cpp $below \
         -lpthread -ldl -o "$folder/library_tests" &&
         attempt "$name: the tests of the libraries' layer pass, and libnccl.so.2 has what is called" \
             env RN50_TEST_NCCL="$3" "$folder/library_tests"
 }
 
+nvjpeg_fits() { # VERSION INCLUDES LIBRARY HEADER_FOLDER: what rn50 knows of nvJPEG beside its header and its library
+    local version=$1 includes=$2 library=$3 headers=$4 name
+    sed -n 's/^ *\(RN50_LOOK([A-Za-z]*);\).*/\1/p' cuda/picture_decoders.cpp >"$folder/nvjpeg_functions.h"
+    # shellcheck disable=SC2086
+    attempt "nvJPEG $version: every declaration fits its header" $cxx $flags $includes -isystem "$headers" -I"$folder" \
+        -fsyntax-only tools/compat/nvjpeg_matches.cpp
+    nm -D --defined-only "$library" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort >"$folder/nvjpeg_symbols"
+    for name in $(sed 's/RN50_LOOK(\(.*\));/nvjpeg\1/' "$folder/nvjpeg_functions.h"); do
+        grep -qx "$name" "$folder/nvjpeg_symbols" || attempt "nvJPEG $version: $name is in its library" false
+    done
+}
+
 echo "oldest: CUDA 12.2, cuDNN 8.9, NCCL 2.16"
 begin
 device_names >"$folder/device_names.h"
-if fetch; then
+if fetch oldest "$oldest"; then
     old=$folder/oldest/nvidia
     old_includes="-isystem $old/cuda_runtime/include -isystem $old/cudnn/include -isystem $old/cublas/include
                   -isystem $old/cuda_nvcc/include -isystem $old/nccl/include"
@@ -136,6 +149,15 @@ if fetch; then
 else
     echo "  the wheels could not be fetched: nothing is proven about the oldest versions"
     unproven+=("everything about the oldest versions: PyPI could not be reached")
+fi
+begin
+if fetch nvjpeg "$nvjpeg"; then
+    found=$folder/nvjpeg/nvidia
+    nvjpeg_fits 12.2 "${old_includes:--isystem $toolkit/include}" "$found/nvjpeg/lib/libnvjpeg.so.12" "$found/nvjpeg/include"
+    nvjpeg_fits 13.3 "-isystem $toolkit/include" "$found/cu13/lib/libnvjpeg.so.13" "$found/cu13/include"
+    proves "cuda/nvjpeg_api.h says what the headers of nvJPEG 12.2 and 13.3 say, and their libraries have every function"
+else
+    unproven+=("that cuda/nvjpeg_api.h fits nvJPEG: PyPI could not be reached")
 fi
 unproven+=("device code under nvcc 12.2: its front end is in no wheel")
 

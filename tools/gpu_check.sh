@@ -6,21 +6,22 @@
 #   tools/gpu_check.sh
 #
 # Settings, from the environment:
-#   STAGES="doctor tests train steps losses kernels shares sanitizer"   which, in this order
+#   STAGES="doctor tests train steps loading losses kernels shares sanitizer"   which, in this order
 #   TOTAL=540           seconds for all of them together; what does not fit is skipped, and said
 #   OUT=build/gpu_check where the results are written: summary.json, table.txt, logs.txt
 #   WORK=build/gpu_check  everything else: STAGE.log, STAGE.json, pictures, runs; what stages found in earlier calls stays
 #   BUNDLE=build/gpu    what tools/gpu_bundle.sh gathered; without it, the programs of this tree
 #   PYTHON=python3      one that has torch, for the comparisons
 #   DATA=               a demo set that is there already (make data); otherwise one is drawn
+#   PHOTOS=             a folder of JPEGs by class, for loading; otherwise the demo set, drawn at 1024 px
 #   DEVICE=cpu SMOKE=1  the script itself, in a few minutes on a machine without a GPU: tiny sizes, no figure of worth
 set -uo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 self=$root/tools/$(basename "$0")
-all_stages="doctor tests train steps losses kernels shares sanitizer"
+all_stages="doctor tests train steps loading losses kernels shares sanitizer"
 export STAGES=${STAGES:-$all_stages}
-export TOTAL=${TOTAL:-540} DEVICE=${DEVICE:-cuda} SMOKE=${SMOKE:-0} PYTHON=${PYTHON:-python3} DATA=${DATA:-}
+export TOTAL=${TOTAL:-540} DEVICE=${DEVICE:-cuda} SMOKE=${SMOKE:-0} PYTHON=${PYTHON:-python3} DATA=${DATA:-} PHOTOS=${PHOTOS:-}
 absolute() {
     case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac
 }
@@ -40,9 +41,11 @@ no_gpu=77 # the exit status of a stage that found none
 if [ "$SMOKE" = 1 ]; then
     side=64 batches="8 4" step_count=3 seconds=0.5 loss_side=64 loss_batch=8 loss_steps=6 loss_count=24
     train_options=(--epochs 1) train_count=64 accuracy=0 kernel_batch=2 kernel_side=64
+    photo_side=256 photo_count=64 loading_workers="1 2" loading_batch=8 loading_steps=4
 else
     side=224 batches="256 64" step_count=60 seconds=4 loss_side=224 loss_batch=64 loss_steps=50 loss_count=512
     train_options=() train_count=1600 accuracy=93 kernel_batch=256 kernel_side=224
+    photo_side=1024 photo_count=400 loading_workers="1 4 8 16" loading_batch=64 loading_steps=12
 fi
 if [ "$DEVICE" = cpu ]; then precisions="fp32"; else precisions="fp16 bf16 tf32"; fi
 main_precision=${precisions%% *}
@@ -158,7 +161,7 @@ stage_doctor() {
 
 # Tests by the files they stand in.
 op_tests='*test_ops_*'
-device_tests="$op_tests,*test_blocks*,*test_net*,*test_passes*"
+device_tests="$op_tests,*test_blocks*,*test_net*,*test_passes*,*test_decoding*"
 [ "$SMOKE" = 0 ] || device_tests='*test_ops_loss*,*test_ops_norm*'
 
 run_tests() { # FILES [LAUNCHER...]: on this device alone; the CPU and the emulator have their runs elsewhere
@@ -280,6 +283,32 @@ stage_steps() {
     return $status
 }
 
+# What decodes faster, by the number of workers; that the GPU's pixels are near to the CPU's is among the tests.
+stage_loading() {
+    local status=0 photos=$PHOTOS turn way workers file
+    need_gpu
+    if [ -z "$photos" ]; then
+        photos=$WORK/photos
+        [ -d "$photos/train" ] || ours "$make_defects" --out "$photos" --size "$photo_side" --count "$photo_count" || return
+    fi
+    for turn in 1 2; do
+        for workers in $loading_workers; do
+            for way in region gpu; do
+                [ "$way" = region ] || [ "$DEVICE" = cuda ] || continue
+                file=$WORK/loading.$way.$workers.$turn
+                ours "$rn50" bench loader "$photos" --val-split 0.1 --device "$DEVICE" --decode $way --workers "$workers" \
+                    --batch-size "$loading_batch" --image-size $side --max-steps "$loading_steps" --json >"$file" || status=1
+                note "$way, $workers workers, turn $turn" "$(cat "$file")"
+            done
+        done
+    done
+    for workers in $loading_workers; do
+        say "$(printf '%2d workers: by the CPU %7.0f, by nvJPEG %7.0f images/s' "$workers" \
+            "$(best "$WORK/loading.region.$workers".[12])" "$(best "$WORK/loading.gpu.$workers".[12])")"
+    done
+    return $status
+}
+
 percent() { # KEY: of the losses
     awk -v x="$(number "$1" "$WORK/losses.found")" 'BEGIN { printf "%.3f%%", 100 * x }'
 }
@@ -395,6 +424,7 @@ limit_of() {
         tests) echo 180 ;;
         train) echo 100 ;;
         steps) echo 240 ;;
+        loading) echo 90 ;;
         losses) echo 75 ;;
         kernels) echo 40 ;;
         shares) echo 90 ;;

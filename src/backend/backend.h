@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/picture_decoder.h"
 #include "backend/types.h"
 
 namespace rn50 {
@@ -263,6 +264,13 @@ class Backend {
     void copy_in(Context& ctx, const void* host, const Tensor& dst);
     void copy_out(Context& ctx, const Tensor& src, void* host);
     void synchronize(Context& ctx);
+
+    // --- loading -------------------------------------------------------------------------------------------------
+    /// What decodes JPEGs on this device, beside its training. Null: nothing does, for the reason left in `why`.
+    virtual std::unique_ptr<PictureDecoders> picture_decoders(std::string& why) {
+        why = "this device decodes no pictures";
+        return nullptr;
+    }
 
     // --- for `rn50 bench kernels` --------------------------------------------------------------------------------
     /// "copy", a plain copy of src.raw to dst, beside which every other pass is measured; and what this backend does as

@@ -213,6 +213,14 @@ BenchResult bench_loader(const Options& options) {
     PictureCache cache(options.cache_mb * 1'000'000);
     if (options.cache_mb > 0) loading.cache = &cache;
     loading.mix = mixing(options);
+    std::unique_ptr<PictureDecoders> decoders;
+    if (options.decode == "gpu") {
+        std::string why;
+        decoders = backend->picture_decoders(why);
+        if (!decoders) throw Error(Exit::device, cat("--decode gpu: ", why), "use --decode region");
+        loading.decoders = decoders.get();
+        log::info(cat("decoding: by ", decoders->name()));
+    }
     Loader loader(*data.train, loading, backend->host_memory());
     log::info(cat(report::grouped(data.train->size()), " pictures, ", loader.workers(),
                   loader.workers() == 1 ? " worker" : " workers"));
@@ -234,6 +242,8 @@ BenchResult bench_loader(const Options& options) {
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     result.images_per_s = static_cast<double>(options.batch_size * result.calls) / seconds;
     result.planned_bytes = loader.memory_bytes();
+    if (const Loader::Decoded decoded = loader.decoded(); decoded.declined > 0)
+        log::warn(cat(decoded.declined, " of ", decoded.all, " crops were left to the CPU"));
     result.device = backend->info().name;
     result.precision = "u8";
     return result;

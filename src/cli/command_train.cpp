@@ -12,7 +12,9 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/machine.h"
+#include "base/math.h"
 #include "cli/commands.h"
+#include "cli/decoding.h"
 #include "cli/gpus.h"
 #include "cli/launcher.h"
 #include "cli/loading_advice.h"
@@ -326,14 +328,18 @@ class Training {
         setup.bucket_bytes = options_.bucket_mb << 20;
         setup.wire = activation_dtype(precision_from(options_.wire));
         options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
+        decoding_ =
+            resolve_decoding(options_, *backend_, comm_.get(), *data_.train, of_this_rank(training_loading(here())));
         const int64_t ring =
-            ring_bytes_a_picture(backend_->info(), options_.image_size, options_.channels, train_slots + val_slots);
+            ring_bytes_a_picture(backend_->info(), options_.image_size, options_.channels, train_slots + val_slots) +
+            ceil_div(decoding_.device_bytes, options_.batch_size);
         plan_ = plan_that_fits(*backend_, setup, options_.memory, ring, sharers());
         // Only now is it known that the run can be: loaders, arena and net take their memory once.
         make_cache();
         LoaderOptions train_loading = of_this_rank(training_loading(here()));
         LoaderOptions val_loading = of_this_rank(evaluation_loading(here()));
         train_loading.cache = val_loading.cache = cache_.get();
+        train_loading.decoders = decoding_.decoders.get();
         Loader train(*data_.train, train_loading, backend_->host_memory());
         Loader val(*data_.val, val_loading, backend_->host_memory());
         describe_plan(setup, train.memory_bytes() + val.memory_bytes());
@@ -401,6 +407,7 @@ class Training {
                       name_of(setup.net.precision), ", ", options_.optimizer, setup.net.lean ? ", lean memory" : ""));
         log::info(cat("memory plan: ", show_bytes(plan_.peak), " for the step, ", show_bytes(rings),
                       " for loading pictures",
+                      decoding_.device_bytes > 0 ? cat(", ", show_bytes(decoding_.device_bytes), " for decoding") : "",
                       cache_ ? cat(", up to ", show_bytes(cache_->capacity_bytes()), " to keep decoded ones") : "",
                       "\n", without_last_line_end(plan_.table())));
     }
@@ -419,6 +426,7 @@ class Training {
         FitObserver watch = observer(progress, options_, data_.val->size());
         watch.epoch = [&, tell = watch.epoch, epochs = 0](const EpochSummary& epoch, bool best) mutable {
             tell(epoch, best);
+            tell_declined(train);
             // The first epoch reads from a cold disk; what waits in the second will wait in all.
             if (++epochs < 2 || epoch.data_wait <= data_wait_worth_telling) return;
             LoadingFacts facts = loading_facts(epoch, options_, train);
@@ -528,6 +536,7 @@ class Training {
     std::unique_ptr<Backend> backend_;
     DataSplits data_;
     std::unique_ptr<PictureCache> cache_;
+    Decoding decoding_;
     MemoryPlan plan_;
     CheckpointInfo info_;
 };

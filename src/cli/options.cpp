@@ -196,6 +196,11 @@ void reject_idle_options(const Options& options) {
     if (options.augment == "flip")
         for (const char* name : {"crop-scale", "decode"})
             if (asked(name)) idle(name, "--augment flip");
+    if (options.decode == "gpu" && asked("decode")) {
+        if (options.cache_mb > 0) idle("decode gpu", "--cache-mb");
+        if (options.resize == "letterbox") idle("decode gpu", "--resize letterbox");
+        if (options.command == "preview") idle("decode gpu", "preview");
+    }
     if (options.augment != "randaugment" && asked("randaugment"))
         idle("randaugment", cat("--augment ", options.augment));
     if (options.erasing == 0 && asked("erasing-fill")) idle("erasing-fill", "--erasing 0");

@@ -45,7 +45,7 @@ struct Options {
     std::string augment = "crop";                 ///< none|flip|crop|randaugment|trivial
     std::array<double, 2> crop_scale{0.08, 1.0};  ///< area of the random crop, as fractions
     std::string flip = "horizontal";              ///< none|horizontal|vertical|both
-    std::string decode = "region";                ///< region|whole
+    std::string decode = "auto";                  ///< auto|region|whole|gpu
     int64_t cache_mb = 0;                         ///< room for decoded pictures, in 1e6 bytes; 0: none
     double jitter = 0;                            ///< strength of the colour jitter, 0 to 1
     bool rotate90 = false;

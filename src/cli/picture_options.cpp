@@ -16,7 +16,9 @@ PictureOptions evaluation_pictures(const Options& options) {
 PictureOptions training_pictures(const Options& options) {
     PictureOptions pictures = evaluation_pictures(options);
     pictures.augment = augment_from(options.augment);
-    pictures.decode = decode_from(options.decode);
+    pictures.decode = options.decode == "whole" ? Decode::whole
+                      : options.decode == "gpu" ? Decode::device
+                                                : Decode::region;
     pictures.crop_scale_min = options.crop_scale[0];
     pictures.crop_scale_max = options.crop_scale[1];
     pictures.flip_horizontal = options.flip == "horizontal" || options.flip == "both";

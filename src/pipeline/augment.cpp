@@ -110,10 +110,6 @@ const char* name_of(Augment augment) {
     return "?";
 }
 
-const char* name_of(Decode decode) {
-    return decode == Decode::whole ? "whole" : "region";
-}
-
 Resize resize_from(const std::string& name) {
     return from_name(name, "--resize", std::array<Resize, 3>{Resize::squash, Resize::letterbox, Resize::center});
 }
@@ -122,10 +118,6 @@ Augment augment_from(const std::string& name) {
     return from_name(
         name, "--augment",
         std::array<Augment, 5>{Augment::none, Augment::flip, Augment::crop, Augment::randaugment, Augment::trivial});
-}
-
-Decode decode_from(const std::string& name) {
-    return from_name(name, "--decode", std::array<Decode, 2>{Decode::region, Decode::whole});
 }
 
 AugmentParameters draw_augment(const PictureOptions& options, int64_t height, int64_t width, uint64_t seed,

@@ -32,14 +32,13 @@ enum class Augment : uint8_t {
 enum class Decode : uint8_t {
     whole,   ///< all of it
     region,  ///< what the crop needs, reduced while decoding (Decoder::decode_region)
+    device,  ///< the same by a PictureDecoder, at full size; what it does not take, as region
 };
 const char* name_of(Resize resize);
 const char* name_of(Augment augment);
-const char* name_of(Decode decode);
 /// From the command line's names; throw Error(Exit::usage) with the list for an unknown one.
 Resize resize_from(const std::string& name);
 Augment augment_from(const std::string& name);
-Decode decode_from(const std::string& name);
 
 struct PictureOptions {
     int64_t image_size = 224;

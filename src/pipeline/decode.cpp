@@ -118,6 +118,7 @@ struct Decoder::State {
 
     // The opened picture.
     std::string name;
+    formats::Bytes bytes{};
     bool is_jpeg = false;
     Orientation orientation{1};
     PictureSize stored;  ///< a JPEG's size before it is turned
@@ -125,7 +126,7 @@ struct Decoder::State {
     Picture picture;  ///< upright, unless it is a JPEG
 
     /// Anything but JPEG, as stored. Returns its orientation.
-    int decode_other(formats::Bytes bytes, const DecodeLimits& limits) {
+    int decode_other(const DecodeLimits& limits) {
         if (starts_with(bytes, "\x89PNG\r\n\x1A\n", 8)) {
             formats::decode_png(bytes, limits, picture);
             return formats::png_orientation(bytes);
@@ -162,6 +163,7 @@ PictureSize Decoder::open(const uint8_t* data, size_t size, const std::string& n
     State& state = *state_;
     const formats::Bytes bytes{data, size};
     state.name = name;
+    state.bytes = bytes;
     state.is_jpeg = starts_with(bytes, "\xFF\xD8\xFF", 3);
     state.named([&] {
         if (state.is_jpeg) {
@@ -169,7 +171,7 @@ PictureSize Decoder::open(const uint8_t* data, size_t size, const std::string& n
             state.orientation = Orientation(formats::jpeg_orientation(bytes));
             state.upright = state.orientation.turn(state.stored);
         } else {
-            turn_upright(Orientation(state.decode_other(bytes, limits)), state.picture, state.turned);
+            turn_upright(Orientation(state.decode_other(limits)), state.picture, state.turned);
             state.upright = {state.picture.height, state.picture.width};
         }
     });
@@ -194,6 +196,24 @@ Box Decoder::decode_region(const Region& region, Picture& picture) {
         turn_upright(how, picture, state.turned);
         return turned;
     });
+}
+
+bool Decoder::decode_region_on(PictureDecoder& device, const Region& region, Picture& picture) {
+    State& state = *state_;
+    if (!state.is_jpeg || !state.jpeg.is_plain()) return false;
+    const Orientation& how = state.orientation;
+    const Box box =
+        how.to_stored(region.box, static_cast<double>(state.stored.height), static_cast<double>(state.stored.width));
+    picture.height = how.swaps ? region.width : region.height;
+    picture.width = how.swaps ? region.height : region.width;
+    picture.rgb.resize(static_cast<size_t>(picture.height * picture.width * 3));
+    const auto x = static_cast<int64_t>(box.x0), y = static_cast<int64_t>(box.y0);
+    const PictureRequest request{
+        state.bytes.data, state.bytes.size, x, y, static_cast<int64_t>(box.y1) - y, static_cast<int64_t>(box.x1) - x,
+        picture.height,   picture.width};
+    if (!device.decode(request, picture.rgb.data())) return false;
+    turn_upright(how, picture, state.turned);
+    return true;
 }
 
 void Decoder::decode_opened(Picture& picture) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/picture_decoder.h"
 #include "pipeline/resize.h"
 
 namespace rn50 {
@@ -64,6 +65,11 @@ class Decoder {
     /// reduces); of others the whole. Returns where the box lies in `picture`, in its pixels. Resampled from there the
     /// result is within 2/255 on average of what the whole picture gives. Damage outside of the region may go unseen.
     Box decode_region(const Region& region, Picture& picture);
+
+    /// decode_region() by a device, which also resamples: fills `picture` with the box at region.height x region.width.
+    /// False: it is not for the device (no JPEG, of another colour space than YCbCr and grey, or without its end), or
+    /// the device does not take it; decode_region() may follow.
+    bool decode_region_on(PictureDecoder& device, const Region& region, Picture& picture);
 
   private:
     struct State;

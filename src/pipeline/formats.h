@@ -37,6 +37,9 @@ class Jpeg {
     Jpeg& operator=(const Jpeg&) = delete;
     /// Reads the header; `bytes` must stay until the picture is decoded.
     PictureSize open(Bytes bytes, const DecodeLimits& limits);
+    /// Whether other decoders than libjpeg can be trusted with the opened picture: its colours are YCbCr or grey, which
+    /// all understand alike, and its end marker is at the file's end, so that it was not cut.
+    bool is_plain() const;
     /// Decodes of the opened picture what the region needs, at a scale of n/8. Returns where in `picture` its box lies.
     /// Damage behind the region's last row goes unseen.
     Box decode(const Region& region, Picture& picture);

@@ -259,6 +259,13 @@ PictureSize Jpeg::open(Bytes bytes, const DecodeLimits& limits) {
     return size;
 }
 
+bool Jpeg::is_plain() const {
+    const Bytes bytes = state_->bytes;
+    const bool ends = bytes.size > 2 && bytes.data[bytes.size - 2] == 0xFF && bytes.data[bytes.size - 1] == JPEG_EOI;
+    const J_COLOR_SPACE colors = state_->info.jpeg_color_space;
+    return ends && (colors == JCS_YCbCr || colors == JCS_GRAYSCALE);
+}
+
 Box Jpeg::decode(const Region& region, Picture& picture) {
     State& state = *state_;
     const Abort abort{state.info};

@@ -57,6 +57,7 @@ struct Slot {
 
 /// What one worker owns and reuses from picture to picture.
 struct Hand {
+    explicit Hand(std::unique_ptr<PictureDecoder> device) : maker(std::move(device)) {}
     SampleMaker maker;
     std::vector<uint8_t> mixing;
 };
@@ -78,7 +79,7 @@ struct Loader::State {
     void start(int64_t epoch, int64_t first_batch);
     void make_order();
     void halt();
-    void work();
+    void work(Hand& hand);
     void read_ahead(int64_t batch, int64_t place) const;
     void fill(Slot& slot, int64_t place, int64_t position, Hand& hand);
     bool try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Hand& hand);
@@ -102,6 +103,7 @@ struct Loader::State {
     int active = 0;        ///< workers at a picture
     double worked = 0;     ///< seconds that workers spent at pictures
     int64_t pictures_made = 0;
+    Decoded decoded{};
     double rate_before = 0;  ///< rate() of the epoch before
     double rate() const { return worked > 0 ? static_cast<double>(pictures_made) / worked : 0; }
     int64_t next_batch = 0, next_place = 0;  ///< the next picture to hand out
@@ -116,6 +118,7 @@ struct Loader::State {
     double waited = 0;
     std::vector<BadPicture> bad;
     std::set<int64_t> bad_indices;
+    std::vector<std::unique_ptr<Hand>> hands;  ///< by worker
     std::vector<std::thread> threads;
 };
 
@@ -146,10 +149,13 @@ Loader::State::State(const Source& source_, const LoaderOptions& options_, Memor
         slots[i].places.resize(static_cast<size_t>(options.batch_size));
         slots[i].batch.indices.reserve(static_cast<size_t>(options.batch_size));
     }
+    const bool on_device = options.pictures.decode == Decode::device && options.decoders != nullptr;
     const int workers = options.workers > 0 ? options.workers : std::min(usable_cores(), 32);
     try {
         for (int i = 0; i < workers; ++i)
-            threads.emplace_back([this] { work(); });
+            hands.push_back(std::make_unique<Hand>(on_device ? options.decoders->make() : nullptr));
+        for (int i = 0; i < workers; ++i)
+            threads.emplace_back([this, i] { work(*hands[static_cast<size_t>(i)]); });
     } catch (...) {
         halt();
         memory.release(block, slot_bytes * static_cast<int64_t>(slots.size()));
@@ -233,7 +239,7 @@ void Loader::State::make_order() {
     }
 }
 
-void Loader::State::work() {
+void Loader::State::work(Hand& hand) {
     // Behind the threads that compute: these wait for each other at every barrier of OpenMP, so one of them that is
     // preempted holds up all. Loading has whole batches of slack. Without the right to it, all stays as it is.
     const auto self = static_cast<id_t>(syscall(SYS_gettid));
@@ -242,7 +248,6 @@ void Loader::State::work() {
     sigset_t all;  // Ctrl-C is for the main thread
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, nullptr);
-    Hand hand;
     std::unique_lock<std::mutex> lock(mutex);
     for (;;) {
         work_ready.wait(lock, [this] { return ending || (running && next_batch < std::min(batches, free_until)); });
@@ -257,6 +262,7 @@ void Loader::State::work() {
         const int64_t batch = next_batch, place = next_place++;
         ++active;
         lock.unlock();
+        const int64_t declined_before = hand.maker.declined();
         const auto begin = std::chrono::steady_clock::now();
         read_ahead(batch, place);
         fill(slot, place, range.begin + place, hand);
@@ -264,6 +270,8 @@ void Loader::State::work() {
         lock.lock();
         worked += took.count();
         ++pictures_made;
+        ++decoded.all;
+        decoded.declined += hand.maker.declined() - declined_before;
         if (--slot.todo == 1 && options.mix) {  // the last picture is there
             lock.unlock();
             mix(slot, batch, hand);
@@ -433,6 +441,10 @@ double Loader::wait_seconds() const {
 double Loader::pictures_per_worker_s() const {
     const std::lock_guard<std::mutex> lock(state_->mutex);
     return state_->rate_before > 0 ? state_->rate_before : state_->rate();
+}
+Loader::Decoded Loader::decoded() const {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->decoded;
 }
 const std::vector<BadPicture>& Loader::bad() const {
     return state_->bad;

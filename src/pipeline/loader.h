@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "backend/picture_decoder.h"
 #include "pipeline/augment.h"
 #include "pipeline/cache.h"
 #include "pipeline/mix.h"
@@ -36,6 +37,8 @@ struct LoaderOptions {
     /// Keeps decoded pictures; must outlive the loader. All pictures are decoded whole then, so that what a batch holds
     /// does not depend on which were kept.
     PictureCache* cache = nullptr;
+    /// For pictures.decode == Decode::device: one decoder is made a worker. Must outlive the loader.
+    PictureDecoders* decoders = nullptr;
     MixOptions mix;  ///< mixup and CutMix; needs replace_bad and drop_last
     int rank = 0, ranks = 1;
 };
@@ -82,6 +85,11 @@ class Loader {
     double wait_seconds() const;
     /// Pictures that one worker made a second of its work, in the epoch before this one; in the first, so far.
     double pictures_per_worker_s() const;
+    /// Crops made so far, and how many of them the device's decoder did not take.
+    struct Decoded {
+        int64_t all, declined;
+    };
+    Decoded decoded() const;
     /// Bad pictures met so far, in all epochs, in the order of the batches delivered; each once.
     const std::vector<BadPicture>& bad() const;
     /// Bytes of the ring.

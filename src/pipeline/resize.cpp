@@ -1,5 +1,6 @@
 #include "pipeline/resize.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -49,65 +50,13 @@ namespace {
 
 constexpr int64_t max_side = int64_t{1} << 24;
 
-/// Rounds the exact weights of one output position to fixed point so that they add up to 1 << shift exactly, by
-/// rounding the running sum: a flat picture stays what it is, however far it is reduced.
-void to_fixed_point(const double* exact, int64_t n, int shift, int16_t* weights) {
-    const double one = int32_t{1} << shift;
-    double sum = 0;
-    int32_t rounded = 0;
-    for (int64_t t = 0; t < n; ++t) {
-        sum += exact[t];
-        const auto next = static_cast<int32_t>(sum * one + 0.5);
-        weights[t] = static_cast<int16_t>(next - rounded);
-        rounded = next;
-    }
+/// Whether all weights are 0 or 1.
+bool is_copy(const Box& box, int64_t height, int64_t width) {
+    return box.x0 == std::floor(box.x0) && box.y0 == std::floor(box.y0) &&
+           box.x1 - box.x0 == static_cast<double>(width) && box.y1 - box.y0 == static_cast<double>(height);
 }
 
 }  // namespace
-
-void Resizer::make_filter(int64_t in_size, double in0, double in1, int64_t out_size, std::vector<double>& exact,
-                          Filter& filter) {
-    const double scale = (in1 - in0) / static_cast<double>(out_size);
-    const double stretch = scale < 1 ? 1 : scale;   // the triangle reaches one output pixel, or one input pixel, far
-    const int64_t most = ceil_to_int(2 * stretch);  // a window of that length meets no more pixel centres
-    const int64_t room = align_up(most, 4);
-    filter.taps = room;
-    filter.first.resize(static_cast<size_t>(out_size));
-    filter.count.resize(static_cast<size_t>(out_size));
-    filter.weights.assign(static_cast<size_t>(out_size * room), 0);
-    exact.assign(static_cast<size_t>(out_size * room), 0);
-    double largest = 0;
-    for (int64_t x = 0; x < out_size; ++x) {
-        const double center = in0 + (static_cast<double>(x) + 0.5) * scale;
-        auto begin = static_cast<int64_t>(center - stretch + 0.5);
-        auto end = static_cast<int64_t>(center + stretch + 0.5);
-        if (begin < 0) begin = 0;
-        if (end > in_size) end = in_size;
-        if (end - begin > most) end = begin + most;  // rounding let one in at the window's very edge: its weight is 0
-        double* weights = &exact[static_cast<size_t>(x * room)];
-        double sum = 0;
-        for (int64_t t = 0; t < end - begin; ++t) {
-            double distance = (static_cast<double>(begin + t) + 0.5 - center) / stretch;
-            if (distance < 0) distance = -distance;
-            weights[t] = distance < 1 ? 1 - distance : 0;
-            sum += weights[t];
-        }
-        for (int64_t t = 0; t < end - begin; ++t) {
-            weights[t] /= sum;
-            if (weights[t] > largest) largest = weights[t];
-        }
-        filter.first[static_cast<size_t>(x)] = static_cast<int32_t>(begin);
-        filter.count[static_cast<size_t>(x)] = static_cast<int32_t>(end - begin);
-    }
-    // As many bits as fit 16-bit weights, and sums of 255 times the weights in 32 bits. One is kept back for the
-    // rounding.
-    filter.shift = 8;
-    while (filter.shift < 22 && largest * static_cast<double>(int32_t{2} << filter.shift) < 32000)
-        ++filter.shift;
-    for (int64_t x = 0; x < out_size; ++x)
-        to_fixed_point(&exact[static_cast<size_t>(x * room)], filter.count[static_cast<size_t>(x)], filter.shift,
-                       &filter.weights[static_cast<size_t>(x * room)]);
-}
 
 void Resizer::bilinear(const PictureView& src, const Box& box, uint8_t* dst, int64_t dst_h, int64_t dst_w,
                        int64_t dst_stride) {
@@ -118,8 +67,14 @@ void Resizer::bilinear(const PictureView& src, const Box& box, uint8_t* dst, int
                      box.x1 <= static_cast<double>(src.width) && box.y1 <= static_cast<double>(src.height),
                  "box ", box.x0, ",", box.y0, " to ", box.x1, ",", box.y1, " in a picture of ", src.width, "x",
                  src.height);
-    make_filter(src.width, box.x0, box.x1, dst_w, exact_weights_, horizontal_);
-    make_filter(src.height, box.y0, box.y1, dst_h, exact_weights_, vertical_);
+    if (is_copy(box, dst_h, dst_w)) {
+        const uint8_t* row = src.data + static_cast<int64_t>(box.y0) * src.stride + static_cast<int64_t>(box.x0) * 3;
+        for (int64_t y = 0; y < dst_h; ++y, row += src.stride, dst += dst_stride)
+            std::memcpy(dst, row, static_cast<size_t>(dst_w * 3));
+        return;
+    }
+    horizontal_.make(src.width, box.x0, box.x1, dst_w);
+    vertical_.make(src.height, box.y0, box.y1, dst_h);
     const ResizeKernels& kernels = resize_kernels();
 
     // The horizontal pass, for the rows that the vertical pass reads.

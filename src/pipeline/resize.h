@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/resample.h"
+
 namespace rn50 {
 
 /// A rectangle in pixels; x1 and y1 are outside.
@@ -30,18 +32,7 @@ class Resizer {
                   int64_t dst_stride);
 
   private:
-    /// For each output position: the first input, how many inputs, and their weights in fixed point.
-    struct Filter {
-        int64_t taps = 0;  ///< stride of `weights`; even
-        int shift = 0;     ///< the weights of a position add up to 1 << shift
-        std::vector<int32_t> first, count;
-        std::vector<int16_t> weights;
-    };
-    static void make_filter(int64_t in_size, double in0, double in1, int64_t out_size, std::vector<double>& scratch,
-                            Filter& filter);
-
-    Filter horizontal_, vertical_;
-    std::vector<double> exact_weights_;
+    ResampleFilter horizontal_, vertical_;
     std::vector<uint8_t> rows_;        // the horizontal pass's output
     std::vector<uint8_t> padded_row_;  // a source row with room behind it
 };

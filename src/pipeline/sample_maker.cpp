@@ -17,8 +17,16 @@ void SampleMaker::make(const Source& source, int64_t index, const PictureOptions
     std::optional<AugmentParameters> drawn;
     if (options.augment != Augment::none)
         drawn = draw_augment(options, size.height, size.width, key.seed, key.epoch, key.sample);
-    if (drawn && drawn->cropped && options.decode == Decode::region && !cache) {
-        drawn->crop = decoder_.decode_region({drawn->crop, options.image_size, options.image_size}, picture_);
+    if (drawn && drawn->cropped && options.decode != Decode::whole && !cache) {
+        const Region region{drawn->crop, options.image_size, options.image_size};
+        const bool on_device = options.decode == Decode::device && device_;
+        if (on_device && decoder_.decode_region_on(*device_, region, picture_)) {
+            const auto side = static_cast<double>(options.image_size);
+            drawn->crop = {0, 0, side, side};
+        } else {
+            declined_ += on_device ? 1 : 0;
+            drawn->crop = decoder_.decode_region(region, picture_);
+        }
     } else if (!kept) {
         decoder_.decode_opened(picture_);
         if (cache) cache->offer(source, index, picture_);

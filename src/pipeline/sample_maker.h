@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "pipeline/augment.h"
@@ -22,13 +23,21 @@ struct SampleKey {
 /// Reads, decodes and renders one picture after the other; keeps its buffers. One thread at a time.
 class SampleMaker {
   public:
+    /// `device` decodes what options.decode leaves to one; null: there is none.
+    explicit SampleMaker(std::unique_ptr<PictureDecoder> device = nullptr) : device_(std::move(device)) {}
+
     /// Fills dst, {image_size, image_size, channels}, with picture `index`. What is drawn is drawn first, so that of a
     /// JPEG no more than the crop needs is decoded (options.decode); with a cache it is decoded whole, or found there.
     /// Throws Error(Exit::data), "NAME: reason", when the picture cannot be read or decoded.
+    /// What the device does not take is decoded here, and counted.
     void make(const Source& source, int64_t index, const PictureOptions& options, const SampleKey& key,
               PictureCache* cache, uint8_t* dst);
 
+    int64_t declined() const { return declined_; }
+
   private:
+    std::unique_ptr<PictureDecoder> device_;
+    int64_t declined_ = 0;
     std::vector<uint8_t> bytes_;
     Decoder decoder_;
     Picture picture_;

@@ -175,6 +175,9 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* made, unsigned flags, int
     ++world.live_streams;
     return cudaSuccess;
 }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* made, unsigned flags) {
+    return cudaStreamCreateWithPriority(made, flags, 0);
+}
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     {
         const std::lock_guard<std::mutex> lock(world_mutex);
@@ -182,6 +185,12 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
         --world.live_streams;
     }
     delete of(stream);
+    return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    const auto mark = std::make_shared<Mark>();
+    push(stream, [mark] { mark->reach(); });
+    mark->wait();
     return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {

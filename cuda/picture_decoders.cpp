@@ -1,0 +1,319 @@
+#include "picture_decoders.h"
+
+#include <dlfcn.h>
+
+#include <cstring>
+#include <utility>
+
+#include "base/error.h"
+#include "base/math.h"
+#include "base/resample.h"
+#include "check.h"
+#include "nvjpeg_api.h"
+#include "resize.h"
+
+namespace rn50::cuda {
+
+namespace {
+
+using namespace nvjpeg;
+
+/// False: the library is too old, and `missing` says which function it has not.
+bool find_all(const std::function<void*(const char*)>& find, Api& api, std::string& missing) {
+    const auto look = [&](const char* name, auto& function) {
+        const std::string full = cat("nvjpeg", name);
+        void* const found = find(full.c_str());
+        if (found == nullptr) missing = full;
+        std::memcpy(&function, &found, sizeof found);
+    };
+#define RN50_LOOK(name) look(#name, api.name)
+    RN50_LOOK(GetProperty);
+    RN50_LOOK(CreateEx);
+    RN50_LOOK(Destroy);
+    RN50_LOOK(JpegStreamCreate);
+    RN50_LOOK(JpegStreamDestroy);
+    RN50_LOOK(JpegStreamParse);
+    RN50_LOOK(JpegStreamGetComponentsNum);
+    RN50_LOOK(DecodeParamsCreate);
+    RN50_LOOK(DecodeParamsDestroy);
+    RN50_LOOK(DecodeParamsSetOutputFormat);
+    RN50_LOOK(DecodeParamsSetROI);
+    RN50_LOOK(JpegStateCreate);
+    RN50_LOOK(JpegStateDestroy);
+    RN50_LOOK(DecodeBatchedInitialize);
+    RN50_LOOK(DecodeBatchedSupportedEx);
+    RN50_LOOK(DecodeBatchedEx);
+    RN50_LOOK(DecoderCreate);
+    RN50_LOOK(DecoderDestroy);
+    RN50_LOOK(DecoderStateCreate);
+    RN50_LOOK(DecoderJpegSupported);
+    RN50_LOOK(BufferPinnedCreate);
+    RN50_LOOK(BufferPinnedDestroy);
+    RN50_LOOK(BufferDeviceCreate);
+    RN50_LOOK(BufferDeviceDestroy);
+    RN50_LOOK(StateAttachPinnedBuffer);
+    RN50_LOOK(StateAttachDeviceBuffer);
+    RN50_LOOK(DecodeJpegHost);
+    RN50_LOOK(DecodeJpegTransferToDevice);
+    RN50_LOOK(DecodeJpegDevice);
+#undef RN50_LOOK
+    return missing.empty();
+}
+
+/// Memory that grows with what is asked of it.
+class Room {
+  public:
+    explicit Room(bool pinned) : pinned_(pinned) {}
+    ~Room() { release(); }
+    Room(const Room&) = delete;
+    Room& operator=(const Room&) = delete;
+
+    /// False: there is not so much memory.
+    bool reserve(int64_t bytes) {
+        if (bytes <= bytes_) return true;
+        release();
+        const int64_t more = bytes + bytes / 4;
+        const auto n = static_cast<size_t>(more);
+        if ((pinned_ ? cudaMallocHost(&data_, n) : cudaMalloc(&data_, n)) != cudaSuccess) {
+            data_ = nullptr;
+            return false;
+        }
+        bytes_ = more;
+        return true;
+    }
+    uint8_t* data() const { return static_cast<uint8_t*>(data_); }
+
+  private:
+    void release() {
+        if (data_ != nullptr) pinned_ ? cudaFreeHost(data_) : cudaFree(data_);
+        data_ = nullptr;
+        bytes_ = 0;
+    }
+    bool pinned_;
+    void* data_ = nullptr;
+    int64_t bytes_ = 0;
+};
+
+/// The library, and which of its ways is taken.
+struct Library {
+    Api api{};
+    Handle handle = nullptr;
+    bool hardware = false;
+    int device = 0;
+
+    Library() = default;
+    ~Library() {
+        if (handle != nullptr) api.Destroy(handle);
+    }
+    Library(const Library&) = delete;
+    Library& operator=(const Library&) = delete;
+
+    /// False: it takes neither way on this GPU. Strictly, where the library can be strict: a broken picture must not
+    /// pass for a whole one; and chroma interpolated as libjpeg does.
+    bool open() {
+        for (const int backend : {backend_hardware, backend_default})
+            for (const unsigned flags : {flag_strict | flag_interpolate, flag_strict, 0u}) {
+                hardware = backend == backend_hardware;
+                if (api.CreateEx(backend, nullptr, nullptr, flags, &handle) == 0) return true;
+                handle = nullptr;
+            }
+        return false;
+    }
+};
+
+class NvjpegDecoder final : public PictureDecoder {
+  public:
+    explicit NvjpegDecoder(const Library& library) : library_(library), api_(library.api) {
+        check(cudaSetDevice(library_.device), "cudaSetDevice");
+        check(cudaStreamCreateWithFlags(&cuda_stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+        // Who waits sleeps: other workers need the core.
+        check(cudaEventCreateWithFlags(&done_, cudaEventBlockingSync | cudaEventDisableTiming), "cudaEventCreate");
+        if (!make_objects()) {
+            release();
+            throw Error(Exit::device, "nvJPEG does not start", "use --decode region");
+        }
+    }
+    ~NvjpegDecoder() override { release(); }
+    NvjpegDecoder(const NvjpegDecoder&) = delete;
+    NvjpegDecoder& operator=(const NvjpegDecoder&) = delete;
+
+    bool decode(const PictureRequest& request, uint8_t* dst) override {
+        const bool good = cudaSetDevice(library_.device) == cudaSuccess && parse(request) && reserve(request) &&
+                          decode_box(request) && resample(request, dst);
+        if (!good) {
+            cudaStreamSynchronize(cuda_stream_);  // nothing of it may run on into the next picture's memory
+            cudaGetLastError();                   // and its error is nobody else's
+        }
+        return good;
+    }
+
+  private:
+    bool make_objects() {
+        const Handle handle = library_.handle;
+        if (api_.JpegStreamCreate(handle, &jpeg_) != 0 || api_.DecodeParamsCreate(handle, &params_) != 0 ||
+            api_.DecodeParamsSetOutputFormat(params_, output_rgbi) != 0)
+            return false;
+        if (library_.hardware)
+            return api_.JpegStateCreate(handle, &state_) == 0 &&
+                   api_.DecodeBatchedInitialize(handle, state_, 1, 1, output_rgbi) == 0;
+        if (api_.DecoderCreate(handle, backend_gpu_hybrid, &decoder_) != 0 &&
+            api_.DecoderCreate(handle, backend_default, &decoder_) != 0)
+            return false;
+        return api_.DecoderStateCreate(handle, decoder_, &state_) == 0 &&
+               api_.BufferPinnedCreate(handle, nullptr, &pinned_) == 0 &&
+               api_.BufferDeviceCreate(handle, nullptr, &device_) == 0 &&
+               api_.StateAttachPinnedBuffer(state_, pinned_) == 0 && api_.StateAttachDeviceBuffer(state_, device_) == 0;
+    }
+
+    void release() {
+        cudaSetDevice(library_.device);
+        cudaStreamSynchronize(cuda_stream_);
+        if (state_ != nullptr) api_.JpegStateDestroy(state_);
+        if (decoder_ != nullptr) api_.DecoderDestroy(decoder_);
+        if (device_ != nullptr) api_.BufferDeviceDestroy(device_);
+        if (pinned_ != nullptr) api_.BufferPinnedDestroy(pinned_);
+        if (params_ != nullptr) api_.DecodeParamsDestroy(params_);
+        if (jpeg_ != nullptr) api_.JpegStreamDestroy(jpeg_);
+        cudaEventDestroy(done_);
+        cudaStreamDestroy(cuda_stream_);
+    }
+
+    /// Whether the library takes this picture.
+    bool parse(const PictureRequest& request) {
+        unsigned components = 0;
+        int unsupported = 1;
+        if (api_.JpegStreamParse(library_.handle, request.jpeg, request.bytes, 0, 0, jpeg_) != 0 ||
+            api_.JpegStreamGetComponentsNum(jpeg_, &components) != 0 || (components != 1 && components != 3) ||
+            api_.DecodeParamsSetROI(params_, static_cast<int>(request.x), static_cast<int>(request.y),
+                                    static_cast<int>(request.box_width), static_cast<int>(request.box_height)) != 0)
+            return false;
+        const Status asked = library_.hardware
+                                 ? api_.DecodeBatchedSupportedEx(library_.handle, jpeg_, params_, &unsupported)
+                                 : api_.DecoderJpegSupported(decoder_, jpeg_, params_, &unsupported);
+        return asked == 0 && unsupported == 0;
+    }
+
+    bool reserve(const PictureRequest& request) {
+        across_.make(request.box_width, 0, static_cast<double>(request.box_width), request.width);
+        down_.make(request.box_height, 0, static_cast<double>(request.box_height), request.height);
+        return box_.reserve(request.box_height * request.box_width * 3) &&
+               rows_.reserve(request.box_height * request.width * 3) &&
+               result_.reserve(request.height * request.width * 3) &&
+               result_on_host_.reserve(request.height * request.width * 3);
+    }
+
+    bool decode_box(const PictureRequest& request) {
+        Image image{};
+        image.channel[0] = box_.data();
+        image.pitch[0] = static_cast<size_t>(request.box_width * 3);
+        const Handle handle = library_.handle;
+        if (library_.hardware)
+            return api_.DecodeBatchedEx(handle, state_, &request.jpeg, &request.bytes, &image, &params_,
+                                        cuda_stream_) == 0;
+        return api_.DecodeJpegHost(handle, decoder_, state_, params_, jpeg_) == 0 &&
+               api_.DecodeJpegTransferToDevice(handle, decoder_, state_, jpeg_, cuda_stream_) == 0 &&
+               api_.DecodeJpegDevice(handle, decoder_, state_, &image, cuda_stream_) == 0;
+    }
+
+    bool resample(const PictureRequest& request, uint8_t* dst) {
+        // Both filters go in one copy.
+        int64_t at = 0;
+        const auto place = [&](const auto& values) {
+            const int64_t begin = at;
+            at += align_up(static_cast<int64_t>(values.size() * sizeof values[0]), 16);
+            return begin;
+        };
+        const int64_t places[] = {place(across_.first), place(across_.count), place(across_.weights),
+                                  place(down_.first),   place(down_.count),   place(down_.weights)};
+        if (!filters_.reserve(at) || !filters_on_host_.reserve(at)) return false;
+        const auto put = [&](int64_t begin, const auto& values) {
+            std::memcpy(filters_on_host_.data() + begin, values.data(), values.size() * sizeof values[0]);
+        };
+        put(places[0], across_.first);
+        put(places[1], across_.count);
+        put(places[2], across_.weights);
+        put(places[3], down_.first);
+        put(places[4], down_.count);
+        put(places[5], down_.weights);
+        const auto filter = [&](const ResampleFilter& host, const int64_t* begin) {
+            const uint8_t* const data = filters_.data();
+            return DeviceFilter{
+                reinterpret_cast<const int32_t*>(data + begin[0]), reinterpret_cast<const int32_t*>(data + begin[1]),
+                reinterpret_cast<const int16_t*>(data + begin[2]), static_cast<int>(host.taps), host.shift};
+        };
+        if (cudaMemcpyAsync(filters_.data(), filters_on_host_.data(), static_cast<size_t>(at), cudaMemcpyHostToDevice,
+                            cuda_stream_) != cudaSuccess)
+            return false;
+        resize_picture(cuda_stream_, box_.data(), request.box_height, request.box_width, filter(across_, places),
+                       filter(down_, places + 3), rows_.data(), result_.data(), request.height, request.width);
+        const auto bytes = static_cast<size_t>(request.height * request.width * 3);
+        if (cudaMemcpyAsync(result_on_host_.data(), result_.data(), bytes, cudaMemcpyDeviceToHost, cuda_stream_) !=
+                cudaSuccess ||
+            cudaEventRecord(done_, cuda_stream_) != cudaSuccess || cudaEventSynchronize(done_) != cudaSuccess)
+            return false;
+        std::memcpy(dst, result_on_host_.data(), bytes);
+        return true;
+    }
+
+    const Library& library_;
+    const Api& api_;
+    cudaStream_t cuda_stream_ = nullptr;
+    cudaEvent_t done_ = nullptr;
+    Stream jpeg_ = nullptr;
+    Params params_ = nullptr;
+    Decoder decoder_ = nullptr;  // as pinned_ and device_, not of the hardware
+    State state_ = nullptr;
+    Buffer pinned_ = nullptr, device_ = nullptr;
+    ResampleFilter across_, down_;
+    Room box_{false}, rows_{false}, result_{false}, filters_{false};
+    Room result_on_host_{true}, filters_on_host_{true};
+};
+
+class NvjpegDecoders final : public PictureDecoders {
+  public:
+    explicit NvjpegDecoders(std::unique_ptr<Library> library) : library_(std::move(library)) {}
+    std::string name() const override {
+        int version[3] = {};
+        for (const int part : {major_version, minor_version, patch_level})
+            library_->api.GetProperty(part, &version[part]);
+        return cat("nvJPEG ", version[0], ".", version[1], ".", version[2],
+                   library_->hardware ? ", hardware" : ", GPU");
+    }
+    std::unique_ptr<PictureDecoder> make() override { return std::make_unique<NvjpegDecoder>(*library_); }
+
+  private:
+    std::unique_ptr<Library> library_;
+};
+
+}  // namespace
+
+std::unique_ptr<PictureDecoders> make_picture_decoders(int device, const std::function<void*(const char*)>& find,
+                                                       std::string& why) {
+    auto library = std::make_unique<Library>();
+    std::string missing;
+    library->device = device;
+    if (!find_all(find, library->api, missing)) {
+        why = cat("nvJPEG is too old: it has no ", missing);
+        return nullptr;
+    }
+    check(cudaSetDevice(device), "cudaSetDevice");
+    if (!library->open()) {
+        why = "nvJPEG does not start on this GPU";
+        return nullptr;
+    }
+    return std::make_unique<NvjpegDecoders>(std::move(library));
+}
+
+std::unique_ptr<PictureDecoders> make_picture_decoders(int device, std::string& why) {
+    // That of the toolkit which this module was made with; it stays loaded.
+    const std::string name = cat("libnvjpeg.so.", CUDART_VERSION / 1000);
+    void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) {
+        why = cat("there is no ", name, " (package libnvjpeg of NVIDIA's CUDA toolkit)");
+        return nullptr;
+    }
+    return make_picture_decoders(
+        device, [&](const char* symbol) { return dlsym(library, symbol); }, why);
+}
+
+}  // namespace rn50::cuda

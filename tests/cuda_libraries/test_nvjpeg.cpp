@@ -1,0 +1,139 @@
+// nvJPEG's use, on a stand-in for it: each way of decoding, what is left to the CPU, and what stays behind.
+#include <doctest/doctest.h>
+
+#include "base/error.h"
+#include "base/resample.h"
+#include "fake.h"
+#include "fake_nvjpeg.h"
+#include "nvjpeg_api.h"
+#include "picture_decoders.h"
+#include "resize.h"
+
+using namespace rn50;
+using namespace rn50::cuda;
+using fake::FakeJpeg;
+using fake::nvjpeg_world;
+using fake::world;
+
+namespace {
+
+std::unique_ptr<PictureDecoders> open(std::string& why) {
+    return make_picture_decoders(0, fake::find_nvjpeg, why);
+}
+
+FakeJpeg picture(int width, int height, int components = 3) {
+    FakeJpeg jpeg;
+    jpeg.width = width;
+    jpeg.height = height;
+    jpeg.components = components;
+    return jpeg;
+}
+
+PictureRequest request_of(const FakeJpeg& jpeg, int64_t x, int64_t y, int64_t height, int64_t width, int64_t size) {
+    return {reinterpret_cast<const uint8_t*>(&jpeg), sizeof jpeg, x, y, height, width, size, size + 1};
+}
+
+/// The box of the formula, resampled: what decode() must give.
+std::vector<uint8_t> expected_of(const PictureRequest& r, int components) {
+    std::vector<uint8_t> box(static_cast<size_t>(r.box_height * r.box_width * 3));
+    for (int64_t y = 0; y < r.box_height; ++y)
+        for (int64_t x = 0; x < r.box_width; ++x)
+            for (int c = 0; c < 3; ++c)
+                box[static_cast<size_t>((y * r.box_width + x) * 3 + c)] =
+                    fake::pixel_of(r.x + x, r.y + y, components == 1 ? 0 : c);
+    ResampleFilter across, down;
+    across.make(r.box_width, 0, static_cast<double>(r.box_width), r.width);
+    down.make(r.box_height, 0, static_cast<double>(r.box_height), r.height);
+    const auto view = [](const ResampleFilter& f) {
+        return DeviceFilter{f.first.data(), f.count.data(), f.weights.data(), static_cast<int>(f.taps), f.shift};
+    };
+    std::vector<uint8_t> rows(static_cast<size_t>(r.box_height * r.width * 3));
+    std::vector<uint8_t> result(static_cast<size_t>(r.height * r.width * 3));
+    resize_picture(nullptr, box.data(), r.box_height, r.box_width, view(across), view(down), rows.data(), result.data(),
+                   r.height, r.width);
+    return result;
+}
+
+/// Decodes; -1: it was declined, 0: wrong pixels, 1: right ones.
+int outcome(PictureDecoder& decoder, const FakeJpeg& jpeg, const PictureRequest& request) {
+    std::vector<uint8_t> got(static_cast<size_t>(request.height * request.width * 3));
+    if (!decoder.decode(request, got.data())) return -1;
+    return got == expected_of(request, jpeg.components) ? 1 : 0;
+}
+
+}  // namespace
+
+TEST_CASE("nvJPEG: every way gives the box, resampled, and leaves nothing behind") {
+    const int64_t before = world.allocated;
+    for (const bool hardware : {true, false})
+        for (const bool gpu_huffman : {true, false}) {
+            nvjpeg_world = {};
+            nvjpeg_world.has_hardware = hardware;
+            nvjpeg_world.gpu_huffman = gpu_huffman;
+            {
+                std::string why;
+                const std::unique_ptr<PictureDecoders> decoders = open(why);
+                REQUIRE(decoders);
+                CHECK(decoders->name() == (hardware ? "nvJPEG 12.2.5, hardware" : "nvJPEG 12.2.5, GPU"));
+                const auto one = decoders->make(), other = decoders->make();
+                const FakeJpeg large = picture(100, 80), grey = picture(60, 50, 1), small = picture(9, 7);
+                // Larger and smaller in turn: memory is kept, and only grows.
+                CHECK(outcome(*one, large, request_of(large, 10, 20, 50, 60, 16)) == 1);
+                CHECK(outcome(*other, grey, request_of(grey, 0, 0, 50, 60, 20)) == 1);
+                CHECK(outcome(*one, small, request_of(small, 8, 6, 1, 1, 5)) == 1);
+                CHECK(outcome(*one, large, request_of(large, 0, 0, 80, 100, 90)) == 1);
+                CHECK(nvjpeg_world.decodes == 4);
+                if (!hardware) CHECK(nvjpeg_world.decoder_backend == (gpu_huffman ? nvjpeg::backend_gpu_hybrid : 0));
+            }
+            CHECK(nvjpeg_world.flags == (nvjpeg::flag_strict | nvjpeg::flag_interpolate));
+            CHECK(nvjpeg_world.faults == std::vector<std::string>{});
+            CHECK(nvjpeg_world.live.empty());
+        }
+    CHECK(world.allocated == before);
+}
+
+TEST_CASE("nvJPEG: what it does not take, or finds fault with, is left to the CPU") {
+    nvjpeg_world = {};
+    std::string why;
+    const std::unique_ptr<PictureDecoders> decoders = open(why);
+    REQUIRE(decoders);
+    const auto decoder = decoders->make();
+    FakeJpeg jpeg = picture(40, 40);
+    const PictureRequest whole = request_of(jpeg, 0, 0, 40, 40, 8);
+    CHECK(outcome(*decoder, jpeg, whole) == 1);
+    jpeg.progressive = true;
+    CHECK(outcome(*decoder, jpeg, whole) == -1);
+    jpeg = picture(40, 40, 4);
+    CHECK(outcome(*decoder, jpeg, whole) == -1);
+    jpeg = picture(40, 40);
+    jpeg.magic = 1;
+    CHECK(outcome(*decoder, jpeg, whole) == -1);
+    jpeg = picture(40, 40);
+    jpeg.broken = true;
+    CHECK(outcome(*decoder, jpeg, whole) == -1);
+    jpeg = picture(4000, 4000);
+    world.free_memory = world.allocated + 1'000'000;
+    CHECK(outcome(*decoder, jpeg, request_of(jpeg, 0, 0, 4000, 4000, 8)) == -1);
+    world.free_memory = int64_t{1} << 40;
+    CHECK(cudaGetLastError() == cudaSuccess);  // nobody else meets it
+    jpeg = picture(40, 40);
+    CHECK(outcome(*decoder, jpeg, whole) == 1);
+    CHECK(nvjpeg_world.faults == std::vector<std::string>{});
+}
+
+TEST_CASE("nvJPEG: a library that lacks something says what, or does with less") {
+    std::string why;
+    nvjpeg_world = {};
+    nvjpeg_world.absent = "nvjpegDecodeBatchedSupportedEx";
+    CHECK_FALSE(open(why));
+    CHECK(why == "nvJPEG is too old: it has no nvjpegDecodeBatchedSupportedEx");
+    nvjpeg_world = {};
+    nvjpeg_world.starts = false;
+    CHECK_FALSE(open(why));
+    CHECK(why == "nvJPEG does not start on this GPU");
+    nvjpeg_world = {};
+    nvjpeg_world.knows_flags = false;
+    CHECK(open(why));
+    CHECK(nvjpeg_world.flags == 0);
+    CHECK(nvjpeg_world.live.empty());
+}

@@ -1,0 +1,239 @@
+// Pictures decoded by a device, which a stand-in is here: what goes to it, what comes of it, and when it is chosen.
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "backend/backend.h"
+#include "base/log.h"
+#include "cli/decoding.h"
+#include "jpeg_support.h"
+#include "pipeline/folder.h"
+#include "pipeline/formats.h"
+#include "pipeline/sample_maker.h"
+
+using namespace rn50;
+using namespace rn50::test;
+
+namespace {
+
+/// As nvJPEG behind cuda/nvjpeg.cpp: stored pixels, whole, then cut, then resampled.
+struct StandIn final : PictureDecoder {
+    bool decode(const PictureRequest& r, uint8_t* dst) override {
+        std::this_thread::sleep_for(std::chrono::microseconds(delay_us));
+        formats::Jpeg jpeg;
+        const PictureSize size = jpeg.open({r.jpeg, r.bytes}, DecodeLimits());
+        const Box all{0, 0, static_cast<double>(size.width), static_cast<double>(size.height)};
+        Picture whole;
+        jpeg.decode({all, size.height, size.width}, whole);
+        const uint8_t* const corner = whole.rgb.data() + (r.y * size.width + r.x) * 3;
+        const Box box{0, 0, static_cast<double>(r.box_width), static_cast<double>(r.box_height)};
+        Resizer().bilinear({corner, r.box_height, r.box_width, size.width * 3}, box, dst, r.height, r.width,
+                           r.width * 3);
+        return true;
+    }
+    int delay_us = 0;
+};
+
+/// Gives black at once, or what it is told.
+struct Black final : PictureDecoder {
+    bool decode(const PictureRequest& r, uint8_t* dst) override {
+        std::memset(dst, 0, static_cast<size_t>(r.height * r.width * 3));
+        return takes;
+    }
+    bool takes = true;
+};
+
+template <class Decoder>
+struct Makes final : PictureDecoders {
+    explicit Makes(Decoder pattern_ = {}) : pattern(pattern_) {}
+    std::string name() const override { return "a stand-in"; }
+    std::unique_ptr<PictureDecoder> make() override {
+        ++made;
+        return std::make_unique<Decoder>(pattern);
+    }
+    Decoder pattern;
+    int made = 0;
+};
+
+PictureOptions cropping(Decode decode) {
+    PictureOptions options;
+    options.image_size = 48;
+    options.augment = Augment::crop;
+    options.decode = decode;
+    return options;
+}
+
+std::vector<uint8_t> sample(SampleMaker& maker, const Source& source, int64_t index, Decode decode) {
+    const PictureOptions options = cropping(decode);
+    std::vector<uint8_t> dst(static_cast<size_t>(48 * 48 * 3));
+    maker.make(source, index, options, {1, 2, index}, nullptr, dst.data());
+    return dst;
+}
+
+LoaderOptions loading_of(int workers) {
+    LoaderOptions options;
+    options.batch_size = 4;
+    options.workers = workers;
+    options.shuffle = options.drop_last = options.replace_bad = true;
+    options.pictures = cropping(Decode::device);
+    return options;
+}
+
+/// 72 JPEGs of two classes.
+struct Jpegs {
+    explicit Jpegs(int64_t size = 90) {
+        std::vector<std::vector<uint8_t>> some;
+        for (int i = 0; i < 6; ++i)
+            some.push_back(encode(soft_picture(size, size + 10 + i), {"4:2:0"}));
+        for (size_t i = 0; i < 72; ++i)
+            folder.write(cat("set/", i % 2 ? "a" : "b", "/", i, ".jpg"), some[i % 6]);
+        source = make_folder_source(folder.path("set"));
+    }
+    TempFolder folder;
+    std::unique_ptr<Source> source;
+};
+
+}  // namespace
+
+TEST_CASE("decoding: what a device gives is what the whole picture gives, turned or not") {
+    const TempFolder folder;
+    const Picture drawing = soft_picture(150, 210);
+    for (int orientation = 1; orientation <= 8; ++orientation)
+        folder.write(cat("a/", orientation, ".jpg"), encode(drawing, {"", 2, 2, false, false, 0, orientation}));
+    folder.write("a/9.jpg", encode(drawing, {"gray", 1, 1, true}));
+    const auto source = make_folder_source(folder.path());
+    SampleMaker by_device(std::make_unique<StandIn>()), by_cpu;
+    for (int64_t i = 0; i < source->size(); ++i) {
+        CAPTURE(source->name(i));
+        const std::vector<uint8_t> got = sample(by_device, *source, i, Decode::device);
+        const std::vector<uint8_t> whole = sample(by_cpu, *source, i, Decode::whole);
+        // Turned after resampling instead of before it: the roundings differ.
+        const bool upright = i == 0 || i == 8;
+        CHECK(difference(got, whole) <= (upright ? 0 : 1));
+    }
+    CHECK(by_device.declined() == 0);
+}
+
+TEST_CASE("decoding: what is not for a device is decoded by the CPU, and counted") {
+    const TempFolder folder;
+    folder.write("a/1.png", read_file(golden_path("rgb.png")));
+    folder.write("a/2.jpg", read_file(golden_path("cmyk.jpg")));
+    std::vector<uint8_t> jpeg = encode(soft_picture(90, 100), {"4:2:0"});
+    folder.write("a/4.jpg", jpeg);
+    jpeg.push_back('\n');
+    folder.write("a/3.jpg", jpeg);  // with something behind its end
+    jpeg.resize(jpeg.size() / 2);
+    folder.write("a/5.jpg", jpeg);
+    const auto source = make_folder_source(folder.path());
+    SampleMaker by_device(std::make_unique<StandIn>()), by_cpu, by_none(nullptr);
+    for (int64_t i = 0; i < 3; ++i)
+        CHECK(sample(by_device, *source, i, Decode::device) == sample(by_cpu, *source, i, Decode::region));
+    CHECK(by_device.declined() == 3);
+    const auto reason = [&](SampleMaker& maker, Decode way) {
+        return std::string(error_of([&] { sample(maker, *source, 4, way); }).what());
+    };
+    CHECK(reason(by_device, Decode::device) == reason(by_cpu, Decode::whole));
+    // A device that gives up in the midst; and none at all.
+    Black declines;
+    declines.takes = false;
+    SampleMaker by_decliner(std::make_unique<Black>(declines));
+    CHECK(sample(by_decliner, *source, 3, Decode::device) == sample(by_cpu, *source, 3, Decode::region));
+    CHECK(by_decliner.declined() == 1);
+    CHECK(sample(by_none, *source, 3, Decode::device) == sample(by_cpu, *source, 3, Decode::region));
+    CHECK(by_none.declined() == 0);
+}
+
+TEST_CASE("decoding: batches are the same for any number of workers, each with a decoder of its own") {
+    const Jpegs jpegs;
+    std::vector<std::vector<uint8_t>> first;
+    for (const int workers : {1, 3}) {
+        Makes<StandIn> decoders;
+        LoaderOptions options = loading_of(workers);
+        options.decoders = &decoders;
+        HostMemory memory;
+        Loader loader(*jpegs.source, options, memory);
+        CHECK(decoders.made == workers);
+        loader.start_epoch(3);
+        std::vector<std::vector<uint8_t>> batches;
+        while (const Batch* batch = loader.next()) {
+            const auto* pixels = static_cast<const uint8_t*>(batch->images.data);
+            batches.emplace_back(pixels, pixels + batch->images.bytes());
+        }
+        CHECK(batches.size() == 18);
+        CHECK(loader.decoded().all == 72);
+        CHECK(loader.decoded().declined == 0);
+        if (first.empty()) first = batches;
+        CHECK(batches == first);
+    }
+}
+
+TEST_CASE("decoding: a GPU's pixels are near to the CPU's") {
+    std::string why = "no GPU";
+    std::unique_ptr<Backend> backend;
+    std::unique_ptr<PictureDecoders> decoders;
+    try {
+        backend = make_backend("cuda");
+        decoders = backend->picture_decoders(why);
+    } catch (const Error& error) {
+        why = error.what();
+    }
+    if (!decoders) {
+        MESSAGE("nvJPEG is not tested: " << why);
+        return;
+    }
+    const TempFolder folder;
+    const Picture drawing = soft_picture(301, 411);
+    const Writing ways[] = {{"4:2:0"},
+                            {"4:2:2", 2, 1},
+                            {"4:4:4", 1, 1},
+                            {"4:4:0", 1, 2},
+                            {"gray", 1, 1, true},
+                            {"tiles", 2, 2, false, false, 0, 1, 2},
+                            {"turned right", 2, 2, false, false, 0, 6}};
+    for (size_t i = 0; i < std::size(ways); ++i)
+        folder.write(cat("a/", i, ".jpg"), encode(drawing, ways[i]));
+    const auto source = make_folder_source(folder.path());
+    SampleMaker by_device(decoders->make()), by_cpu;
+    for (int64_t i = 0; i < source->size(); ++i) {
+        CAPTURE(ways[static_cast<size_t>(i)].name);
+        const std::vector<uint8_t> got = sample(by_device, *source, i, Decode::device);
+        const std::vector<uint8_t> whole = sample(by_cpu, *source, i, Decode::whole);
+        double sum = 0;
+        for (size_t p = 0; p < got.size(); ++p)
+            sum += std::abs(int{got[p]} - int{whole[p]});
+        CHECK(sum / static_cast<double>(got.size()) < 2);
+    }
+    MESSAGE(decoders->name() << ": the CPU had to take " << by_device.declined() << " of " << source->size());
+}
+
+TEST_CASE("decoding: auto takes the device where it is faster, and says so") {
+    const Jpegs jpegs(700);  // a millisecond of the CPU's each
+    HostMemory memory;
+    const auto choose = [&](const std::string& asked, std::unique_ptr<PictureDecoders> decoders,
+                            const std::string& idle = "") {
+        DeviceDecoding device;
+        device.decoders = std::move(decoders);
+        device.why_not = "there is no such thing";
+        device.free_memory = [free = int64_t{1000}]() mutable { return free -= 10; };
+        return choose_decoding(asked, idle, std::move(device), *jpegs.source, loading_of(2), memory);
+    };
+    StandIn slow;
+    slow.delay_us = 3000;
+    const Decoding fast = choose("auto", std::make_unique<Makes<Black>>());
+    CHECK(fast.way == "gpu");
+    CHECK(fast.decoders);
+    CHECK(fast.device_bytes == 10);
+    const Decoding stayed = choose("auto", std::make_unique<Makes<StandIn>>(slow));
+    CHECK(stayed.way == "region");
+    CHECK_FALSE(stayed.decoders);
+    CHECK(choose("auto", nullptr).way == "region");
+    CHECK(choose("auto", std::make_unique<Makes<Black>>(), "--augment none").way == "region");
+    CHECK(choose("whole", std::make_unique<Makes<Black>>()).way == "whole");
+    const Decoding insisted = choose("gpu", std::make_unique<Makes<Black>>());
+    CHECK(insisted.way == "gpu");
+    CHECK(insisted.decoders);
+    const Error error = error_of([&] { choose("gpu", nullptr); });
+    CHECK(error.code() == Exit::device);
+    CHECK(contains(error.what(), "--decode gpu: there is no such thing"));
+    CHECK(memory.in_use == 0);
+}
