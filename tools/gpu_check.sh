@@ -6,7 +6,7 @@
 #   tools/gpu_check.sh
 #
 # Settings, from the environment:
-#   STAGES="doctor tests train steps loading losses kernels shares sanitizer"   which, in this order
+#   STAGES="doctor tests train ranks steps loading losses kernels shares sanitizer"   which, in this order
 #   TOTAL=540           seconds for all of them together; what does not fit is skipped, and said
 #   OUT=build/gpu_check where the results are written: summary.json, table.txt, logs.txt
 #   WORK=build/gpu_check  everything else: STAGE.log, STAGE.json, pictures, runs; what stages found in earlier calls stays
@@ -19,7 +19,7 @@ set -uo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 self=$root/tools/$(basename "$0")
-all_stages="doctor tests train steps loading losses kernels shares sanitizer"
+all_stages="doctor tests train ranks steps loading losses kernels shares sanitizer"
 export STAGES=${STAGES:-$all_stages}
 export TOTAL=${TOTAL:-540} DEVICE=${DEVICE:-cuda} SMOKE=${SMOKE:-0} PYTHON=${PYTHON:-python3} DATA=${DATA:-} PHOTOS=${PHOTOS:-}
 absolute() {
@@ -42,10 +42,12 @@ if [ "$SMOKE" = 1 ]; then
     side=64 batches="8 4" step_count=3 seconds=0.5 loss_side=64 loss_batch=8 loss_steps=6 loss_count=24
     train_options=(--epochs 1) train_count=64 accuracy=0 kernel_batch=2 kernel_side=64
     photo_side=256 photo_count=64 loading_workers="1 2" loading_batch=8 loading_steps=4
+    rank_steps=4 rank_side=64 rank_batch=4
 else
     side=224 batches="256 64" step_count=60 seconds=4 loss_side=224 loss_batch=64 loss_steps=50 loss_count=512
     train_options=() train_count=1600 accuracy=93 kernel_batch=256 kernel_side=224
     photo_side=1024 photo_count=400 loading_workers="1 4 8 16" loading_batch=64 loading_steps=12
+    rank_steps=60 rank_side=224 rank_batch=64
 fi
 if [ "$DEVICE" = cpu ]; then precisions="fp32"; else precisions="fp16 bf16 tf32"; fi
 main_precision=${precisions%% *}
@@ -200,6 +202,48 @@ stage_train() {
     say "demo set, $main_precision: top-1 $(number top1 "$WORK/train.end")% (at least $accuracy is asked)," \
         "$(number images_per_s "$WORK/train.last" | cut -d. -f1) images/s in the last epoch"
     awk -v got="$(number top1 "$WORK/train.end")" -v asked="$accuracy" 'BEGIN { exit !(got >= asked) }'
+}
+
+# ranks_run NAME BATCH ARGUMENTS...: a short training; its images/s and the mean loss of its last half go to NAME.rate, .loss
+ranks_run() {
+    local name=$1 batch=$2 run=$WORK/ranks_$1
+    shift 2
+    rm -rf "$run"
+    ours "$rn50" train "$data" --device "$DEVICE" --precision "$main_precision" --batch-size "$batch" --epochs 50 \
+        --warmup-epochs 1 --max-steps $rank_steps --image-size $rank_side --out "$run" "$@" || return
+    grep '"event":"step"' "$run/metrics.jsonl" | tail -n $((rank_steps / 2)) >"$WORK/ranks.steps"
+    sed 's/.*"images_per_s":\([0-9.e+]*\).*/\1/' "$WORK/ranks.steps" | sort -g |
+        awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }' >"$WORK/ranks.$name.rate"
+    sed 's/.*"loss":\([0-9.e+-]*\).*/\1/' "$WORK/ranks.steps" | awk '{ s += $1 } END { print s / NR }' >"$WORK/ranks.$name.loss"
+}
+
+stage_ranks() {
+    local status=0 gpus=2 several=(--gpus 2) data
+    need_gpu
+    run_tests '*test_gpu_ranks*' | tee "$WORK/ranks.said" || return
+    if [ "$DEVICE" = cpu ]; then
+        several=(--ranks 2)
+    else
+        gpus=$(nvidia-smi -L | grep -c '^GPU ')
+    fi
+    if grep -q 'are not tested' "$WORK/ranks.said"; then
+        say "$(grep -m1 -o 'ranks on .* are not tested.*' "$WORK/ranks.said")"
+        return 1
+    fi
+    say "one rank by $(sed -n 's/.*MESSAGE: \(NCCL.*\|Gloo.*\)/\1/p' "$WORK/ranks.said" | head -1): every collective, and training as without"
+    if [ "$gpus" -lt 2 ]; then
+        say "one GPU: nothing of several"
+        return
+    fi
+    data=$(draw_data) || return
+    ranks_run one $rank_batch && ranks_run two $rank_batch "${several[@]}" && ranks_run large $((2 * rank_batch)) &&
+        ranks_run synced $rank_batch "${several[@]}" --sync-bn || status=1
+    [ $status = 0 ] || return 1
+    note rates "{\"one\": $(cat "$WORK/ranks.one.rate"), \"two\": $(cat "$WORK/ranks.two.rate")}"
+    note losses "{\"one rank, twice the batch\": $(cat "$WORK/ranks.large.loss"), \"two ranks, sync-bn\": $(cat "$WORK/ranks.synced.loss")}"
+    say "two ranks: $(ratio "$(cat "$WORK/ranks.two.rate")" "$(cat "$WORK/ranks.one.rate")" 3)x the images/s of one, batch $rank_batch each"
+    say "two ranks with sync-bn, mean loss $(cat "$WORK/ranks.synced.loss"); one rank with twice the batch $(cat "$WORK/ranks.large.loss")"
+    awk -v a="$(cat "$WORK/ranks.synced.loss")" -v b="$(cat "$WORK/ranks.large.loss")" 'BEGIN { d = a - b; if (d < 0) d = -d; exit !(d <= 0.05 * b) }'
 }
 
 # our_step BATCH PRECISION MEMORY FILE: images/s and megabytes, as JSON.
@@ -423,6 +467,7 @@ limit_of() {
         doctor) echo 75 ;;
         tests) echo 180 ;;
         train) echo 100 ;;
+        ranks) echo 150 ;;
         steps) echo 240 ;;
         loading) echo 90 ;;
         losses) echo 75 ;;
