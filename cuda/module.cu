@@ -12,6 +12,7 @@
 #include "comm/comm.h"
 #include "cuda_backend.h"
 #include "nccl_collectives.h"
+#include "picture_decoders.h"
 
 namespace rn50::cuda {
 
@@ -217,6 +218,7 @@ CudaModuleInfo info() {
     info.cublaslt = cublaslt_version(cublasLtGetVersion());
     info.nccl = nccl_loaded();
     info.nccl_built = nccl_built();
+    info.nvjpeg = nvjpeg_version();
     int number = 0;
     if (cudaRuntimeGetVersion(&number) == cudaSuccess) info.runtime = cuda_version(number);
     if (cudaDriverGetVersion(&number) == cudaSuccess && number > 0) info.driver_limit = cuda_version(number);

@@ -121,6 +121,13 @@ struct Library {
     }
 };
 
+std::string version_by(Status (*get_property)(int, int*)) {
+    int parts[3] = {};
+    for (const int part : {major_version, minor_version, patch_level})
+        get_property(part, &parts[part]);
+    return cat(parts[0], ".", parts[1], ".", parts[2]);
+}
+
 class NvjpegDecoder final : public PictureDecoder {
   public:
     explicit NvjpegDecoder(const Library& library) : library_(library), api_(library.api) {
@@ -273,17 +280,23 @@ class NvjpegDecoders final : public PictureDecoders {
   public:
     explicit NvjpegDecoders(std::unique_ptr<Library> library) : library_(std::move(library)) {}
     std::string name() const override {
-        int version[3] = {};
-        for (const int part : {major_version, minor_version, patch_level})
-            library_->api.GetProperty(part, &version[part]);
-        return cat("nvJPEG ", version[0], ".", version[1], ".", version[2],
-                   library_->hardware ? ", hardware" : ", GPU");
+        return cat("nvJPEG ", version_by(library_->api.GetProperty), library_->hardware ? ", hardware" : ", GPU");
     }
     std::unique_ptr<PictureDecoder> make() override { return std::make_unique<NvjpegDecoder>(*library_); }
 
   private:
     std::unique_ptr<Library> library_;
 };
+
+/// Of the toolkit which this module was made with.
+std::string library_name() {
+    return cat("libnvjpeg.so.", CUDART_VERSION / 1000);
+}
+
+/// Null: it is not there. It stays loaded.
+void* open_library() {
+    return dlopen(library_name().c_str(), RTLD_NOW | RTLD_LOCAL);
+}
 
 }  // namespace
 
@@ -305,15 +318,22 @@ std::unique_ptr<PictureDecoders> make_picture_decoders(int device, const std::fu
 }
 
 std::unique_ptr<PictureDecoders> make_picture_decoders(int device, std::string& why) {
-    // That of the toolkit which this module was made with; it stays loaded.
-    const std::string name = cat("libnvjpeg.so.", CUDART_VERSION / 1000);
-    void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+    void* const library = open_library();
     if (library == nullptr) {
-        why = cat("there is no ", name, " (package libnvjpeg of NVIDIA's CUDA toolkit)");
+        why = cat("there is no ", library_name(), " (a part of NVIDIA's CUDA toolkit)");
         return nullptr;
     }
     return make_picture_decoders(
         device, [&](const char* symbol) { return dlsym(library, symbol); }, why);
+}
+
+std::string nvjpeg_version() {
+    void* const library = open_library();
+    if (library == nullptr) return "";
+    Status (*get_property)(int, int*) = nullptr;
+    void* const found = dlsym(library, "nvjpegGetProperty");
+    std::memcpy(&get_property, &found, sizeof found);
+    return get_property == nullptr ? "" : version_by(get_property);
 }
 
 }  // namespace rn50::cuda

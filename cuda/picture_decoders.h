@@ -16,4 +16,7 @@ std::unique_ptr<PictureDecoders> make_picture_decoders(int device, std::string& 
 std::unique_ptr<PictureDecoders> make_picture_decoders(int device, const std::function<void*(const char*)>& find,
                                                        std::string& why);
 
+/// "12.2.5", or "" where there is none. Needs no GPU.
+std::string nvjpeg_version();
+
 }  // namespace rn50::cuda

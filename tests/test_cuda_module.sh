@@ -134,6 +134,7 @@ rn50::CudaModuleInfo info() {
     info.cublaslt = "13.0.2";
     info.architectures = "sm_89";
     info.nccl_built = "2.16.5";
+    info.nvjpeg = "12.2.5";
     if (std::getenv("IMAGINARY_NCCL") != nullptr) info.nccl = "2.18.3";
     do
         info.devices.push_back({"Imaginary 3090", 8, 6, 24000000000, 20000000000, works, "", ""});
@@ -206,7 +207,7 @@ if library whole.so <whole.cpp; then
     RN50_CUDA_MODULE=$work/whole.so "$program" doctor >out 2>err
     code=$?
     check "doctor describes module and GPU" eval \
-        '[ $code = 0 ] && prints "whole.so, CUDA 13.0, code for sm_89" && prints "up to CUDA 12.2" && prints "✓ cuDNN        9.1.0; cuBLASLt 13.0.2" && prints "Imaginary 3090, 20.0 GB free of 24.0 GB, compute capability 8.6" && prints "backends: cuda, cpu"'
+        '[ $code = 0 ] && prints "whole.so, CUDA 13.0, code for sm_89" && prints "up to CUDA 12.2" && prints "✓ cuDNN        9.1.0; cuBLASLt 13.0.2" && prints "✓ nvJPEG       12.2.5" && prints "Imaginary 3090, 20.0 GB free of 24.0 GB, compute capability 8.6" && prints "backends: cuda, cpu"'
     cp whole.so rn50_cuda.so && mkdir -p bin && cp "$program" rn50 && cp "$program" bin/rn50
     for place in ./rn50 bin/rn50; do
         $place doctor >out 2>err

@@ -109,6 +109,34 @@ TEST_CASE("pipeline: a region that is reduced while decoding stays near to the w
     }
 }
 
+TEST_CASE("pipeline: the luma of a JPEG is that of its RGB, but for roundings, whole or in part") {
+    const Picture drawing = soft_picture(301, 411);
+    Decoder decoder;
+    Picture full, luma, part;
+    for (const Writing& way : ways) {
+        CAPTURE(way.name);
+        const std::vector<uint8_t> bytes = encode(drawing, way);
+        decoder.decode(bytes.data(), bytes.size(), "x", {}, full);
+        decoder.open(bytes.data(), bytes.size(), "x", {}, true);
+        decoder.decode_opened(luma);
+        REQUIRE(luma.rgb.size() == full.rgb.size());
+        int worst = 0;
+        bool gray = true;
+        for (size_t i = 0; i < full.rgb.size(); i += 3) {
+            worst = std::max(worst, std::abs(pixel::luma(&full.rgb[i]) - int{luma.rgb[i]}));
+            gray = gray && luma.rgb[i] == luma.rgb[i + 1] && luma.rgb[i] == luma.rgb[i + 2];
+        }
+        CHECK(worst <= 1);
+        CHECK(gray);
+        for (const Box& any : boxes_of({full.height, full.width})) {
+            const Box box = whole_pixels(any);
+            decoder.open(bytes.data(), bytes.size(), "x", {}, true);
+            const Box where = decoder.decode_region({box, 1000, 1000}, part);
+            CHECK(cropped(part, where, 50) == cropped(luma, box, 50));
+        }
+    }
+}
+
 TEST_CASE("pipeline: no more is decoded than the region needs") {
     const std::vector<uint8_t> bytes = encode(soft_picture(1024, 1024), ways[0]);
     Decoder decoder;

@@ -30,6 +30,7 @@ struct CudaModuleInfo {
     std::string runtime, driver_limit;         ///< "13.0" and the newest CUDA the driver can run, "" without a driver
     std::string cudnn, cudnn_built, cublaslt;  ///< loaded; compiled against
     std::string nccl, nccl_built;              ///< likewise; "" where it is not found, and was not
+    std::string nvjpeg;                        ///< "12.2.5", loaded; "" where it is not found
     std::string architectures;                 ///< "sm_89 sm_90 compute_90"
     std::string fault;                         ///< why no GPU can be used, in words; "" when one can
     std::string remedy;                        ///< the one thing to do about it
@@ -39,7 +40,7 @@ struct CudaModuleInfo {
 
 /// The one symbol that the module exports is `extern "C" const CudaModule* rn50_cuda_module()`.
 struct CudaModule {
-    static constexpr int current_version = 2;
+    static constexpr int current_version = 3;
     int version;  ///< of this struct and of backend.h; a module of another version is refused
     CudaModuleInfo (*info)();
     /// Throws Error(Exit::device) with the remedy when GPU `index` cannot be used.

@@ -11,6 +11,7 @@
 #include "base/machine.h"
 #include "cli/doctor.h"
 #include "cli/version.h"
+#include "pipeline/lmdb.h"
 
 #define RN50_TEXT_OF(token) #token
 #define RN50_VALUE_OF(macro) RN50_TEXT_OF(macro)
@@ -54,7 +55,7 @@ std::vector<Finding> examine_build() {
 #endif
         {State::good, "libraries",
          cat("CLI11 ", CLI11_VERSION, ", nlohmann-json ", NLOHMANN_JSON_VERSION_MAJOR, ".", NLOHMANN_JSON_VERSION_MINOR,
-             ".", NLOHMANN_JSON_VERSION_PATCH),
+             ".", NLOHMANN_JSON_VERSION_PATCH, ", LMDB ", lmdb_version()),
          ""},
     };
     if (has_cpu_backend()) findings.insert(findings.begin() + 1, backend_finding());

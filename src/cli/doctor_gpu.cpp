@@ -164,6 +164,11 @@ std::vector<Finding> module_findings(CudaModuleInfo info) {
              cat(info.cudnn, info.cudnn == info.cudnn_built ? "" : cat(", built with ", info.cudnn_built),
                  "; cuBLASLt ", info.cublaslt),
              ""});
+    if (!info.nvjpeg.empty())
+        findings.push_back({State::good, "nvJPEG", cat(info.nvjpeg, ", for --decode gpu"), ""});
+    else if (!info.devices.empty())
+        findings.push_back({State::costs, "nvJPEG", "not found: the CPU decodes all pictures",
+                            "install libnvjpeg of the CUDA toolkit that rn50_cuda.so is made with"});
     if (info.devices.empty()) return findings;
     const std::vector<Finding> together = examine_ranks(info);
     findings.insert(findings.end(), together.begin(), together.end());

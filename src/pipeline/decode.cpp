@@ -159,7 +159,8 @@ struct Decoder::State {
 Decoder::Decoder() : state_(std::make_unique<State>()) {}
 Decoder::~Decoder() = default;
 
-PictureSize Decoder::open(const uint8_t* data, size_t size, const std::string& name, const DecodeLimits& limits) {
+PictureSize Decoder::open(const uint8_t* data, size_t size, const std::string& name, const DecodeLimits& limits,
+                          bool luma) {
     State& state = *state_;
     const formats::Bytes bytes{data, size};
     state.name = name;
@@ -167,7 +168,7 @@ PictureSize Decoder::open(const uint8_t* data, size_t size, const std::string& n
     state.is_jpeg = starts_with(bytes, "\xFF\xD8\xFF", 3);
     state.named([&] {
         if (state.is_jpeg) {
-            state.stored = state.jpeg.open(bytes, limits);
+            state.stored = state.jpeg.open(bytes, limits, luma);
             state.orientation = Orientation(formats::jpeg_orientation(bytes));
             state.upright = state.orientation.turn(state.stored);
         } else {

@@ -55,7 +55,10 @@ class Decoder {
 
     /// The first half of decode(): the upright picture's size. Of a JPEG the header alone is read. `bytes` must stay
     /// until decode_opened() or decode_region(), of which one may follow. Throws as decode() does.
-    PictureSize open(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits);
+    /// With `luma`, for nets that take grey, a JPEG in YCbCr becomes its Y in all three channels: the ITU-R 601 luma as
+    /// it was encoded, before the rounding and clipping of RGB, for which its chroma need not be decoded.
+    PictureSize open(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits,
+                     bool luma = false);
 
     /// The second half of decode().
     void decode_opened(Picture& picture);

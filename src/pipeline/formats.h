@@ -35,8 +35,8 @@ class Jpeg {
     ~Jpeg();
     Jpeg(const Jpeg&) = delete;
     Jpeg& operator=(const Jpeg&) = delete;
-    /// Reads the header; `bytes` must stay until the picture is decoded.
-    PictureSize open(Bytes bytes, const DecodeLimits& limits);
+    /// Reads the header; `bytes` must stay until the picture is decoded. `luma`: YCbCr becomes Y Y Y, not RGB.
+    PictureSize open(Bytes bytes, const DecodeLimits& limits, bool luma = false);
     /// Whether other decoders than libjpeg can be trusted with the opened picture: its colours are YCbCr or grey, which
     /// all understand alike, and its end marker is at the file's end, so that it was not cut.
     bool is_plain() const;

@@ -57,12 +57,14 @@ void check_scans(j_common_ptr info) {
 }
 
 /// Reads up to the first scan. False: handler.reason says why not.
-bool read_header(jpeg_decompress_struct& info, Handler& handler, Bytes bytes) {
+bool read_header(jpeg_decompress_struct& info, Handler& handler, Bytes bytes, bool luma) {
     if (setjmp(handler.jump)) return false;
     // Older headers lack the const; the data are only read.
     jpeg_mem_src(&info, const_cast<uint8_t*>(bytes.data), static_cast<unsigned long>(bytes.size));
     jpeg_read_header(&info, TRUE);
-    info.out_color_space = info.num_components == 4 ? JCS_CMYK : JCS_RGB;
+    info.out_color_space = info.num_components == 4                     ? JCS_CMYK
+                           : luma && info.jpeg_color_space == JCS_YCbCr ? JCS_GRAYSCALE
+                                                                        : JCS_RGB;
     return true;
 }
 
@@ -77,6 +79,11 @@ void cmyk_to_rgb(const uint8_t* cmyk, uint8_t* rgb, int64_t width) {
         for (int c = 0; c < 3; ++c)
             rgb[c] = static_cast<uint8_t>(cmyk[3] - times(255u - cmyk[c], cmyk[3]));
     }
+}
+
+void gray_to_rgb(const uint8_t* gray, uint8_t* rgb, int64_t width) {
+    for (int64_t x = 0; x < width; ++x, rgb += 3)
+        rgb[0] = rgb[1] = rgb[2] = gray[x];
 }
 
 /// The part of the scaled picture that is kept: columns as libjpeg gives them, rows as asked.
@@ -111,14 +118,15 @@ bool start(jpeg_decompress_struct& info, Handler& handler, int scale, Window& wi
     return true;
 }
 
-/// Decodes the next `count` rows into rgb.
-void read_scanlines(jpeg_decompress_struct& info, JSAMPARRAY cmyk_row, uint8_t* rgb, int64_t count) {
+/// Decodes the next `count` rows into rgb. `other_row`: room for one that is not RGB, where they are not.
+void read_scanlines(jpeg_decompress_struct& info, JSAMPARRAY other_row, uint8_t* rgb, int64_t count) {
     const int64_t width = info.output_width, first = info.output_scanline, end = first + count;
     while (info.output_scanline < end) {
         const int64_t y = info.output_scanline;
-        if (cmyk_row) {
-            jpeg_read_scanlines(&info, cmyk_row, 1);
-            cmyk_to_rgb(cmyk_row[0], rgb + (y - first) * width * 3, width);
+        if (other_row) {
+            jpeg_read_scanlines(&info, other_row, 1);
+            const auto to_rgb = info.out_color_space == JCS_CMYK ? cmyk_to_rgb : gray_to_rgb;
+            to_rgb(other_row[0], rgb + (y - first) * width * 3, width);
             continue;
         }
         constexpr int64_t batch = 16;
@@ -133,18 +141,19 @@ void read_scanlines(jpeg_decompress_struct& info, JSAMPARRAY cmyk_row, uint8_t* 
 /// Decodes the window's rows into rgb. False: handler.reason says why not, and rgb is half filled.
 bool read_window(jpeg_decompress_struct& info, Handler& handler, const Window& window, uint8_t* rgb) {
     if (setjmp(handler.jump)) return false;
-    JSAMPARRAY cmyk_row = nullptr;
-    if (info.out_color_space == JCS_CMYK)
-        cmyk_row = info.mem->alloc_sarray(reinterpret_cast<j_common_ptr>(&info), JPOOL_IMAGE, info.output_width * 4, 1);
+    JSAMPARRAY other_row = nullptr;
+    if (info.out_color_space != JCS_RGB)
+        other_row =
+            info.mem->alloc_sarray(reinterpret_cast<j_common_ptr>(&info), JPOOL_IMAGE, info.output_width * 4, 1);
     if (window.y > 0) {
 #ifdef RN50_JPEG_PARTIAL
         jpeg_skip_scanlines(&info, static_cast<JDIMENSION>(window.y));
 #else
         for (int64_t y = 0; y < window.y; ++y)  // each over the one before
-            read_scanlines(info, cmyk_row, rgb, 1);
+            read_scanlines(info, other_row, rgb, 1);
 #endif
     }
-    read_scanlines(info, cmyk_row, rgb, window.height);
+    read_scanlines(info, other_row, rgb, window.height);
     // Reads on to the end marker: a file that stops short of it was cut.
     if (info.output_scanline == info.output_height) jpeg_finish_decompress(&info);
     return true;
@@ -200,6 +209,7 @@ struct Jpeg::State {
     Handler handler{};
     Progress progress{};
     Bytes bytes{};  ///< of the opened picture
+    bool luma = false;
     TilePart part;  ///< of it
 
     bool create() {
@@ -226,7 +236,7 @@ struct Jpeg::State {
             window = {0, 0, ceil_div(whole.x1 * scale, DCTSIZE), ceil_div(whole.y1 * scale, DCTSIZE)};
         if (cut != Cut::done) return whole;
         jpeg_abort_decompress(&info);
-        if (!read_header(info, handler, {part.jpeg.data(), part.jpeg.size()})) throw bad_picture(handler.reason);
+        if (!read_header(info, handler, {part.jpeg.data(), part.jpeg.size()}, luma)) throw bad_picture(handler.reason);
         window.x -= range.x0 * scale / DCTSIZE;
         window.y -= range.y0 * scale / DCTSIZE;
         return range;
@@ -248,12 +258,13 @@ Jpeg::~Jpeg() {
     jpeg_destroy_decompress(&state_->info);
 }
 
-PictureSize Jpeg::open(Bytes bytes, const DecodeLimits& limits) {
+PictureSize Jpeg::open(Bytes bytes, const DecodeLimits& limits, bool luma) {
     State& state = *state_;
     jpeg_abort_decompress(&state.info);  // one that was opened and never decoded
     state.progress.max_scans = limits.max_scans;
     state.bytes = bytes;
-    if (!read_header(state.info, state.handler, bytes)) throw bad_picture(state.handler.reason);
+    state.luma = luma;
+    if (!read_header(state.info, state.handler, bytes, luma)) throw bad_picture(state.handler.reason);
     const PictureSize size{state.info.image_height, state.info.image_width};
     check_size(size, limits);
     return size;

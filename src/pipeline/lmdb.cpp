@@ -122,6 +122,12 @@ class Walker {
 
 }  // namespace
 
+std::string lmdb_version() {
+    int major = 0, minor = 0, patch = 0;
+    mdb_version(&major, &minor, &patch);
+    return cat(major, ".", minor, ".", patch);
+}
+
 void walk_lmdb(const RandomBytes& bytes, const std::string& name,
                const std::function<void(const std::string&, int64_t, int64_t)>& use) {
     Walker(bytes, name, use).run();
@@ -173,7 +179,9 @@ LmdbWriter::~LmdbWriter() {
 void LmdbWriter::check(int code, const char* doing) const {
     if (code == 0) return;
     const bool full = code == ENOSPC || code == EDQUOT || code == EIO;
-    throw Error(Exit::data, cat(doing, " ", file_, ": ", mdb_strerror(code)),
+    // A write that the disk took only a part of is EIO to the library.
+    throw Error(Exit::data,
+                cat(doing, " ", file_, ": ", mdb_strerror(code), code == EIO ? " (or no space left on the disk)" : ""),
                 full ? "free space there or choose a folder on another disk" : "check the folder and its disk");
 }
 

@@ -13,6 +13,9 @@ struct MDB_txn;
 
 namespace rn50 {
 
+/// "0.9.24", of the library that writes.
+std::string lmdb_version();
+
 /// Calls `use` with key, place and size of every value of the unnamed database in the order of the keys. `name` is for
 /// messages. Throws Error(Exit::data), "NAME: reason", for what is no LMDB of this kind, is damaged or is cut short.
 /// File format: struct MDB_meta, MDB_page and MDB_node in LMDB 0.9's mdb.c, 64 bit.

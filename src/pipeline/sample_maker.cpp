@@ -12,7 +12,7 @@ void SampleMaker::make(const Source& source, int64_t index, const PictureOptions
         size = {kept->height, kept->width};
     } else {
         source.read(index, bytes_);
-        size = decoder_.open(bytes_.data(), bytes_.size(), source.name(index), DecodeLimits());
+        size = decoder_.open(bytes_.data(), bytes_.size(), source.name(index), DecodeLimits(), options.channels == 1);
     }
     std::optional<AugmentParameters> drawn;
     if (options.augment != Augment::none)

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <map>
 
+#include "fake.h"
 #include "nvjpeg_api.h"
 #include "resize.h"
 
@@ -62,17 +63,20 @@ const char *const of_handle = "handle", *const of_stream = "stream", *const of_p
                   *const of_state = "state", *const of_decoder = "decoder", *const of_pinned = "pinned buffer",
                   *const of_device = "device buffer";
 
-Status paint(const FakeJpeg& jpeg, const Object& params, const Image& image) {
+/// When the stream comes to it.
+Status paint(const FakeJpeg& jpeg, const Object& params, const Image& image, cudaStream_t stream) {
     if (jpeg.broken) return bad_jpeg;
     if (params.format != output_rgbi) fault("no output format");
     if (params.x < 0 || params.y < 0 || params.x + params.width > jpeg.width || params.y + params.height > jpeg.height)
         fault("the region leaves the picture");
     if (image.pitch[0] < static_cast<size_t>(params.width * 3)) fault("the pitch is too small");
-    for (int y = 0; y < params.height; ++y)
-        for (int x = 0; x < params.width; ++x)
-            for (int c = 0; c < 3; ++c)
-                image.channel[0][static_cast<size_t>(y) * image.pitch[0] + static_cast<size_t>(x * 3 + c)] =
-                    pixel_of(params.x + x, params.y + y, jpeg.components == 1 ? 0 : c);
+    push(stream, [=, gray = jpeg.components == 1] {
+        for (int y = 0; y < params.height; ++y)
+            for (int x = 0; x < params.width; ++x)
+                for (int c = 0; c < 3; ++c)
+                    image.channel[0][static_cast<size_t>(y) * image.pitch[0] + static_cast<size_t>(x * 3 + c)] =
+                        pixel_of(params.x + x, params.y + y, gray ? 0 : c);
+    });
     ++nvjpeg_world.decodes;
     return success;
 }
@@ -130,9 +134,9 @@ Status batched_supported(Handle, Stream stream, Params, int* unsupported) {
     return success;
 }
 Status batched_decode(Handle, State state, const unsigned char* const* data, const size_t*, Image* image,
-                      Params* params, cudaStream_t) {
+                      Params* params, cudaStream_t stream) {
     if (!of(state)->batched || of(state)->backend != backend_hardware) fault("a batch that was not initialised");
-    return paint(*reinterpret_cast<const FakeJpeg*>(data[0]), *of(*params), *image);
+    return paint(*reinterpret_cast<const FakeJpeg*>(data[0]), *of(*params), *image, stream);
 }
 Status decoder_create(Handle, int backend, Decoder* decoder) {
     if (backend == backend_gpu_hybrid && !nvjpeg_world.gpu_huffman) return not_supported;
@@ -179,11 +183,11 @@ Status phase_transfer(Handle, Decoder, State state, Stream, cudaStream_t) {
     object.phase = 2;
     return success;
 }
-Status phase_device(Handle, Decoder, State state, Image* image, cudaStream_t) {
+Status phase_device(Handle, Decoder, State state, Image* image, cudaStream_t stream) {
     Object& object = *of(state);
     if (object.phase != 2) fault("the device's phase before the transfer");
     object.phase = 0;
-    return paint(*object.jpeg, object, *image);
+    return paint(*object.jpeg, object, *image, stream);
 }
 
 template <class Function>
@@ -245,24 +249,27 @@ uint8_t rounded(int32_t sum, int shift) {
 }  // namespace
 
 /// In the kernels' place, which tests/test_resize_kernels.cpp tests.
-void resize_picture(cudaStream_t, const uint8_t* src, int64_t src_h, int64_t src_w, const DeviceFilter& horizontal,
-                    const DeviceFilter& vertical, uint8_t* rows, uint8_t* dst, int64_t dst_h, int64_t dst_w) {
-    for (int64_t y = 0; y < src_h; ++y)
-        for (int64_t i = 0; i < dst_w * 3; ++i) {
-            const int64_t x = i / 3;
-            int32_t sum = 0;
-            for (int64_t t = 0; t < horizontal.count[x]; ++t)
-                sum += src[(y * src_w + horizontal.first[x] + t) * 3 + i % 3] *
-                       horizontal.weights[x * horizontal.taps + t];
-            rows[y * dst_w * 3 + i] = rounded(sum, horizontal.shift);
-        }
-    for (int64_t y = 0; y < dst_h; ++y)
-        for (int64_t i = 0; i < dst_w * 3; ++i) {
-            int32_t sum = 0;
-            for (int64_t t = 0; t < vertical.count[y]; ++t)
-                sum += rows[(vertical.first[y] + t) * dst_w * 3 + i] * vertical.weights[y * vertical.taps + t];
-            dst[y * dst_w * 3 + i] = rounded(sum, vertical.shift);
-        }
+void resize_picture(cudaStream_t stream, const uint8_t* src, int64_t src_h, int64_t src_w,
+                    const DeviceFilter& horizontal, const DeviceFilter& vertical, uint8_t* rows, uint8_t* dst,
+                    int64_t dst_h, int64_t dst_w) {
+    fake::push(stream, [=] {
+        for (int64_t y = 0; y < src_h; ++y)
+            for (int64_t i = 0; i < dst_w * 3; ++i) {
+                const int64_t x = i / 3;
+                int32_t sum = 0;
+                for (int64_t t = 0; t < horizontal.count[x]; ++t)
+                    sum += src[(y * src_w + horizontal.first[x] + t) * 3 + i % 3] *
+                           horizontal.weights[x * horizontal.taps + t];
+                rows[y * dst_w * 3 + i] = rounded(sum, horizontal.shift);
+            }
+        for (int64_t y = 0; y < dst_h; ++y)
+            for (int64_t i = 0; i < dst_w * 3; ++i) {
+                int32_t sum = 0;
+                for (int64_t t = 0; t < vertical.count[y]; ++t)
+                    sum += rows[(vertical.first[y] + t) * dst_w * 3 + i] * vertical.weights[y * vertical.taps + t];
+                dst[y * dst_w * 3 + i] = rounded(sum, vertical.shift);
+            }
+    });
 }
 
 }  // namespace rn50::cuda

@@ -1,4 +1,5 @@
-// JPEG: header, orientation, and a region of the picture at a scale that the input's last bytes choose.
+// JPEG: header, orientation, and a region of the picture at a scale that the input's last bytes choose, in RGB
+// or grey.
 #include <cstddef>
 #include <cstdint>
 
@@ -17,7 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     limits.max_pixels = 1 << 20;
     limits.max_scans = 20;
     try {
-        const PictureSize whole = decoder.open(data, size, "x", limits);
+        const PictureSize whole = decoder.open(data, size, "x", limits, chosen[4] % 2 == 1);
         const int64_t x = chosen[0] * (whole.width - 1) / 255, y = chosen[1] * (whole.height - 1) / 255;
         const int64_t w = 1 + chosen[2] * (whole.width - x - 1) / 255, h = 1 + chosen[3] * (whole.height - y - 1) / 255;
         const Box box{static_cast<double>(x), static_cast<double>(y), static_cast<double>(x + w),
