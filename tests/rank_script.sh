@@ -12,8 +12,8 @@ run() { # ARGUMENTS of the program: as script.sh's, ended where ranks wait for e
 }
 fails() { is "$1" && shift && says "$@"; } # CODE WORDS...
 events() { grep -c "\"event\":\"$2\"" "$1/metrics.jsonl"; }
-losses() { grep '"event":"step"' "$1/metrics.jsonl" | sed 's/.*"loss":\([0-9.e+-]*\).*/\1/'; }
-near() { # A B BOUND: each loss of two runs is nearer than the bound
+losses() { grep '"event":"step"' "$1/metrics.jsonl" | sed 's/.*"loss":\([0-9.e+-]*\).*/\1/' | head -n "${first:-1000}"; }
+near() { # A B BOUND: each loss of two runs, or the `first` ones, are nearer than the bound
     paste <(losses "$1") <(losses "$2") |
         awk -v bound="$3" '{ d = $1 - $2; if (d < 0) d = -d; if (d > bound || $2 == "") far = 1 } END { exit far || NR == 0 }'
 }
