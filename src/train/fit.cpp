@@ -94,15 +94,18 @@ class Fit {
         epoch_start_ = Clock::now();
         epoch_steps_ = 0;
         const double waited_before = train_.wait_seconds();
+        if (comm_ != nullptr && steps_made_) {
+            comm_->barrier();  // until rank 0 has saved
+            comm_->expect_steps(true);
+        }
         do {
             one_step();
-            if (signal_ != 0) {
-                note_epoch_time(waited_before);
-                return false;
-            }
-        } while (state().step % steps_per_epoch_ != 0 && state().step < last);
+            if (comm_ != nullptr) comm_->expect_steps(true);  // not before: the first may wait for a cold disk
+            steps_made_ = true;
+        } while (signal_ == 0 && state().step % steps_per_epoch_ != 0 && state().step < last);
+        if (comm_ != nullptr) comm_->expect_steps(false);
         note_epoch_time(waited_before);
-        return true;
+        return signal_ == 0;
     }
 
     void note_epoch_time(double waited_before) {
@@ -327,6 +330,7 @@ class Fit {
     const int64_t batch_size_, accumulate_, steps_per_epoch_;
     Communicator* const comm_;
     const int64_t pictures_a_step_;  ///< of all ranks
+    bool steps_made_ = false;        ///< in this part of the run
     int signal_ = 0;                 ///< that all ranks have agreed to stop for
     FitResult result_;
     Clock::time_point epoch_start_{};
