@@ -198,33 +198,17 @@ class Training {
         } else if (!options_.out.empty() && leads()) {
             RunDir::require_free(options_.out);  // before millions of pictures are looked for
         }
-        const GpuLaunch launch = place_ ? GpuLaunch{place_->size, {}} : gpu_launch(options_);
-        options_.ranks = launch.ranks;
-        if (options_.gpus != "1") options_.device = "cuda";
+        const GpuLaunch launch = settle_ranks(options_, place_);
         if (launch.ranks == 1) return train();
-        if (options_.device == "cpu") require_gloo();
         // The ranks end by themselves when one of them is lost; whoever cannot is ended soon after.
         if (!place_) return launch_ranks(launch.ranks, launch.environment);
-        return train_as_rank();
+        return run_as_rank(*place_, options_, comm_, [this] { return train(); });
     }
 
   private:
     bool resumed() const { return !options_.resume.empty(); }
     /// Rank 0 alone writes and speaks.
     bool leads() const { return !place_ || place_->rank == 0; }
-
-    int train_as_rank() {
-        comm_ = std::make_unique<Communicator>(*place_,
-                                               std::chrono::milliseconds(std::llround(options_.peer_timeout * 1000)));
-        try {
-            const int code = train();
-            comm_->leave();
-            return code;
-        } catch (const std::exception& error) {
-            comm_->fail(error.what());
-            throw;
-        }
-    }
 
     Options here() const { return options_here(options_, place_ ? place_->local_size : 1); }
 
@@ -254,10 +238,7 @@ class Training {
         const std::vector<int64_t> counts = class_counts(*data_.train);
         if (options_.class_weights == "auto") setup.class_weights = balanced_class_weights(counts);
         describe_balance(options_, data_.classes, counts, setup.class_weights);
-        setup.comm = comm_.get();
-        setup.sync_norm = options_.sync_bn;
-        setup.bucket_bytes = options_.bucket_mb << 20;
-        setup.wire = activation_dtype(precision_from(options_.wire));
+        share_among_ranks(setup, options_, comm_.get());
         options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
         decoding_ = resolve_decoding(options_, *backend_, comm_.get(), *data_.train,
                                      of_this_rank(training_loading(here()), comm_.get()));

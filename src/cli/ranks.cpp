@@ -1,12 +1,13 @@
 #include "cli/ranks.h"
 
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <map>
 #include <sstream>
 
 #include "base/error.h"
 #include "base/machine.h"
-#include "cli/gpus.h"
 #include "cli/version.h"
 #include "report/table.h"
 
@@ -23,6 +24,27 @@ void take_place(Options& options, const Place& place) {
     options.origins["ranks"] = Origin::command_line;
 }
 
+GpuLaunch settle_ranks(Options& options, const std::optional<Place>& place) {
+    const GpuLaunch launch = place ? GpuLaunch{place->size, {}} : gpu_launch(options);
+    options.ranks = launch.ranks;
+    if (options.gpus != "1") options.device = "cuda";
+    if (launch.ranks > 1 && options.device == "cpu") require_gloo();
+    return launch;
+}
+
+int run_as_rank(const Place& place, const Options& options, std::unique_ptr<Communicator>& comm,
+                const std::function<int()>& work) {
+    comm = std::make_unique<Communicator>(place, std::chrono::milliseconds(std::llround(options.peer_timeout * 1000)));
+    try {
+        const int code = work();
+        comm->leave();
+        return code;
+    } catch (const std::exception& error) {
+        comm->fail(error.what());
+        throw;
+    }
+}
+
 Options options_here(Options options, int64_t sharers) {
     const int64_t cores = std::max<int64_t>(1, cores_of_process().usable() / sharers);
     if (sharers > 1 && options.threads == 0) options.threads = cores;
@@ -35,6 +57,13 @@ LoaderOptions of_this_rank(LoaderOptions loading, const Communicator* comm) {
     loading.rank = comm->rank();
     loading.ranks = comm->size();
     return loading;
+}
+
+void share_among_ranks(TrainerOptions& setup, const Options& options, Communicator* comm) {
+    setup.comm = comm;
+    setup.sync_norm = options.sync_bn;
+    setup.bucket_bytes = options.bucket_mb << 20;
+    setup.wire = activation_dtype(precision_from(options.wire));
 }
 
 std::string gpus_of_ranks(Communicator& comm, const Backend& backend) {
