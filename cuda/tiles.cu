@@ -249,7 +249,7 @@ struct MaxPoolSource {
             for (int ox = x / 2; ox <= (x + 1) / 2 && ox < out_width; ++ox) {
                 const int place = (y - 2 * oy + 1) * 3 + (x - 2 * ox + 1);
                 const int64_t at = ((int64_t{picture} * out_height + oy) * out_width + ox) * channels + channel;
-                const Pack<uint8_t, n> first = *reinterpret_cast<const Pack<uint8_t, n>*>(index + at);
+                const Pack<uint8_t, n> first = load_pack<n>(index + at);
                 float d[n];
                 load(g + at, d);
 #pragma unroll
