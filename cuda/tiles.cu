@@ -128,7 +128,9 @@ __global__ void __launch_bounds__(block_threads) stats_kernel(const T* __restric
     });
 }
 
-constexpr int merge_lanes = 32, merge_rows = 8;
+/// A block merges 8 channels, a memory sector of f32, and has many threads to a channel: each walks over its tiles one
+/// after the other and waits for memory at each, and layers with many tiles have few channels.
+constexpr int merge_lanes = 8, merge_rows = 32;
 
 /// The sum over the block's rows of threads, in their order; valid for threadIdx.y == 0. All threads must call.
 __device__ inline double merge_sum(double value, double* sums) {
