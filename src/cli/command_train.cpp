@@ -216,6 +216,8 @@ class Training {
         catch_interrupts(leads());
         backend_ = open_backend(here(), place_ ? place_->local_rank : 0);
         if (!comm_) {
+            const std::string others = backend_->info().kind == "cpu" ? "" : other_gpus(options_);
+            if (!others.empty()) log::info(others);
             if (options_.sync_bn) log::warn("--sync-bn changes nothing: one rank sees the whole batch");
             return;
         }
