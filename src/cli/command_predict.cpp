@@ -101,6 +101,7 @@ int run_predict(const Options& options) {
     loading.workers = static_cast<int>(options.workers);
     loading.max_bad = 1;  // each is told by name
     loading.pictures = classifier.pictures();
+    loading.give_way = classifier.on_cpu();
     Loader loader(*source, loading, classifier.host_memory());
     loader.start_epoch(0);
 
