@@ -62,7 +62,7 @@ double median_seconds(int64_t max_steps, int64_t& calls, const Call& call, Commu
         return done >= most_calls || (done >= least_calls && sum >= seconds_of_calls);
     };
     const auto go_on = [&] {
-        const bool mine = !enough() && agreed_signal(comm) == 0;
+        const bool stop = agreed_signal(comm) != 0, mine = !stop && !enough();
         return comm == nullptr ? mine : comm->gather(std::vector<double>{mine ? 1.0 : 0.0})[0] != 0;
     };
     while (go_on()) {
@@ -320,14 +320,17 @@ int bench_in_ranks(Options options) {
 
 int run_bench(const Options& options) {
     if (options.bench == "step" || options.bench == "comm") return bench_in_ranks(options);
-    if (options.ranks > 1 || options.gpus != "1")
-        throw Error(Exit::usage, cat("bench ", options.bench, " runs in one process"),
-                    "leave --ranks and --gpus to bench step and bench comm");
+    for (const char* const name : {"ranks", "gpus"})
+        if (options.origin(name) == Origin::command_line)
+            throw Error(Exit::usage, cat("bench ", options.bench, " runs in one process"),
+                        cat("leave --", name, " to bench step and bench comm"));
+    Options alone = options;
+    alone.ranks = 1;  // whatever the run was whose file gave the options
     catch_interrupts();
     if (options.bench == "kernels")
-        bench_kernels(options);
+        bench_kernels(alone);
     else
-        print(options, options.bench == "infer" ? bench_infer(options) : bench_loader(options));
+        print(alone, alone.bench == "infer" ? bench_infer(alone) : bench_loader(alone));
     return exit_code();
 }
 

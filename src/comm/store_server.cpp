@@ -57,6 +57,10 @@ struct StoreServer::State {
 
     void lose(int rank, const std::string& why) {
         peers[static_cast<size_t>(rank)].alive = false;
+        blame(rank, why);
+    }
+
+    void blame(int rank, const std::string& why) {
         if (loss.empty()) loss = cat("rank ", rank, " on ", peers[static_cast<size_t>(rank)].host, " was lost: ", why);
     }
 
@@ -89,9 +93,9 @@ struct StoreServer::State {
                          cat("no sign of life for ", std::chrono::duration<double>(silence).count(), " s"));
             const int hung = stragglers->hung(now);
             if (hung >= 0)
-                lose(hung, cat("it lives, but has not come to the next collective for ",
-                               std::chrono::duration_cast<std::chrono::seconds>(stragglers->limit()).count(),
-                               " s, in which the others wait"));
+                blame(hung, cat("it lives, but has not come to the next collective for ",
+                                std::chrono::duration_cast<std::chrono::seconds>(stragglers->limit()).count(),
+                                " s, in which the others wait"));
         }
         for (const Connection& connection : connections)
             close(connection.socket);
