@@ -114,7 +114,8 @@ class HostMemory : public Memory {
   public:
     void* allocate(int64_t bytes) override {
         in_use += bytes;
-        return std::aligned_alloc(Arena::alignment, static_cast<size_t>(bytes));
+        void* data = nullptr;
+        return posix_memalign(&data, Arena::alignment, static_cast<size_t>(bytes)) == 0 ? data : nullptr;
     }
     void release(void* data, int64_t bytes) override {
         in_use -= bytes;

@@ -1,5 +1,5 @@
 #!/bin/bash
-# rn50 bench kernels as scripts see it, on the CPU: which passes there are, that the numbers fit together.
+# rn50 bench as scripts see it, on the CPU: which rows there are, that the numbers fit together.
 #   tests/test_bench.sh PATH/rn50
 source "$(dirname "$0")/script.sh" "$1"
 
@@ -26,4 +26,24 @@ check "bench kernels: a table, SGD instead of AdamW" eval \
 "$program" bench step "${small[@]}" --model resnet18 --verbose >out 2>err
 code=$?
 check "bench step --verbose: the time by operation" eval '[ $code = 0 ] && grep -q "ms a step" err && grep -q "optimizer step" err'
+
+# --- several ranks -------------------------------------------------------------------------------------------------------
+unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT "${!SLURM_@}" "${!OMPI_@}"
+export OMP_WAIT_POLICY=passive
+timeout 100 "$program" bench comm --device cpu --ranks 2 --max-steps 1 --json --quiet >out 2>err
+code=$?
+if [ $code = 4 ] && says "need Gloo"; then exit $failed; fi
+check "bench comm --json: one object, sizes up to ResNet-50's gradients, beside one TCP stream" eval \
+    '[ $code = 0 ] && [ ! -s err ] && [ "$(wc -l <out)" = 1 ] && [ "$(grep -o "\"bytes\":" out | wc -l)" = 9 ] &&
+     prints "\"bytes\":4096," "\"bytes\":102228128," && grep -qE "\"stream_gb_s\":[0-9.]*[1-9]" out'
+check "bench comm: with two ranks as many bytes are sent as are averaged" eval \
+    'grep -o "\"bytes\":[0-9]*,\"average_us\":[-0-9.e]*,\"sent_gb_s\":[-0-9.e]*" out | tr ":," "  " |
+     awk "{ gap = \$2 / \$4 / 1000 / \$6 - 1; if (gap > 1e-6 || gap < -1e-6) bad = 1; n++ } END { exit bad || n != 9 }"'
+run bench step "${small[@]}" --model resnet18 --ranks 2 --sync-bn --bucket-mb 4 --wire bf16
+check "bench step --ranks: the pictures of all ranks, told once" eval \
+    'is 0 && [ "$(wc -l <out)" = 1 ] && prints "each of 2 ranks" && says "ranks: 2 by Gloo" "gradients on the wire"'
+run bench comm --device cpu
+check "bench comm of one rank: 2" eval 'is 2 && says "several ranks"'
+run bench infer --ranks 2
+check "bench infer of several: 2" eval 'is 2 && says "one process"'
 exit $failed

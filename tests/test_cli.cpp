@@ -226,6 +226,7 @@ TEST_CASE("options: what must be there and what has no place") {
     CHECK(predict.json);
     CHECK(parse({"predict", "c", "--", "-odd.jpg"}).paths == std::vector<std::string>{"-odd.jpg"});
     CHECK(parse({"bench"}).bench == "step");
+    CHECK(parse({"bench", "comm", "--ranks", "2", "--wire", "bf16"}).ranks == 2);
 }
 
 TEST_CASE("options: what another option makes idle is refused on the command line, not in a file") {

@@ -148,10 +148,10 @@ TEST_CASE("mix: the loader's batches are mixed alike for any number of workers, 
             while (const Batch* batch = loader.next()) {
                 const uint8_t* images = batch->images.as<uint8_t>();
                 const int32_t* labels = batch->labels.as<int32_t>();
-                Seen seen{{images, images + batch->images.count()}, {labels, labels + 4}, {}, batch->share};
+                Seen seen{{images, images + batch->images.count()}, {labels, labels + batch->count}, {}, batch->share};
                 CHECK(static_cast<bool>(batch->partners) == static_cast<bool>(how.mix));
                 if (batch->partners)
-                    seen.partners.assign(batch->partners.as<int32_t>(), batch->partners.as<int32_t>() + 4);
+                    seen.partners.assign(batch->partners.as<int32_t>(), batch->partners.as<int32_t>() + batch->count);
                 all.push_back(seen);
             }
         }
@@ -160,6 +160,28 @@ TEST_CASE("mix: the loader's batches are mixed alike for any number of workers, 
     std::vector<Seen> expected = load(plain, 1, 0);
     REQUIRE(expected.size() == 10);
     std::vector<uint8_t> scratch;
+    // Ranks draw the same, and each mixes within its part of the batch.
+    for (const int rank : {0, 1}) {
+        LoaderOptions part = options;
+        part.batch_size = 2;
+        part.rank = rank;
+        part.ranks = 2;
+        const std::vector<Seen> got = load(part, 2, 0);
+        REQUIRE(got.size() == expected.size());
+        for (size_t i = 0; i < expected.size(); ++i) {
+            const Mix mix = draw_mix(options.mix, 6, 3, static_cast<int64_t>(i / 5), static_cast<int64_t>(i % 5));
+            const auto half = static_cast<ptrdiff_t>(expected[i].images.size() / 2);
+            const auto from = expected[i].images.begin() + rank * half;
+            std::vector<uint8_t> images(from, from + half);
+            const int32_t* const labels = expected[i].labels.data() + 2 * rank;
+            std::vector<int32_t> partners(2);
+            apply_mix(mix, images.data(), 2, 6, 3, labels, partners.data(), scratch);
+            CHECK(got[i].images == images);
+            CHECK(got[i].partners == partners);
+            CHECK(partners == std::vector<int32_t>{labels[1], labels[0]});
+            CHECK(got[i].share == static_cast<float>(mix.share) / 65536);
+        }
+    }
     for (size_t i = 0; i < expected.size(); ++i) {
         Seen& seen = expected[i];
         const Mix mix = draw_mix(options.mix, 6, 3, static_cast<int64_t>(i / 5), static_cast<int64_t>(i % 5));

@@ -33,6 +33,7 @@ struct Shards {
     int64_t accumulate = 1;
     bool copies = false;    ///< the second half of a step's pictures are those of the first, with labels of their own
     bool weighted = false;  ///< classes have weights
+    bool mixed = false;     ///< pictures have second labels
 };
 
 constexpr int64_t steps = 3;
@@ -59,6 +60,7 @@ Trained trained(const Shards& how) {
         options.bucket_bytes = how.bucket_bytes;
         options.wire = how.wire;
         options.net.accumulate = how.accumulate;
+        options.mixed = how.mixed;
         if (how.weighted) options.class_weights = {0.25f, 1, 2, 0.5f, 4};
         Arena arena(backend->memory(), plan_memory(*backend, options).peak);
         Trainer trainer(*backend, arena, options);
@@ -68,18 +70,21 @@ Trained trained(const Shards& how) {
         for (int64_t step = 0; step < steps; ++step) {
             for (int64_t part = 0; part < how.accumulate; ++part) {
                 std::vector<uint8_t> pictures;
-                std::vector<int32_t> labels;
+                std::vector<int32_t> labels, partners;
                 const int64_t first = (part * how.ranks + rank) * batch;
                 for (int64_t i = first; i < first + batch; ++i) {
                     const auto random_of = [&](int64_t of) {
                         return Random(1, static_cast<uint32_t>(step), static_cast<uint64_t>(of), Purpose::demo);
                     };
                     labels.push_back(static_cast<int32_t>(random_of(1000 + i).below(classes)));
+                    partners.push_back(static_cast<int32_t>(random_of(2000 + i).below(classes)));
                     Random random = random_of(how.copies ? i % (global / 2) : i);
                     for (int64_t p = 0; p < side * side * 3; ++p)
                         pictures.push_back(static_cast<uint8_t>(random.u32() >> 24));
                 }
-                trainer.step({pictures.data(), labels.data(), nullptr, 1}, step, 1e-3, part);
+                HostBatch host{pictures.data(), labels.data(), nullptr, 1};
+                if (how.mixed) host.partners = partners.data(), host.share = 0.7f;
+                trainer.step(host, step, 1e-3, part);
             }
             const double loss = trainer.result().loss;
             const std::lock_guard<std::mutex> lock(mutex);
@@ -140,6 +145,23 @@ TEST_CASE("ranks that share a batch train as one rank with all of it; two that s
     }
     CHECK(distance(trained({2, false}), one, start) > 0.05);
     CHECK(distance(trained({2, true, true}), one, start) > 0.05);
+}
+
+TEST_CASE("ranks that share a batch train as one where classes have weights and pictures a second label") {
+    if (gloo_version().empty()) return;
+    const Trained start = untrained(), plain = trained({1});
+    for (const bool mixed : {false, true}) {
+        Shards how;
+        how.weighted = true;
+        how.mixed = mixed;
+        const Trained one = trained(how);
+        how.ranks = 2;
+        const Trained shared = trained(how);
+        for (size_t step = 0; step < steps; ++step)
+            CHECK(shared.losses[step] == doctest::Approx(one.losses[step]).epsilon(1e-4));
+        CHECK(distance(shared, one, start) < 1e-3);
+        CHECK(distance(plain, one, start) > 0.05);
+    }
 }
 
 // Batch norm couples the pictures of a batch, so batches that are added up are not one large batch; but where the

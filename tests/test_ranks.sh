@@ -49,6 +49,26 @@ check "such a run goes on bit for bit" eval 'is 0 && cmp -s added/last.safetenso
 run train data "${tiny[@]}" --batch-size 4 --accumulate 2 --ranks 2 --sync-bn --out added2
 check "and in two ranks that share each batch" eval 'is 0 && near added added2 1e-5 && [ "$(events added2 step)" = 20 ]'
 
+# --- pictures that nobody can read, classes that are uneven --------------------------------------------------------------
+cp -r data odd
+mapfile -t broken < <(find odd/train -name '*.jpg' | sort | sed -n '1p;20p;40p')
+for picture in "${broken[@]}"; do : >"$picture"; done
+uneven=$(find odd/train -name '*.jpg' | sort | tail -1 | xargs dirname)
+find "$uneven" -name '*.jpg' | sort | tail -6 | xargs rm
+run train odd "${tiny[@]}" --batch-size 16 --class-weights auto --max-bad 0.1 --epochs 2 --out odd1
+run train odd "${tiny[@]}" --batch-size 8 --ranks 2 --sync-bn --class-weights auto --max-bad 0.1 --epochs 2 --out odd2
+check "weights of classes and bad pictures: two ranks train as one" eval 'is 0 && near odd1 odd2 1e-5 && [ "$(events odd2 step)" = 8 ]'
+check "what any rank could not read is listed, once" eval \
+    '[ "$(wc -l <odd1/bad_pictures.txt)" -ge 2 ] && diff <(sort odd1/bad_pictures.txt) <(sort odd2/bad_pictures.txt) && [ "$(grep -c skipped err)" = 1 ]'
+run train odd "${tiny[@]}" --batch-size 8 --ranks 2 --max-bad 0.03 --out odd3
+check "--max-bad counts the bad pictures of all ranks" eval \
+    'fails 3 "3 of 74 pictures cannot be used" "--max-bad" && [ "$(grep -c "error: 3 of 74" err)" = 2 ]'  # no rank alone
+run train data "${tiny[@]}" --batch-size 8 --ranks 2 --mixup 0.4 --cutmix 1 --epochs 1 --out mixed
+run train data "${tiny[@]}" --batch-size 8 --ranks 2 --mixup 0.4 --cutmix 1 --epochs 1 --max-steps 2 --out mixed2
+run train --resume auto --out mixed2 --max-steps 0
+check "mixed pictures: a resumed run of two ranks equals an uninterrupted one bit for bit" eval \
+    'is 0 && [ "$(events mixed step)" = 5 ] && cmp -s mixed/last.safetensors mixed2/last.safetensors && ! near apart mixed 1e-3'
+
 # --- on the wire ---------------------------------------------------------------------------------------------------------
 run train data "${tiny[@]}" --batch-size 8 --ranks 2 --sync-bn --wire bf16 --bucket-mb 4 --max-steps 5 --out brain
 check "gradients that travel as bf16: near, not the same" eval \

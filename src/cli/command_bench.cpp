@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "backend/profile.h"
 #include "base/error.h"
@@ -13,12 +14,16 @@
 #include "base/log.h"
 #include "base/math.h"
 #include "base/random.h"
+#include "cli/bench_comm.h"
 #include "cli/bench_kernels.h"
 #include "cli/commands.h"
 #include "cli/inference.h"
+#include "cli/launcher.h"
 #include "cli/picture_options.h"
+#include "cli/ranks.h"
 #include "cli/training_setup.h"
 #include "report/table.h"
+#include "train/fit.h"
 
 namespace rn50 {
 
@@ -45,9 +50,10 @@ int64_t peak_rss() {
     return int64_t{usage.ru_maxrss} * 1024;
 }
 
-/// Median seconds of one call: `max_steps` calls, or when that is 0 as many as take about a quarter of a minute.
+/// Median seconds of one call: `max_steps` calls, or when that is 0 as many as take about a quarter of a minute. Ranks
+/// make as many as rank 0 wants.
 template <class Call>
-double median_seconds(int64_t max_steps, int64_t& calls, const Call& call) {
+double median_seconds(int64_t max_steps, int64_t& calls, const Call& call, Communicator* comm = nullptr) {
     std::vector<double> seconds;
     double sum = 0;
     const auto enough = [&] {
@@ -55,7 +61,11 @@ double median_seconds(int64_t max_steps, int64_t& calls, const Call& call) {
         if (max_steps > 0) return done >= max_steps;
         return done >= most_calls || (done >= least_calls && sum >= seconds_of_calls);
     };
-    while (!enough() && interrupt_requested() == 0) {
+    const auto go_on = [&] {
+        const bool mine = !enough() && agreed_signal(comm) == 0;
+        return comm == nullptr ? mine : comm->gather(std::vector<double>{mine ? 1.0 : 0.0})[0] != 0;
+    };
+    while (go_on()) {
         const Clock::time_point start = Clock::now();
         if (!call()) break;
         seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
@@ -139,29 +149,36 @@ void describe(const TrainerOptions& setup, const MemoryPlan& plan) {
 /// Times calls of a net that is set up, after some to warm up; `memory` is from before its arena was taken.
 template <class Call>
 BenchResult measure(const Options& options, Backend& backend, Context& ctx, const NetDesc& net, int64_t planned_bytes,
-                    const MemoryMeter& memory, const Call& call) {
+                    const MemoryMeter& memory, const Call& call, Communicator* comm = nullptr) {
     for (int i = 0; i < warm_up_calls; ++i)
         call();
     Profile profile([&] { backend.synchronize(ctx); });
+    const bool leads = comm == nullptr || comm->rank() == 0;
     if (options.verbose) ctx.profile = &profile;
     BenchResult result;
-    const double seconds = median_seconds(options.max_steps, result.calls, call);
+    const double seconds = median_seconds(options.max_steps, result.calls, call, comm);
     ctx.profile = nullptr;
-    if (options.verbose) print_profile(profile, result.calls);
+    if (options.verbose && leads) print_profile(profile, result.calls);
     log::info(cat(memory.report(), ", planned ", show_bytes(planned_bytes)));
-    result.images_per_s = static_cast<double>(net.batch) / seconds;
+    result.images_per_s = static_cast<double>(options.ranks * net.batch) / seconds;
     result.planned_bytes = planned_bytes;
     result.device = backend.info().name;
     result.precision = name_of(net.precision);
     return result;
 }
 
-BenchResult bench_step(const Options& options) {
-    const std::unique_ptr<Backend> backend = open_backend(options);
+BenchResult bench_step(const Options& given, const std::optional<Place>& place, Communicator* comm) {
+    const Options options = options_here(given, place ? place->local_size : 1);
+    const std::unique_ptr<Backend> backend = open_backend(options, place ? place->local_rank : 0);
+    if (comm != nullptr) {
+        comm->connect(engine_for(*backend));
+        log::info(cat("ranks: ", comm->size(), " by ", comm->engine(), gpus_of_ranks(*comm, *backend)));
+    }
     TrainerOptions setup = trainer_options(options, backend->info(), classes_of_imagenet);
-    const MemoryPlan plan =
-        plan_that_fits(*backend, setup, options.memory,
-                       ring_bytes_a_picture(backend->info(), options.image_size, options.channels, 1));
+    share_among_ranks(setup, options, comm);
+    const MemoryPlan plan = plan_that_fits(
+        *backend, setup, options.memory, ring_bytes_a_picture(backend->info(), options.image_size, options.channels, 1),
+        place && backend->info().kind == "cpu" ? place->local_size : 1);
     describe(setup, plan);
     const SyntheticBatch data(backend->host_memory(), setup.net.batch, setup.net.image_size, setup.net.channels,
                               setup.net.classes);
@@ -169,13 +186,14 @@ BenchResult bench_step(const Options& options) {
     Arena arena(backend->memory(), plan.peak);
     Trainer trainer(*backend, arena, setup);
     trainer.initialize();
+    trainer.follow_rank_0();
     int64_t step = 0;
     const auto one = [&] {
         trainer.step(data.pictures.data, data.labels.data, step++, options.lr);
         trainer.result();
         return true;
     };
-    return measure(options, *backend, trainer.context(), setup.net, plan.peak, memory, one);
+    return measure(options, *backend, trainer.context(), setup.net, plan.peak, memory, one, comm);
 }
 
 BenchResult bench_infer(const Options& options) {
@@ -252,34 +270,65 @@ BenchResult bench_loader(const Options& options) {
 void print(const Options& options, const BenchResult& result) {
     const double memory_mb = static_cast<double>(result.planned_bytes) / 1e6;
     if (options.json) {
-        const nlohmann::ordered_json object{{"images_per_s", result.images_per_s},
-                                            {"memory_mb", memory_mb},
-                                            {"device", result.device},
-                                            {"precision", result.precision},
-                                            {"batch_size", options.batch_size},
-                                            {"image_size", options.image_size}};
+        nlohmann::ordered_json object{{"images_per_s", result.images_per_s},
+                                      {"memory_mb", memory_mb},
+                                      {"device", result.device},
+                                      {"precision", result.precision},
+                                      {"batch_size", options.batch_size},
+                                      {"image_size", options.image_size}};
+        if (options.ranks > 1) object["ranks"] = options.ranks;
         std::puts(object.dump().c_str());
         return;
     }
-    std::printf("%s: %s images/s (%s%lld calls), %s, batch %lld at %lld px, %s\n", options.bench.c_str(),
+    std::printf("%s: %s images/s (%s%lld calls), %s, batch %lld at %lld px, %s%s\n", options.bench.c_str(),
                 report::fixed(result.images_per_s, result.images_per_s < 100 ? 2 : 1).c_str(),
                 options.bench == "loader" ? "" : "median of ", static_cast<long long>(result.calls),
                 show_bytes(result.planned_bytes).c_str(), static_cast<long long>(options.batch_size),
-                static_cast<long long>(options.image_size), result.precision.c_str());
+                static_cast<long long>(options.image_size), result.precision.c_str(),
+                options.ranks > 1 ? cat(", each of ", options.ranks, " ranks").c_str() : "");
+}
+
+int exit_code() {
+    const int signal = interrupt_requested();
+    return signal != 0 ? exit_code_of_signal(signal) : static_cast<int>(Exit::ok);
+}
+
+/// The benches that several ranks run.
+int bench_in_ranks(Options options) {
+    const std::optional<Place> place = place_from(process_environment());
+    if (place) take_place(options, *place);
+    const GpuLaunch launch = settle_ranks(options, place);
+    if (launch.ranks == 1 && options.bench == "comm")
+        throw Error(Exit::usage, "bench comm measures what several ranks do together", "add --ranks 2, or --gpus all");
+    if (launch.ranks > 1 && !place) return launch_ranks(launch.ranks, launch.environment);
+    const bool leads = !place || place->rank == 0;
+    catch_interrupts(leads);
+    std::unique_ptr<Communicator> comm;
+    const auto work = [&] {
+        if (options.bench == "comm") {
+            bench_comm(options, *place, *comm);
+        } else {
+            const BenchResult result = bench_step(options, place, comm.get());
+            if (leads) print(options, result);
+        }
+        return exit_code();
+    };
+    return launch.ranks > 1 ? run_as_rank(*place, options, comm, work) : work();
 }
 
 }  // namespace
 
 int run_bench(const Options& options) {
+    if (options.bench == "step" || options.bench == "comm") return bench_in_ranks(options);
+    if (options.ranks > 1 || options.gpus != "1")
+        throw Error(Exit::usage, cat("bench ", options.bench, " runs in one process"),
+                    "leave --ranks and --gpus to bench step and bench comm");
     catch_interrupts();
     if (options.bench == "kernels")
         bench_kernels(options);
     else
-        print(options, options.bench == "step"    ? bench_step(options)
-                       : options.bench == "infer" ? bench_infer(options)
-                                                  : bench_loader(options));
-    return static_cast<int>(interrupt_requested() != 0 ? exit_code_of_signal(interrupt_requested())
-                                                       : static_cast<int>(Exit::ok));
+        print(options, options.bench == "infer" ? bench_infer(options) : bench_loader(options));
+    return exit_code();
 }
 
 }  // namespace rn50

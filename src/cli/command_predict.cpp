@@ -111,6 +111,8 @@ int run_predict(const Options& options) {
     bool dumped = options.dump_tensor.empty();
     while (const Batch* batch = loader.next()) {
         if (!dumped) dump_input(*batch, classifier, options.dump_tensor);
+        if (!dumped && batch_size < count)
+            log::info(cat(options.dump_tensor, ": the first ", batch->count, " pictures; --batch-size for more"));
         dumped = true;
         const float* logits = classifier.logits(*batch);
         for (const int64_t index : batch->indices) {

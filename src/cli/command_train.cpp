@@ -3,10 +3,8 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <map>
 #include <memory>
 #include <optional>
-#include <sstream>
 
 #include "base/error.h"
 #include "base/interrupt.h"
@@ -20,8 +18,8 @@
 #include "cli/loading_advice.h"
 #include "cli/picture_options.h"
 #include "cli/progress.h"
+#include "cli/ranks.h"
 #include "cli/training_setup.h"
-#include "cli/version.h"
 #include "comm/comm.h"
 #include "report/report.h"
 #include "report/table.h"
@@ -180,34 +178,6 @@ report::SplitRow split_row(const std::string& name, const EvalMetrics& metrics) 
     return {name, metrics.images(), metrics.loss(), metrics.top1(), metrics.top5(), metrics.macro_f1()};
 }
 
-/// What must be the same on all ranks, a line each.
-std::string common_ground(const Options& options, const DataSplits& data) {
-    std::string text = cat("rn50 ", version, "\n");
-    std::istringstream lines(to_toml(options));
-    for (std::string line; std::getline(lines, line);) {
-        const std::string name = line.substr(0, line.find(' '));
-        if (name != "data" && name != "threads" && name != "workers" && name != "#") text += line + "\n";
-    }
-    text += cat("pictures to train on = ", data.train->size(), "\npictures to judge on = ", data.val->size(),
-                "\nclasses = ", data.classes.size(), "\n");
-    for (size_t i = 0; i < data.classes.size(); ++i)
-        text += cat("class ", i, " = ", report::shown(data.classes[i]), "\n");
-    return text;
-}
-
-/// Throws Error(Exit::usage) naming the first difference between the ranks' common_ground().
-void require_same(const std::vector<std::string>& of_ranks) {
-    for (size_t rank = 1; rank < of_ranks.size(); ++rank) {
-        if (of_ranks[rank] == of_ranks[0]) continue;
-        std::istringstream first(of_ranks[0]), other(of_ranks[rank]);
-        std::string here, there;
-        while (std::getline(first, here) && std::getline(other, there) && here == there) {
-        }
-        throw Error(Exit::usage, cat("the ranks differ: rank 0 has ", here, ", rank ", rank, " has ", there),
-                    "start all ranks with the same program, options and data");
-    }
-}
-
 /// A run from its options to its report.
 class Training {
   public:
@@ -215,7 +185,7 @@ class Training {
 
     int run() {
         place_ = place_from(process_environment());
-        if (place_) take_place();
+        if (place_) take_place(options_, *place_);
         if (resumed()) {
             point_ = resume_point(options_);
             const Options before = stored_options((fs::path(point_.folder) / "run.toml").string());
@@ -228,14 +198,11 @@ class Training {
         } else if (!options_.out.empty() && leads()) {
             RunDir::require_free(options_.out);  // before millions of pictures are looked for
         }
-        const GpuLaunch launch = place_ ? GpuLaunch{place_->size, {}} : gpu_launch(options_);
-        options_.ranks = launch.ranks;
-        if (options_.gpus != "1") options_.device = "cuda";
+        const GpuLaunch launch = settle_ranks(options_, place_);
         if (launch.ranks == 1) return train();
-        if (options_.device == "cpu") require_gloo();
         // The ranks end by themselves when one of them is lost; whoever cannot is ended soon after.
         if (!place_) return launch_ranks(launch.ranks, launch.environment);
-        return train_as_rank();
+        return run_as_rank(*place_, options_, comm_, [this] { return train(); });
     }
 
   private:
@@ -243,71 +210,21 @@ class Training {
     /// Rank 0 alone writes and speaks.
     bool leads() const { return !place_ || place_->rank == 0; }
 
-    /// Who started the processes has said how many there are.
-    void take_place() {
-        require_fit(options_, place_->local_size);
-        if (options_.is_set("ranks") && options_.ranks != place_->size && options_.gpus == "1")
-            throw Error(Exit::usage,
-                        cat("--ranks ", options_.ranks, " does not fit the ", place_->size, " ranks that ",
-                            place_->source, " tells of"),
-                        "leave --ranks out: who starts the ranks decides");
-        options_.ranks = place_->size;
-        options_.origins["ranks"] = Origin::command_line;
-    }
-
-    int train_as_rank() {
-        comm_ = std::make_unique<Communicator>(*place_,
-                                               std::chrono::milliseconds(std::llround(options_.peer_timeout * 1000)));
-        try {
-            const int code = train();
-            comm_->leave();
-            return code;
-        } catch (const std::exception& error) {
-            comm_->fail(error.what());
-            throw;
-        }
-    }
-
-    /// The options as far as they depend on how many ranks share this machine.
-    Options here() const {
-        Options options = options_;
-        const int64_t sharers = place_ ? place_->local_size : 1;
-        const int64_t cores = std::max<int64_t>(1, cores_of_process().usable() / sharers);
-        if (sharers > 1 && options.threads == 0) options.threads = cores;
-        if (sharers > 1 && options.workers == 0) options.workers = cores;
-        return options;
-    }
-
-    LoaderOptions of_this_rank(LoaderOptions loading) const {
-        if (!comm_) return loading;
-        loading.rank = comm_->rank();
-        loading.ranks = comm_->size();
-        return loading;
-    }
+    Options here() const { return options_here(options_, place_ ? place_->local_size : 1); }
 
     void open_device() {
         catch_interrupts(leads());
         backend_ = open_backend(here(), place_ ? place_->local_rank : 0);
         if (!comm_) {
+            const std::string others = backend_->info().kind == "cpu" ? "" : other_gpus(options_);
+            if (!others.empty()) log::info(others);
             if (options_.sync_bn) log::warn("--sync-bn changes nothing: one rank sees the whole batch");
             return;
         }
         comm_->connect(engine_for(*backend_));
-        log::info(cat("ranks: ", comm_->size(), " by ", comm_->engine(), gpus_of_ranks(), ", batch ",
+        log::info(cat("ranks: ", comm_->size(), " by ", comm_->engine(), gpus_of_ranks(*comm_, *backend_), ", batch ",
                       options_.batch_size, " each, ", options_.pictures_a_step(), " in a step",
                       options_.sync_bn ? ", batch norm over all" : ", batch norm of each"));
-    }
-
-    /// ", on 2 x NVIDIA GeForce RTX 4090"; nothing on CPUs.
-    std::string gpus_of_ranks() const {
-        if (backend_->info().kind == "cpu") return "";
-        std::map<std::string, int> counts;
-        for (const std::string& name : comm_->gather(backend_->info().name))
-            ++counts[name];
-        std::string text;
-        for (const auto& [name, count] : counts)
-            text += cat(text.empty() ? ", on " : " and ", count, " x ", name);
-        return text;
     }
 
     /// Ranks that have their device's memory between them: those of one machine, where that is its processor.
@@ -323,21 +240,18 @@ class Training {
         const std::vector<int64_t> counts = class_counts(*data_.train);
         if (options_.class_weights == "auto") setup.class_weights = balanced_class_weights(counts);
         describe_balance(options_, data_.classes, counts, setup.class_weights);
-        setup.comm = comm_.get();
-        setup.sync_norm = options_.sync_bn;
-        setup.bucket_bytes = options_.bucket_mb << 20;
-        setup.wire = activation_dtype(precision_from(options_.wire));
+        share_among_ranks(setup, options_, comm_.get());
         options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
-        decoding_ =
-            resolve_decoding(options_, *backend_, comm_.get(), *data_.train, of_this_rank(training_loading(here())));
+        decoding_ = resolve_decoding(options_, *backend_, comm_.get(), *data_.train,
+                                     of_this_rank(training_loading(here()), comm_.get()));
         const int64_t ring =
             ring_bytes_a_picture(backend_->info(), options_.image_size, options_.channels, train_slots + val_slots) +
             ceil_div(decoding_.device_bytes, options_.batch_size);
         plan_ = plan_that_fits(*backend_, setup, options_.memory, ring, sharers());
         // Only now is it known that the run can be: loaders, arena and net take their memory once.
         make_cache();
-        LoaderOptions train_loading = of_this_rank(training_loading(here()));
-        LoaderOptions val_loading = of_this_rank(evaluation_loading(here()));
+        LoaderOptions train_loading = of_this_rank(training_loading(here()), comm_.get());
+        LoaderOptions val_loading = of_this_rank(evaluation_loading(here()), comm_.get());
         train_loading.cache = val_loading.cache = cache_.get();
         train_loading.decoders = decoding_.decoders.get();
         Loader train(*data_.train, train_loading, backend_->host_memory());
@@ -467,7 +381,7 @@ class Training {
         report::RunReport report;
         report.splits.push_back(split_row("val", on_val));
         for (const auto& [name, source] : data_.extra) {
-            Loader loader(*source, of_this_rank(evaluation_loading(here())), backend_->host_memory());
+            Loader loader(*source, of_this_rank(evaluation_loading(here()), comm_.get()), backend_->host_memory());
             report.splits.push_back(split_row(name, evaluate(trainer, loader, name, source->size())));
         }
         const int signal = agreed_signal(comm_.get());

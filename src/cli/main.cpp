@@ -42,8 +42,9 @@ int run(const std::vector<std::string>& arguments) {
         return static_cast<int>(arguments.empty() ? Exit::usage : Exit::ok);
     }
     const Options& options = line.options;
-    const std::optional<Place> place =
-        options.command == "train" ? place_from(process_environment()) : std::optional<Place>();
+    const std::optional<Place> place = options.command == "train" || options.command == "bench"
+                                           ? place_from(process_environment())
+                                           : std::optional<Place>();
     const bool leads = !place || place->rank == 0;
     if (!leads) log::set_prefix(cat("rank ", place->rank, ": "));
     log::set_quiet(options.quiet || !leads);

@@ -8,6 +8,13 @@
 
 namespace rn50 {
 
+namespace {
+
+/// What a process may take to leave after a loss, at most.
+constexpr std::chrono::seconds longest_last{20};
+
+}  // namespace
+
 Communicator::Communicator(const Place& place, std::chrono::milliseconds patience)
     : place_(place), patience_(patience) {
     if (rank() == 0) {
@@ -16,7 +23,8 @@ Communicator::Communicator(const Place& place, std::chrono::milliseconds patienc
     }
     store_ = std::make_unique<StoreClient>(place_.address, place_.port, rank(), place_.token, patience);
     meet(patience);
-    watch_ = std::make_unique<Watch>(place_, patience, [this] { abort_engine(); });
+    watch_ = std::make_unique<Watch>(
+        place_, patience, [this] { abort_engine(); }, std::min<std::chrono::milliseconds>(patience, longest_last));
 }
 
 Communicator::~Communicator() {
@@ -126,6 +134,10 @@ std::vector<double> Communicator::sum(const std::vector<double>& mine) {
 
 void Communicator::barrier() {
     gather(std::vector<double>{0.0});
+}
+
+void Communicator::expect_steps(bool expected) {
+    watch_->expect_steps(expected);
 }
 
 void Communicator::leave() {

@@ -98,6 +98,10 @@ class Communicator {
     std::vector<double> sum(const std::vector<double>& mine);
     void barrier();
 
+    /// While true, a rank that lives but does not come to the next collective, in which the others wait, is lost after
+    /// the patience, or 20 times what any rank has taken so far where that is more.
+    void expect_steps(bool expected);
+
     /// The orderly end, on all ranks.
     void leave();
     /// The other end: the other ranks are told `reason`.

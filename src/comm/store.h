@@ -6,6 +6,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -16,7 +17,8 @@ class StoreServer {
   public:
     /// Listens on all interfaces, or on the loopback alone when `address` is one of it. port 0: any that is free. A
     /// rank that has sent heartbeats and is silent for `silence`, or whose heartbeats' connection closes without
-    /// farewell, is lost. Throws Error(Exit::device) when the port is taken.
+    /// farewell, is lost; and so is one that lives, yet keeps the others waiting in a collective for longer than
+    /// `silence` and 20 times the longest wait so far. Throws Error(Exit::device) when the port is taken.
     StoreServer(const std::string& address, int port, int ranks, const std::string& token,
                 std::chrono::milliseconds silence);
     /// Before it goes it waits a few seconds for the other ranks' farewells; after a loss, until all have heard of it.
@@ -48,8 +50,9 @@ class StoreClient {
     bool get(const std::string& key, std::string& value);
     /// Waits for the key; false when `patience` is over.
     bool wait(const std::string& key, std::string& value, std::chrono::milliseconds patience);
-    /// A sign of life. Returns "" while all is well, else who was lost and why, in words.
-    std::string beat();
+    /// A sign of life. `place`: where the rank is among the collectives, as Watch counts them; `expected`: it is to
+    /// come to the next one soon. Returns "" while all is well, else who was lost and why, in words.
+    std::string beat(uint64_t place = 0, bool expected = false);
     /// The last message of a rank; a `reason` other than "" makes it lost for that reason.
     void farewell(const std::string& reason);
 

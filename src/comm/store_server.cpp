@@ -6,12 +6,15 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstdlib>
 #include <map>
+#include <optional>
 #include <thread>
 #include <vector>
 
 #include "base/error.h"
 #include "comm/store.h"
+#include "comm/straggler.h"
 #include "comm/wire.h"
 
 namespace rn50 {
@@ -43,6 +46,7 @@ struct StoreServer::State {
     int listener = -1, port = 0;
     std::string token;
     std::chrono::milliseconds silence{};
+    std::optional<Stragglers> stragglers;
     std::vector<Connection> connections;
     std::vector<Peer> peers;
     std::map<std::string, std::string> values;
@@ -73,14 +77,21 @@ struct StoreServer::State {
             wait_and_read();
             const Clock::time_point now = Clock::now();
             // After a pause of this process itself the others' silence means nothing.
-            if (now - turn > silence / 2)
+            if (now - turn > silence / 2) {
                 for (Peer& peer : peers)
                     peer.heard = now;
+                stragglers->forgive(now);
+            }
             turn = now;
             for (size_t rank = 0; rank < peers.size(); ++rank)
                 if (peers[rank].alive && now - peers[rank].heard > silence)
                     lose(static_cast<int>(rank),
                          cat("no sign of life for ", std::chrono::duration<double>(silence).count(), " s"));
+            const int hung = stragglers->hung(now);
+            if (hung >= 0)
+                lose(hung, cat("it lives, but has not come to the next collective for ",
+                               std::chrono::duration_cast<std::chrono::seconds>(stragglers->limit()).count(),
+                               " s, in which the others wait"));
         }
         for (const Connection& connection : connections)
             close(connection.socket);
@@ -195,11 +206,14 @@ struct StoreServer::State {
         } else if (letter == wire::beat) {
             if (!connection.beats) peer.alive = connection.beats = true;
             peer.heard = Clock::now();
+            stragglers->heard(connection.rank, std::strtoull(first.c_str(), nullptr, 10), second == wire::expected,
+                              peer.heard);
             peer.told = !loss.empty();
             connection.output += wire::message(wire::done, loss);
         } else if (letter == wire::farewell) {
             if (!first.empty()) lose(connection.rank, first);
             peer.alive = false;
+            stragglers->heard(connection.rank, 0, false, Clock::now());
             connection.output += wire::message(wire::done, "");
         } else {
             return false;
@@ -214,6 +228,7 @@ StoreServer::StoreServer(const std::string& address, int port, int ranks, const 
     state_->token = token;
     state_->silence = silence;
     state_->peers.resize(static_cast<size_t>(ranks));
+    state_->stragglers.emplace(ranks, silence);
     const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     sockaddr_in here{};
     here.sin_family = AF_INET;

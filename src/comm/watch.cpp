@@ -52,7 +52,7 @@ void Watch::run() {
                 return;
             }
             lock.unlock();
-            loss = client_->beat();
+            loss = client_->beat(place_in_collectives_, steps_expected_);
         } catch (const Error& error) {
             const std::lock_guard<std::mutex> lock(mutex_);
             if (leaving_) return;

@@ -23,7 +23,7 @@ class Watch {
     /// process that has not left by the `last` of it, as one that waits for a GPU which never answers, is ended with
     /// Exit::peer_lost.
     Watch(const Place& place, std::chrono::milliseconds silence, std::function<void()> lost,
-          std::chrono::milliseconds last = std::chrono::seconds(20));
+          std::chrono::milliseconds last);
     ~Watch();
     Watch(const Watch&) = delete;
     Watch& operator=(const Watch&) = delete;
@@ -40,6 +40,8 @@ class Watch {
     /// back, and the process is ended with Exit::peer_lost by the watch.
     void enter() { ++place_in_collectives_; }
     void exit() { ++place_in_collectives_; }
+    /// Whether the ranks go from collective to collective, so that one which does not come to the next is lost.
+    void expect_steps(bool expected) { steps_expected_ = expected; }
 
   private:
     void run();
@@ -49,6 +51,7 @@ class Watch {
     std::chrono::milliseconds silence_, last_;
     std::function<void()> lost_;
     std::atomic<uint64_t> place_in_collectives_{0};  ///< odd: inside
+    std::atomic<bool> steps_expected_{false};
     mutable std::mutex mutex_;
     mutable std::condition_variable changed_;
     std::string loss_, farewell_;

@@ -86,7 +86,7 @@ struct Loader::State {
     void mix(Slot& slot, int64_t batch, Hand& hand);
     const Batch* deliver(Slot& slot);
     void note_bad(const Slot::Place& place);
-    [[noreturn]] void throw_too_many_bad() const;
+    [[noreturn]] void throw_too_many_bad(const std::vector<BadPicture>& bad_ones) const;
 
     const Source& source;
     const LoaderOptions options;
@@ -350,16 +350,16 @@ void Loader::State::mix(Slot& slot, int64_t batch, Hand& hand) {
 void Loader::State::note_bad(const Slot::Place& place) {
     for (const BadPicture& picture : place.bad)
         if (bad_indices.insert(picture.index).second) bad.push_back(picture);
-    if (place.gave_up || static_cast<int64_t>(bad.size()) > allowed_bad()) throw_too_many_bad();
+    if (place.gave_up || static_cast<int64_t>(bad.size()) > allowed_bad()) throw_too_many_bad(bad);
 }
 
-void Loader::State::throw_too_many_bad() const {
+void Loader::State::throw_too_many_bad(const std::vector<BadPicture>& bad_ones) const {
     std::string list;
-    for (size_t i = 0; i < bad.size() && i < 3; ++i)
-        list += cat(i ? "; " : "", bad[i].name, ": ", bad[i].reason);
-    if (bad.size() > 3) list += "; ...";
+    for (size_t i = 0; i < bad_ones.size() && i < 3; ++i)
+        list += cat(i ? "; " : "", bad_ones[i].name, ": ", bad_ones[i].reason);
+    if (bad_ones.size() > 3) list += "; ...";
     throw Error(Exit::data,
-                cat(bad.size(), " of ", source.size(), " pictures cannot be used, more than the ",
+                cat(bad_ones.size(), " of ", source.size(), " pictures cannot be used, more than the ",
                     options.max_bad * 100, "% that are allowed: ", list),
                 "mend or remove them, or allow more, e.g. --max-bad 0.1");
 }
@@ -448,6 +448,10 @@ Loader::Decoded Loader::decoded() const {
 }
 const std::vector<BadPicture>& Loader::bad() const {
     return state_->bad;
+}
+
+void Loader::require_few(const std::vector<BadPicture>& bad_of_ranks) const {
+    if (static_cast<int64_t>(bad_of_ranks.size()) > state_->allowed_bad()) state_->throw_too_many_bad(bad_of_ranks);
 }
 int64_t Loader::memory_bytes() const {
     return state_->slot_bytes * static_cast<int64_t>(state_->slots.size());

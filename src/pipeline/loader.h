@@ -92,6 +92,8 @@ class Loader {
     Decoded decoded() const;
     /// Bad pictures met so far, in all epochs, in the order of the batches delivered; each once.
     const std::vector<BadPicture>& bad() const;
+    /// Throws as next() does when these, which the loaders of all ranks have met, are too many of the source.
+    void require_few(const std::vector<BadPicture>& bad_of_ranks) const;
     /// Bytes of the ring.
     int64_t memory_bytes() const;
     int workers() const;

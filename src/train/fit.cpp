@@ -5,12 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <sstream>
+#include <set>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "comm/wire.h"
 
 namespace rn50 {
 
@@ -47,10 +48,9 @@ class Fit {
         try {
             return run_epochs();
         } catch (const Error&) {
-            for (const Loader* loader :
-                 {&train_, &val_})  // too many of them are a reason to stop: they are to be found
-                for (const BadPicture& bad : take_new_bad(*loader))
-                    list_bad(bad.name, bad.reason);
+            for (BadList* const list : {&bad_train_, &bad_val_})  // too many are a reason to stop: they are to be found
+                for (const BadPicture& bad : take_new(*list))
+                    tell(bad);
             throw;
         }
     }
@@ -94,15 +94,18 @@ class Fit {
         epoch_start_ = Clock::now();
         epoch_steps_ = 0;
         const double waited_before = train_.wait_seconds();
+        if (comm_ != nullptr && steps_made_) {
+            comm_->barrier();  // until rank 0 has saved
+            comm_->expect_steps(true);
+        }
         do {
             one_step();
-            if (signal_ != 0) {
-                note_epoch_time(waited_before);
-                return false;
-            }
-        } while (state().step % steps_per_epoch_ != 0 && state().step < last);
+            if (comm_ != nullptr) comm_->expect_steps(true);  // not before: the first may wait for a cold disk
+            steps_made_ = true;
+        } while (signal_ == 0 && state().step % steps_per_epoch_ != 0 && state().step < last);
+        if (comm_ != nullptr) comm_->expect_steps(false);
         note_epoch_time(waited_before);
-        return true;
+        return signal_ == 0;
     }
 
     void note_epoch_time(double waited_before) {
@@ -171,11 +174,10 @@ class Fit {
 
     /// Makes this rank's loss the global batch's, and takes notice of what any rank has met: a signal, bad pictures.
     void agree(StepResult& found) {
-        std::vector<BadPicture> bad = take_new_bad(train_);
+        const std::vector<BadPicture> bad = take_new(bad_train_);
         if (comm_ == nullptr) {
             signal_ = interrupt_requested();
-            for (const BadPicture& picture : bad)
-                list_bad(picture.name, picture.reason);
+            list_of_ranks(bad_train_, bad);
             return;
         }
         const std::vector<double> all = comm_->gather(std::vector<double>{
@@ -188,36 +190,47 @@ class Fit {
             any_bad += all[i + 2];
         }
         found.loss /= comm_->size();
-        if (any_bad > 0) list_bad_of_all(bad);
+        if (any_bad > 0) list_of_ranks(bad_train_, bad);
     }
 
-    std::vector<BadPicture> take_new_bad(const Loader& loader) {
-        size_t& told = &loader == &train_ ? told_train_ : told_val_;
-        std::vector<BadPicture> news(loader.bad().begin() + static_cast<ptrdiff_t>(told), loader.bad().end());
-        told = loader.bad().size();
+    /// The bad pictures of a loader and of those of the other ranks.
+    struct BadList {
+        const Loader& loader;
+        size_t taken = 0;              ///< of the loader's own
+        std::set<int64_t> known = {};  ///< by index
+        std::vector<BadPicture> of_ranks = {};
+    };
+
+    static std::vector<BadPicture> take_new(BadList& list) {
+        const std::vector<BadPicture>& bad = list.loader.bad();
+        std::vector<BadPicture> news(bad.begin() + static_cast<ptrdiff_t>(list.taken), bad.end());
+        list.taken = bad.size();
         return news;
     }
 
-    void list_bad_of_all(const std::vector<BadPicture>& mine) {
-        if (comm_ == nullptr) {
-            for (const BadPicture& bad : mine)
-                list_bad(bad.name, bad.reason);
-            return;
-        }
-        std::string lines;  // names hold line ends, but no zero
+    /// Lists what this rank and the others have found; throws on all of them when it has become too much.
+    void list_of_ranks(BadList& list, const std::vector<BadPicture>& mine) {
+        std::string text;
         for (const BadPicture& bad : mine)
-            lines += bad.name + '\0' + bad.reason + '\0';
-        for (const std::string& of_rank : comm_->gather(lines)) {
-            std::istringstream in(of_rank);
-            for (std::string name, reason; std::getline(in, name, '\0') && std::getline(in, reason, '\0');)
-                list_bad(name, reason);
+            for (const std::string& part : {std::to_string(bad.index), bad.name, bad.reason})
+                wire::put_text(text, part);
+        for (const std::string& of_rank : comm_ != nullptr ? comm_->gather(text) : std::vector<std::string>{text}) {
+            std::string index, name, reason;
+            for (size_t at = 0; wire::take_text(of_rank, at, index) && wire::take_text(of_rank, at, name) &&
+                                wire::take_text(of_rank, at, reason);) {
+                const BadPicture bad{std::stoll(index), name, reason};
+                if (!list.known.insert(bad.index).second) continue;
+                list.of_ranks.push_back(bad);
+                tell(bad);
+            }
         }
+        list.loader.require_few(list.of_ranks);
     }
 
-    void list_bad(const std::string& name, const std::string& reason) {
-        run_.log_bad_picture(name, reason);
+    void tell(const BadPicture& bad) {
+        run_.log_bad_picture(bad.name, bad.reason);
         if (leads())
-            log::warn_once("bad pictures", cat("skipped ", name, ": ", reason, "; such pictures are listed in ",
+            log::warn_once("bad pictures", cat("skipped ", bad.name, ": ", bad.reason, "; such pictures are listed in ",
                                                run_.file("bad_pictures.txt")));
     }
 
@@ -232,7 +245,7 @@ class Fit {
             observer_.evaluating(images);
             return interrupt_requested() == 0;
         });
-        list_bad_of_all(take_new_bad(val_));
+        list_of_ranks(bad_val_, take_new(bad_val_));
         signal_ = agreed_signal(comm_);
         if (signal_ != 0) return false;
         state().elapsed_s += seconds_since(start);
@@ -327,12 +340,13 @@ class Fit {
     const int64_t batch_size_, accumulate_, steps_per_epoch_;
     Communicator* const comm_;
     const int64_t pictures_a_step_;  ///< of all ranks
+    bool steps_made_ = false;        ///< in this part of the run
     int signal_ = 0;                 ///< that all ranks have agreed to stop for
     FitResult result_;
     Clock::time_point epoch_start_{};
     int64_t epoch_steps_ = 0;  ///< of the epoch, in this part of the run
     double epoch_seconds_ = 0, epoch_wait_ = 0;
-    size_t told_train_ = 0, told_val_ = 0;
+    BadList bad_train_{train_}, bad_val_{val_};
 };
 
 }  // namespace

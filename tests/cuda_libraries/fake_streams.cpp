@@ -19,6 +19,7 @@ namespace {
 
 std::mutex world_mutex;
 thread_local int current_device = 0;
+thread_local bool in_capture = false;
 
 /// A place in a stream's work that others wait for.
 struct Mark {
@@ -124,6 +125,14 @@ void note_fault(const std::string& what) {
     world.faults.push_back(what);
 }
 
+void set_capturing(bool capturing) {
+    in_capture = capturing;
+}
+
+void refuse_in_capture(const char* name) {
+    if (in_capture) note_fault(std::string(name) + " while a graph is captured");
+}
+
 cudaError_t told(const char* name) {
     const std::lock_guard<std::mutex> lock(world_mutex);
     const auto found = world.failing.find(name);
@@ -166,6 +175,7 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* lowest, int* highest) {
     return told("cudaDeviceGetStreamPriorityRange");
 }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* made, unsigned flags, int priority) {
+    refuse_in_capture("cudaStreamCreateWithPriority");
     if (const cudaError_t status = told("cudaStreamCreateWithPriority")) return status;
     if (flags != cudaStreamNonBlocking) note_fault("a stream that waits for the null stream");
     if (priority > 0 || priority < -5) note_fault("no such priority");
@@ -188,12 +198,14 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    refuse_in_capture("cudaStreamSynchronize");
     const auto mark = std::make_shared<Mark>();
     push(stream, [mark] { mark->reach(); });
     mark->wait();
     return cudaSuccess;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
+    refuse_in_capture("cudaStreamQuery");
     if (const cudaError_t status = told("cudaStreamQuery")) return status;
     return of(stream)->idle() ? cudaSuccess : cudaErrorNotReady;
 }
@@ -232,6 +244,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    refuse_in_capture("cudaEventSynchronize");
     if (of(event)->mark) of(event)->mark->wait();
     return cudaSuccess;
 }
@@ -242,6 +255,7 @@ cudaError_t cudaEventElapsedTime(float* elapsed, cudaEvent_t begin, cudaEvent_t 
 
 // --- pinned memory -----------------------------------------------------------------------------------------------
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
+    refuse_in_capture("cudaMallocHost");
     if (const cudaError_t status = told("cudaMallocHost")) return status;
     *memory = std::malloc(bytes);
     count(&World::live_pinned, 1);
@@ -249,6 +263,7 @@ cudaError_t cudaMallocHost(void** memory, size_t bytes) {
 }
 cudaError_t cudaFreeHost(void* memory) {
     if (memory == nullptr) return cudaSuccess;
+    refuse_in_capture("cudaFreeHost");
     drain();
     std::free(memory);
     count(&World::live_pinned, -1);

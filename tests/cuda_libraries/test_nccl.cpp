@@ -239,6 +239,31 @@ TEST_CASE("nccl: broadcasts and gathers stand in the order of the backend's stre
     });
 }
 
+TEST_CASE("nccl: a step's collectives can be captured in a graph: none waits for the device or takes memory") {
+    const Scene scene;
+    in_ranks(2, [](Communicator& comm, const Queue& queue) {
+        Buffer first(DType::f32, 33), second(DType::f16, 65), mine(DType::f32, 8), all(DType::f32, 16);
+        fake::set_capturing(true);
+        comm.gather(mine.tensor(), all.tensor());
+        comm.begin_average(first.tensor());
+        comm.begin_average(second.tensor());
+        comm.finish_averages();
+        comm.broadcast(mine.tensor());
+        fake::set_capturing(false);
+        queue.wait();
+        comm.leave();
+    });
+    CHECK(world.faults.empty());
+    in_ranks(2, [](Communicator& comm, const Queue&) {
+        fake::set_capturing(true);
+        comm.gather(std::vector<double>{1.0});  // the host wants the result: no part of a graph
+        fake::set_capturing(false);
+        comm.leave();
+    });
+    CHECK_FALSE(world.faults.empty());
+    world.faults.clear();
+}
+
 TEST_CASE("nccl: nothing is asked for nothing") {
     const Scene scene;
     in_ranks(2, [](Communicator& comm, const Queue&) {

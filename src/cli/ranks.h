@@ -1,0 +1,49 @@
+// What a command does because it runs in several ranks.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "cli/gpus.h"
+#include "cli/options.h"
+#include "comm/comm.h"
+#include "pipeline/loader.h"
+#include "pipeline/source.h"
+#include "train/trainer.h"
+
+namespace rn50 {
+
+/// Who started the processes has said how many there are: so many ranks are what the options say from now on. Throws
+/// Error(Exit::usage) when they say something else.
+void take_place(Options& options, const Place& place);
+
+/// The ranks that are to be started here, or that others have started with this one at `place`; `options` then say so
+/// too. Throws Error as gpu_launch() does, and where ranks on CPUs lack Gloo.
+GpuLaunch settle_ranks(Options& options, const std::optional<Place>& place);
+
+/// Makes `comm` and does `work`, by whose end the other ranks learn of this one's. Returns what `work` does.
+int run_as_rank(const Place& place, const Options& options, std::unique_ptr<Communicator>& comm,
+                const std::function<int()>& work);
+
+/// The options as far as they depend on how many ranks share this machine.
+Options options_here(Options options, int64_t sharers);
+
+/// The loader's part of every batch; `comm` null: all.
+LoaderOptions of_this_rank(LoaderOptions loading, const Communicator* comm);
+
+/// How the trainer's steps are shared with the ranks of `comm`; null: not at all.
+void share_among_ranks(TrainerOptions& setup, const Options& options, Communicator* comm);
+
+/// ", on 2 x NVIDIA GeForce RTX 4090"; nothing on CPUs. All ranks ask.
+std::string gpus_of_ranks(Communicator& comm, const Backend& backend);
+
+/// What must be the same on all ranks, a line each.
+std::string common_ground(const Options& options, const DataSplits& data);
+/// Throws Error(Exit::usage) naming the first difference between the ranks' common_ground().
+void require_same(const std::vector<std::string>& of_ranks);
+
+}  // namespace rn50
