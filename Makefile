@@ -244,6 +244,7 @@ $(LIBRARY_TESTS:%.cpp=$(BUILD)/%.o): $(BUILD)/%.o: %.cpp $(BUILD)/flags
 	@echo "compile  $<"
 	@$(compile) $(TEST_FLAGS) -isystem '$(CUDA_HOME)/include'
 
+$(BUILD)/tests/test_simt.o: FILE_FLAGS := -Wno-unknown-pragmas
 $(EMULATED_OBJECTS): FILE_FLAGS := -x c++ -DRN50_SIMT -Wno-unknown-pragmas -Wno-maybe-uninitialized
 $(EMULATED_OBJECTS): $(BUILD)/tests/simt/%.o: cuda/%.cu $(BUILD)/flags
 	@mkdir -p $(@D)

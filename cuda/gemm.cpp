@@ -124,6 +124,7 @@ const Gemm::Plan& Gemm::plan_for(const GemmShape& s, const void* a, const void* 
                                        made->result.get(), made->result.get(), preference.get(), 1, &found, &count);
     if (status != CUBLAS_STATUS_NOT_SUPPORTED) check(status, describe(s));
     if (count == 0) check(CUBLAS_STATUS_NOT_SUPPORTED, describe(s));
+    check(found.state, describe(s));  // an answer may be counted and say of itself that it is none
     made->algorithm = found.algo;
     plan = std::move(made);
     return *plan;

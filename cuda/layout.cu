@@ -7,7 +7,7 @@ namespace rn50::cuda {
 
 namespace {
 
-/// Whole packs of dense memory; n divides count.
+/// Whole packs of dense memory; n divides count, and both addresses are multiples of n elements.
 template <class S, class D, int n>
 __global__ void __launch_bounds__(block_threads)
     convert_kernel(const S* __restrict__ src, D* __restrict__ dst, int64_t count, bool add) {
@@ -76,6 +76,12 @@ __global__ void __launch_bounds__(block_threads)
 
 constexpr int64_t most_blocks = 1 << 14;
 
+/// Whether packs of n elements may be read and written at `data`, which may be a slice of something.
+template <int n, class T>
+bool begins_pack(const T* data) {
+    return reinterpret_cast<uintptr_t>(data) % (sizeof(T) * n) == 0;
+}
+
 template <class S, class D>
 void copy_typed(cudaStream_t stream, const Matrix& src, const Matrix& dst, bool add) {
     const S* const from = static_cast<const S*>(src.data);
@@ -86,7 +92,7 @@ void copy_typed(cudaStream_t stream, const Matrix& src, const Matrix& dst, bool 
     if (src.channels != dst.channels || src.rows != dst.rows)
         launch<pad_kernel<S, D>>(grid_of(count, most_blocks), block, stream, from, src.rows, src.channels, to,
                                  dst.channels, count, add);
-    else if (count % n == 0)
+    else if (count % n == 0 && begins_pack<n>(from) && begins_pack<n>(to))
         launch<convert_kernel<S, D, n>>(grid_of(count / n, most_blocks), block, stream, from, to, count, add);
     else
         launch<convert_kernel<S, D, 1>>(grid_of(count, most_blocks), block, stream, from, to, count, add);

@@ -87,8 +87,8 @@ bool loads(const std::string& library) {
     return handle != nullptr;
 }
 
-/// The first of cuDNN's parts that is not there, or "". libcudnn.so is a door to them, and ends the program when the
-/// part behind a call is missing: so none is called before they are all seen.
+/// The first of cuDNN's parts that is not there, or "". libcudnn.so is a door to them. Where the part behind a call is
+/// missing it ends the program, or finds no plan for any convolution: so none is called before they are all seen.
 const std::string& missing_cudnn_part() {
     static const std::string missing = [] {
         Dl_info door;
@@ -97,7 +97,12 @@ const std::string& missing_cudnn_part() {
             folder = door.dli_fname;
         folder.erase(folder.rfind('/') + 1);
         const std::vector<const char*> parts =
-            CUDNN_MAJOR >= 9 ? std::vector<const char*>{"graph", "ops", "cnn"}
+            CUDNN_MAJOR >= 9 ? std::vector<const char*>{"graph",
+                                                        "ops",
+                                                        "cnn",
+                                                        "heuristic",
+                                                        "engines_precompiled",
+                                                        "engines_runtime_compiled"}
                              : std::vector<const char*>{"ops_infer", "ops_train", "cnn_infer", "cnn_train"};
         for (const char* part : parts) {
             const std::string name = cat("libcudnn_", part, ".so.", CUDNN_MAJOR);

@@ -50,7 +50,11 @@ class Pause {
 /// this one waits for a rank that is dead.
 class NcclComm {
   public:
-    explicit NcclComm(const NcclLibrary& nccl) : state_(std::make_shared<State>()) { state_->nccl = nccl; }
+    /// On the current device.
+    explicit NcclComm(const NcclLibrary& nccl) : state_(std::make_shared<State>()) {
+        state_->nccl = nccl;
+        check(cudaGetDevice(&state_->device), "cudaGetDevice");
+    }
     NcclComm(const NcclComm&) = delete;
     NcclComm& operator=(const NcclComm&) = delete;
 
@@ -126,6 +130,7 @@ class NcclComm {
             comm = std::exchange(state->comm, nullptr);
         }
         std::thread([state, comm] {
+            cudaSetDevice(state->device);  // a new thread is on GPU 0, of which another rank may have taken all memory
             if (comm != nullptr) state->nccl.CommAbort(comm);
             const std::lock_guard<std::mutex> lock(state->mutex);
             state->ended = true;
@@ -136,6 +141,7 @@ class NcclComm {
   private:
     struct State {
         NcclLibrary nccl;
+        int device = 0;
         std::mutex mutex;
         std::condition_variable changed;
         ncclComm_t comm = nullptr;  ///< taken out by whoever ends it

@@ -162,7 +162,7 @@ __global__ void __launch_bounds__(block_threads)
     }
     const int64_t at = (int64_t{blockIdx.x} * p.out_width + ox) * p.channels + channel;
     if (dst) store(dst + at, best);
-    if (index) *reinterpret_cast<Pack<uint8_t, n>*>(index + at) = place;
+    if (index) store_pack(index + at, place);
 }
 
 /// dst {N, C} = mean over the pixels of src {N, pixels, C}.

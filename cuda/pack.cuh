@@ -44,8 +44,19 @@ struct alignas(sizeof(T) * n) Pack {
 };
 
 template <int n, class T>
+__device__ inline Pack<T, n> load_pack(const T* from) {
+    RN50_PACK_AT(from, sizeof(Pack<T, n>));
+    return *reinterpret_cast<const Pack<T, n>*>(from);
+}
+template <class T, int n>
+__device__ inline void store_pack(T* to, const Pack<T, n>& pack) {
+    RN50_PACK_AT(to, sizeof pack);
+    *reinterpret_cast<Pack<T, n>*>(to) = pack;
+}
+
+template <int n, class T>
 __device__ inline void load(const T* from, float (&to)[n]) {
-    const Pack<T, n> pack = *reinterpret_cast<const Pack<T, n>*>(from);
+    const Pack<T, n> pack = load_pack<n>(from);
 #pragma unroll
     for (int i = 0; i < n; ++i)
         to[i] = to_float(pack.v[i]);
@@ -57,7 +68,7 @@ __device__ inline void store(T* to, const float (&from)[n]) {
 #pragma unroll
     for (int i = 0; i < n; ++i)
         pack.v[i] = from_float<T>(from[i]);
-    *reinterpret_cast<Pack<T, n>*>(to) = pack;
+    store_pack(to, pack);
 }
 
 /// Elements of T in 16 bytes.

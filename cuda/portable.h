@@ -14,6 +14,8 @@
 
 /// An array in shared memory: RN50_SHARED(float, name, count).
 #define RN50_SHARED(type, name, count) __shared__ type name[count]
+/// Here `bytes` are read or written at once, for which the emulator wants a multiple of them.
+#define RN50_PACK_AT(address, bytes) static_cast<void>(0)
 
 namespace rn50::cuda {
 

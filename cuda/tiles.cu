@@ -128,7 +128,9 @@ __global__ void __launch_bounds__(block_threads) stats_kernel(const T* __restric
     });
 }
 
-constexpr int merge_lanes = 32, merge_rows = 8;
+/// A block merges 8 channels, a memory sector of f32, and has many threads to a channel: each walks over its tiles one
+/// after the other and waits for memory at each, and layers with many tiles have few channels.
+constexpr int merge_lanes = 8, merge_rows = 32;
 
 /// The sum over the block's rows of threads, in their order; valid for threadIdx.y == 0. All threads must call.
 __device__ inline double merge_sum(double value, double* sums) {
@@ -249,7 +251,7 @@ struct MaxPoolSource {
             for (int ox = x / 2; ox <= (x + 1) / 2 && ox < out_width; ++ox) {
                 const int place = (y - 2 * oy + 1) * 3 + (x - 2 * ox + 1);
                 const int64_t at = ((int64_t{picture} * out_height + oy) * out_width + ox) * channels + channel;
-                const Pack<uint8_t, n> first = *reinterpret_cast<const Pack<uint8_t, n>*>(index + at);
+                const Pack<uint8_t, n> first = load_pack<n>(index + at);
                 float d[n];
                 load(g + at, d);
 #pragma unroll

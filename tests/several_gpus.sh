@@ -41,6 +41,12 @@ check "doctor: one GPU needs none of that" eval '! prints "GPU to GPU"'
 on_gpus 1 --gpus all --out alone
 check "--gpus all, where there is one: alone" eval 'is 0 && noted "none on GPU 0 of all" && ! says "ranks:"'
 
+check "where it is the only one, nothing is said of others" eval '! says "GPUs trains"'
+on_gpus 2 --out one
+check "one of two: says how to take both" eval 'is 0 && noted "none on GPU 0 of all" && says "one of 2 GPUs trains; --gpus all takes them all"'
+on_gpus 2 --gpus 1 --out one1
+check "--gpus 1 of two: as was asked" eval 'is 0 && ! says "GPUs trains"'
+
 if ! "$program" "${tiny[@]}" --device cpu --ranks 2 --out cpu 2>err >out && says "need Gloo"; then
     echo "ok (imaginary NCCL needs Gloo)"
     return

@@ -3,8 +3,8 @@
 // of a block are fibers, which take turns at barriers and warp collectives. To bring missing barriers to light
 //   - fibers run forward, backward or in a shuffled order (set_order), and blocks too,
 //   - shared memory is a heap block of its own for each array, full of rubbish at the start of each block,
-// and a barrier that not all threads reach, or a warp collective that a named lane misses, ends the test with a
-// message.
+// and a barrier that not all threads reach, a warp collective that a named lane misses, or a pack at an address that is
+// no multiple of its size, ends the test with a message.
 #pragma once
 
 #include <cmath>
@@ -53,6 +53,10 @@ void barrier();
 const uint64_t* exchange(uint32_t mask, uint64_t value);
 int lane();
 [[noreturn]] void fail(const std::string& what);
+inline void require_multiple(const void* address, size_t bytes) {
+    if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
+        fail(std::to_string(bytes) + " bytes at an address that is no multiple of them");
+}
 
 }  // namespace rn50::simt
 
@@ -66,6 +70,8 @@ int lane();
 #define RN50_SHARED(type, name, count)     \
     type* const name = static_cast<type*>( \
         ::rn50::simt::shared(__FILE__ ":" RN50_SIMT_TEXT(__LINE__), int64_t{sizeof(type)} * (count)))
+
+#define RN50_PACK_AT(address, bytes) ::rn50::simt::require_multiple(address, bytes)
 
 inline void __syncthreads() {
     rn50::simt::barrier();

@@ -1,6 +1,7 @@
 // Pictures decoded by a device, which a stand-in is here: what goes to it, what comes of it, and when it is chosen.
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
 #include "backend/backend.h"
@@ -55,17 +56,17 @@ struct Makes final : PictureDecoders {
     int made = 0;
 };
 
-PictureOptions cropping(Decode decode) {
+PictureOptions cropping(Decode decode, int64_t size = 48) {
     PictureOptions options;
-    options.image_size = 48;
+    options.image_size = size;
     options.augment = Augment::crop;
     options.decode = decode;
     return options;
 }
 
-std::vector<uint8_t> sample(SampleMaker& maker, const Source& source, int64_t index, Decode decode) {
-    const PictureOptions options = cropping(decode);
-    std::vector<uint8_t> dst(static_cast<size_t>(48 * 48 * 3));
+std::vector<uint8_t> sample(SampleMaker& maker, const Source& source, int64_t index, Decode decode, int64_t size = 48) {
+    const PictureOptions options = cropping(decode, size);
+    std::vector<uint8_t> dst(static_cast<size_t>(size * size * 3));
     maker.make(source, index, options, {1, 2, index}, nullptr, dst.data());
     return dst;
 }
@@ -91,6 +92,29 @@ struct Jpegs {
     }
     TempFolder folder;
     std::unique_ptr<Source> source;
+};
+
+double mean_difference(const std::vector<uint8_t>& a, const std::vector<uint8_t>& b) {
+    double sum = 0;
+    for (size_t p = 0; p < a.size(); ++p)
+        sum += std::abs(int{a[p]} - int{b[p]});
+    return sum / static_cast<double>(a.size());
+}
+
+/// The GPU's decoders, if there are any; said why, if not.
+struct Gpu {
+    Gpu() {
+        std::string why = "no GPU";
+        try {
+            backend = make_backend("cuda");
+            decoders = backend->picture_decoders(why);
+        } catch (const Error& error) {
+            why = error.what();
+        }
+        if (!decoders) MESSAGE("nvJPEG is not tested: " << why);
+    }
+    std::unique_ptr<Backend> backend;
+    std::unique_ptr<PictureDecoders> decoders;
 };
 
 }  // namespace
@@ -168,19 +192,8 @@ TEST_CASE("decoding: batches are the same for any number of workers, each with a
 }
 
 TEST_CASE("decoding: a GPU's pixels are near to the CPU's") {
-    std::string why = "no GPU";
-    std::unique_ptr<Backend> backend;
-    std::unique_ptr<PictureDecoders> decoders;
-    try {
-        backend = make_backend("cuda");
-        decoders = backend->picture_decoders(why);
-    } catch (const Error& error) {
-        why = error.what();
-    }
-    if (!decoders) {
-        MESSAGE("nvJPEG is not tested: " << why);
-        return;
-    }
+    const Gpu gpu;
+    if (!gpu.decoders) return;
     const TempFolder folder;
     const Picture drawing = soft_picture(301, 411);
     const Writing ways[] = {{"4:2:0"},
@@ -193,17 +206,35 @@ TEST_CASE("decoding: a GPU's pixels are near to the CPU's") {
     for (size_t i = 0; i < std::size(ways); ++i)
         folder.write(cat("a/", i, ".jpg"), encode(drawing, ways[i]));
     const auto source = make_folder_source(folder.path());
-    SampleMaker by_device(decoders->make()), by_cpu;
+    SampleMaker by_device(gpu.decoders->make()), by_cpu;
     for (int64_t i = 0; i < source->size(); ++i) {
         CAPTURE(ways[static_cast<size_t>(i)].name);
-        const std::vector<uint8_t> got = sample(by_device, *source, i, Decode::device);
-        const std::vector<uint8_t> whole = sample(by_cpu, *source, i, Decode::whole);
-        double sum = 0;
-        for (size_t p = 0; p < got.size(); ++p)
-            sum += std::abs(int{got[p]} - int{whole[p]});
-        CHECK(sum / static_cast<double>(got.size()) < 2);
+        CHECK(mean_difference(sample(by_device, *source, i, Decode::device),
+                              sample(by_cpu, *source, i, Decode::whole)) < 2);
     }
-    MESSAGE(decoders->name() << ": the CPU had to take " << by_device.declined() << " of " << source->size());
+    MESSAGE(gpu.decoders->name() << ": the CPU had to take " << by_device.declined() << " of " << source->size());
+}
+
+// RN50_TEST_PHOTOS names a folder of classes; crops of its first pictures are compared.
+TEST_CASE("decoding: a GPU's pixels of real pictures are near to the CPU's") {
+    const char* const photos = std::getenv("RN50_TEST_PHOTOS");
+    if (photos == nullptr) return;
+    const Gpu gpu;
+    if (!gpu.decoders) return;
+    const auto source = make_folder_source(photos);
+    const int64_t count = std::min<int64_t>(source->size(), 64);
+    SampleMaker by_device(gpu.decoders->make()), by_cpu;
+    double sum = 0, most = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        CAPTURE(source->name(i));
+        const double one = mean_difference(sample(by_device, *source, i, Decode::device, 224),
+                                           sample(by_cpu, *source, i, Decode::whole, 224));
+        CHECK(one < 2);
+        sum += one;
+        most = std::max(most, one);
+    }
+    MESSAGE("crops of " << count << " pictures: mean difference " << sum / static_cast<double>(count)
+                        << " of 255, in the worst " << most << "; left to the CPU: " << by_device.declined());
 }
 
 TEST_CASE("decoding: auto takes the device where it is faster, and says so") {

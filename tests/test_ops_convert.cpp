@@ -49,7 +49,7 @@ TEST_CASE("convert rounds to nearest even in both 16-bit types, and back is exac
     for (size_t i = 0; i < values.size(); ++i)
         src[static_cast<int64_t>(i)] = static_cast<double>(values[i]);
     for (const DType dtype : {DType::f16, DType::bf16})
-        for (const int64_t offset : {0, 1})  // an odd begin, and an odd end
+        for (const int64_t offset : {0, 1, 2})  // an odd begin and count; whole packs that begin between two
             for_each_fp32_rig([&](Rig& rig) {
                 const int64_t count = src.count() - 2 * offset;
                 const Tensor from = rig.put_f32(src).slice(offset, count);

@@ -22,6 +22,44 @@ const std::vector<std::string> files = {
     "runs.tga",          "rgb.ppm",           "gray.pgm",
 };
 
+/// CRC-32 bit by bit, as the PNG specification defines it.
+uint32_t crc_of(const std::string& bytes) {
+    uint32_t crc = ~0u;
+    for (const char c : bytes) {
+        crc ^= static_cast<uint8_t>(c);
+        for (int bit = 0; bit < 8; ++bit)
+            crc = (crc & 1 ? 0xEDB88320u : 0) ^ crc >> 1;
+    }
+    return ~crc;
+}
+
+std::string big_endian(uint32_t value) {
+    return {static_cast<char>(value >> 24), static_cast<char>(value >> 16), static_cast<char>(value >> 8),
+            static_cast<char>(value)};
+}
+
+/// A sound RGB PNG that says it has this size, and whose data unpack to 1 + 258 * runs zeros.
+std::string png_of(uint32_t width, uint32_t height, int runs) {
+    std::string packed = "\x78\x01";
+    int bits = 0;
+    const auto put = [&](const char* digits) {
+        for (; *digits != 0; ++digits, ++bits) {
+            if (bits % 8 == 0) packed += '\0';
+            if (*digits == '1') packed.back() = static_cast<char>(packed.back() | 1 << bits % 8);
+        }
+    };
+    put("110");       // the last block, of fixed codes
+    put("00110000");  // a zero
+    for (int i = 0; i < runs; ++i)
+        put("1100010100000");  // 258 more of what was last
+    put("0000000");
+    const auto chunk = [](const std::string& type, const std::string& data) {
+        return big_endian(static_cast<uint32_t>(data.size())) + type + data + big_endian(crc_of(type + data));
+    };
+    const std::string header = big_endian(width) + big_endian(height) + std::string("\x08\x02\0\0\0", 5);
+    return "\x89PNG\r\n\x1a\n" + chunk("IHDR", header) + chunk("IDAT", packed + big_endian(0)) + chunk("IEND", "");
+}
+
 }  // namespace
 
 TEST_CASE("pipeline: pictures of every kind decode as Pillow decodes them") {
@@ -135,6 +173,18 @@ TEST_CASE("pipeline: enormous pictures are refused before memory is taken") {
     limits = {};
     limits.max_scans = 2;
     CHECK_THROWS_AS(decode_bytes(read_file(golden_path("progressive.jpg")), "x", limits), Error);
+}
+
+TEST_CASE("pipeline: a PNG that unpacks to more than it says, or says too much, is refused") {
+    const auto reason = [](const std::string& png) {
+        return std::string(error_of([&] { decode_bytes({png.begin(), png.end()}); }).what());
+    };
+    const std::string sound = png_of(10, 31, 4);  // 31 rows of 1 + 30 bytes, and some more
+    CHECK(decode_bytes({sound.begin(), sound.end()}).rgb == std::vector<uint8_t>(10 * 31 * 3));
+    CHECK(contains(reason(png_of(10, 31, 100'000)), "unpacks to more than a picture of its size can hold"));
+    CHECK(contains(reason(png_of(60'000, 60'000, 10)), "60000x60000 pixels is above the limit"));
+    CHECK(contains(reason(png_of(0x7FFFFFFF, 0x7FFFFFFF, 10)), "above the limit"));
+    CHECK(contains(reason(png_of(0, 5, 10)), "no pixels"));
 }
 
 TEST_CASE("pipeline: PNM scales by its maximum and reads comments") {

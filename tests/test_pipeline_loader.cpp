@@ -1,6 +1,9 @@
 // Order and contents of batches: the same for any number of workers, whatever is bad, wherever the epoch is entered.
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <mutex>
 #include <numeric>
 #include <thread>
@@ -81,6 +84,18 @@ std::vector<int64_t> indices_of(const std::vector<Copy>& batches) {
     for (const Copy& batch : batches)
         all.insert(all.end(), batch.indices.begin(), batch.indices.end());
     return all;
+}
+
+/// Of each thread that loads, as far as they have begun.
+std::vector<int> priorities_of_workers() {
+    std::vector<int> found;
+    for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+        std::string name;
+        std::getline(std::ifstream(task.path() / "comm"), name);
+        if (name == "rn50-loader")
+            found.push_back(getpriority(PRIO_PROCESS, static_cast<id_t>(std::stoi(task.path().filename()))));
+    }
+    return found;
 }
 
 }  // namespace
@@ -439,4 +454,21 @@ TEST_CASE("pipeline: workers run ahead into the ring, no further, and waiting is
     CHECK(source.reads == 4);  // two slots of two
     loader.start_epoch(1);
     CHECK(loader.wait_seconds() == 0);
+}
+
+TEST_CASE("workers give way to a net on the same cores, and to nothing else") {
+    const Data data(20);
+    const int mine = getpriority(PRIO_PROCESS, 0);
+    for (const bool give_way : {false, true}) {
+        LoaderOptions options = options_of(4, 2);
+        options.give_way = give_way;
+        HostMemory memory;
+        Loader loader(*data.source, options, memory);
+        loader.start_epoch(0);
+        while (priorities_of_workers().size() < 2)
+            std::this_thread::yield();
+        for (const int priority : priorities_of_workers())
+            CHECK(priority == std::min(19, mine + (give_way ? 10 : 0)));
+        loader.stop();
+    }
 }

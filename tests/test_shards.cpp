@@ -157,6 +157,22 @@ TEST_CASE("shards: samples without picture or label are left out by name") {
     CHECK(index_tar(bytes_of(view_of(tar)), "x.tar").left_out().count("the end mark of the archive is missing") == 1);
 }
 
+TEST_CASE("shards: labels that are no classes are told with a sample that has one") {
+    const auto message = [](const char* middle, int64_t offset) {
+        const std::string tar = tar_member("a.jpg", "x") + tar_member("a.cls", "1") + tar_member("b.jpg", "x") +
+                                tar_member("b.cls", middle) + tar_member("c.jpg", "x") + tar_member("c.cls", "2") +
+                                std::string(1024, '\0');
+        ShardSet set;
+        set.paths = {"x.tar"};
+        set.indices = {index_tar(bytes_of(view_of(tar)), "x.tar")};
+        std::vector<std::string> warnings;
+        return std::string(error_of([&] { classes_of(set, offset, warnings); }).what());
+    };
+    CHECK(message("-3", 0) == "x.tar/b.jpg: labels run from -3 to 2, which are no classes");
+    CHECK(message("0", 1) == "x.tar/b.jpg: labels run from 0 to 2, which are no classes with --label-offset 1");
+    CHECK(contains(message("99000000", 0), "x.tar/b.jpg: labels run from 1 to 99000000"));
+}
+
 TEST_CASE("shards: sizes in base 256, pax sizes and what is not a number") {
     TarHeader header;
     const std::string large = tar_header("x.jpg", int64_t{1} << 40);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "pack.cuh"
 #include "simt.h"
 #include "simt_backend.h"
 
@@ -65,6 +66,11 @@ __global__ void leaves_early_kernel() {
 
 __global__ void misses_a_lane_kernel() {
     if (threadIdx.x != 7) __syncwarp();
+}
+
+__global__ void pack_kernel(const float* from) {
+    float values[4];
+    cuda::load(from, values);
 }
 
 /// Whether the child that runs `body` was killed by the emulator.
@@ -151,6 +157,12 @@ TEST_CASE("emulator: threads that a barrier or a warp waits for in vain end the 
     CHECK(aborts([] { launch<misses_a_lane_kernel>(dim3(1), dim3(32), nullptr); }));
     CHECK(aborts([] { launch<leaves_early_kernel>(dim3(1), dim3(2048), nullptr); }));
     CHECK_FALSE(aborts([] { launch<leaves_early_kernel>(dim3(1), dim3(1), nullptr); }));
+}
+
+TEST_CASE("emulator: a pack at an address that is no multiple of its size ends the run") {
+    alignas(16) static const float values[8] = {};
+    CHECK_FALSE(aborts([] { launch<pack_kernel>(dim3(1), dim3(1), nullptr, &values[4]); }));
+    CHECK(aborts([] { launch<pack_kernel>(dim3(1), dim3(1), nullptr, &values[2]); }));
 }
 
 TEST_CASE("emulator: 16-bit numbers are IEEE's and bfloat's") {

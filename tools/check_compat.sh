@@ -170,8 +170,8 @@ if [ -x "$nvcc" ]; then
     architectures=(-gencode arch=compute_75,code=sm_75 -gencode arch=compute_90,code=sm_90)
     [ "${1:-}" = --all-architectures ] && architectures=(-arch=all)
     for file in cuda/*.cu; do
-        attempt "newest, nvcc: $file" "$nvcc" -std=c++17 --expt-relaxed-constexpr "${architectures[@]}" -Isrc -Icuda -Xcompiler -Wall,-Wextra \
-            -c "$file" -o "$folder/objects/$(basename "$file").o"
+        attempt "newest, nvcc: $file" "$nvcc" -std=c++17 --expt-relaxed-constexpr "${architectures[@]}" -Isrc -Icuda \
+            -DRN50_CUDA_ARCHS='"none"' -Xcompiler -Wall,-Wextra -c "$file" -o "$folder/objects/$(basename "$file").o"
     done
     proves "all of cuda/ compiles with $("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/nvcc \1/p') (${architectures[*]##*code=})"
     wrapped=$(printf -- '-Wl,--wrap=%s ' cudnn{BackendCreateDescriptor,BackendSetAttribute,BackendFinalize,Create,Destroy,SetStream} \

@@ -7,6 +7,7 @@
 import glob
 import importlib.util
 import os
+import subprocess
 import sys
 import tempfile
 
@@ -70,12 +71,12 @@ def read_tfrecord(out, split):
 
 
 def datum_class():
-    from grpc_tools import protoc
-
     with tempfile.TemporaryDirectory() as place:
         with open(os.path.join(place, "caffe.proto"), "w") as file:
             file.write(DATUM)
-        assert protoc.main(["protoc", f"-I{place}", f"--python_out={place}", "caffe.proto"]) == 0
+        # In a process of its own: beside TensorFlow's protocol buffers it crashes.
+        subprocess.run([sys.executable, "-m", "grpc_tools.protoc", f"-I{place}", f"--python_out={place}", "caffe.proto"],
+                       check=True)
         spec = importlib.util.spec_from_file_location("caffe_pb2", os.path.join(place, "caffe_pb2.py"))
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

@@ -4,12 +4,15 @@
 #
 #   make CUDA_ARCHS=90 && make test && tools/gpu_bundle.sh
 #
+#   PHOTOS=FOLDER       some of its JPEGs go along, to measure loading with; otherwise the demo set is drawn there
+#   NVJPEG=FILE         libnvjpeg.so of the module's CUDA version, for machines without; otherwise the toolkit's, if it has it
+#
 # It runs where the C library is at least as new as this one's. The folder needs nothing else: copy it, with tools/, to
 # the other machine (or into a copy of this tree there) and start tools/gpu_check.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bundle=${BUNDLE:-build/gpu}
-most_mb=60
+most_mb=60 most_photos=64
 
 programs=(rn50 rn50_cuda.so build/rn50_tests build/make_defects)
 for program in "${programs[@]}"; do
@@ -34,6 +37,18 @@ done | sort -u |
     done
 
 cp -r tests/golden "$bundle/tests/golden"
+
+nvjpeg=${NVJPEG:-$(compgen -G "/usr/local/cuda/lib64/libnvjpeg.so.??" | tail -1 || true)}
+if [ -n "$nvjpeg" ]; then
+    mkdir "$bundle/spare"
+    cp -L "$nvjpeg" "$bundle/spare/$(basename "$nvjpeg")"
+fi
+if [ -n "${PHOTOS:-}" ]; then
+    mkdir "$bundle/photos"
+    find -L "$PHOTOS" -type f -iname '*.jpg' | sort | head -n $most_photos | nl -n rz -w 3 | while read -r number path; do
+        cp -L "$path" "$bundle/photos/$number.jpg"
+    done
+fi
 size=$(du -sm "$bundle" | cut -f1)
 du -sk "$bundle"/* "$bundle"/lib/* | sort -rn | head -20
 echo "$bundle: $size MB"

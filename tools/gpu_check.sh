@@ -13,7 +13,7 @@
 #   BUNDLE=build/gpu    what tools/gpu_bundle.sh gathered; without it, the programs of this tree
 #   PYTHON=python3      one that has torch, for the comparisons
 #   DATA=               a demo set that is there already (make data); otherwise one is drawn
-#   PHOTOS=             a folder of JPEGs by class, for loading; otherwise the demo set, drawn at 1024 px
+#   PHOTOS=             a folder of JPEGs by class, for loading; otherwise the bundle's photographs, or the demo set at 1024 px
 #   DEVICE=cpu SMOKE=1  the script itself, in a few minutes on a machine without a GPU: tiny sizes, no figure of worth
 set -uo pipefail
 
@@ -99,7 +99,7 @@ library_folders() {
 for p in sys.path:
     print(*glob.glob(os.path.join(p, "nvidia", "*", "lib")), sep="\n")' 2>/dev/null
     } | while read -r folder; do
-        [ -d "$folder" ] && compgen -G "$folder/lib*.so*" | grep -qE '/lib(cudnn|cublasLt|cudart|nvrtc|nvJitLink)' &&
+        [ -d "$folder" ] && compgen -G "$folder/lib*.so*" | grep -qE '/lib(cudnn|cublasLt|cudart|nvrtc|nvJitLink|nvjpeg)' &&
             echo "$folder"
     done | awk '!seen[$0]++'
 }
@@ -327,28 +327,62 @@ stage_steps() {
     return $status
 }
 
-# What decodes faster, by the number of workers; that the GPU's pixels are near to the CPU's is among the tests.
-stage_loading() {
-    local status=0 photos=$PHOTOS turn way workers file
-    need_gpu
-    if [ -z "$photos" ]; then
-        photos=$WORK/photos
-        [ -d "$photos/train" ] || ours "$make_defects" --out "$photos" --size "$photo_side" --count "$photo_count" || return
+# A folder of classes with more pictures than a batch: PHOTOS, the bundle's photographs several times over, or drawn ones.
+loading_set() {
+    local copy picture
+    [ -z "$PHOTOS" ] || { echo "$PHOTOS" && return; }
+    if [ ! -d "$WORK/pictures" ] && [ -d "$BUNDLE/photos" ]; then
+        mkdir -p "$WORK/pictures.new/a" "$WORK/pictures.new/b"
+        for copy in 1 2 3 4 5 6 7 8; do
+            for picture in "$BUNDLE"/photos/*; do
+                cp "$picture" "$WORK/pictures.new/$([ $((copy % 2)) = 0 ] && echo a || echo b)/$copy-$(basename "$picture")"
+            done
+        done
+        mv "$WORK/pictures.new" "$WORK/pictures"
+    elif [ ! -d "$WORK/pictures" ]; then
+        ours "$make_defects" --out "$WORK/pictures.new" --size "$photo_side" --count "$photo_count" >&2 || return
+        mv "$WORK/pictures.new/train" "$WORK/pictures"
     fi
+    echo "$WORK/pictures"
+}
+
+# loading_rate WAY FOLDER DECODE WORKERS TURN: images/s of the loader alone, in a file and noted.
+loading_rate() {
+    local file=$WORK/loading.$1.$4.$5
+    ours "$rn50" bench loader "$2" --val-split 0.01 --device "$DEVICE" --decode "$3" --workers "$4" \
+        --batch-size "$loading_batch" --image-size $side --max-steps "$loading_steps" --json >"$file" || return
+    note "$1, $4 workers, turn $5" "$(cat "$file")"
+}
+
+# What decodes faster, by the number of workers, and how far the GPU's pixels are from the CPU's.
+stage_loading() {
+    local status=0 photos packed=$WORK/pictures_marked turn workers line gpu=1
+    need_gpu
+    rm -rf "$packed" "$WORK"/loading.{region,marked,nvjpeg}.*
+    photos=$(loading_set) || return
+    RN50_TEST_PHOTOS=$photos run_tests '*test_decoding*' | tee "$WORK/loading.said" || status=1
+    if [ "$DEVICE" = cpu ]; then
+        gpu=0
+    elif grep -q 'nvJPEG is not tested' "$WORK/loading.said"; then
+        say "$(grep -m1 -o 'nvJPEG is not tested.*' "$WORK/loading.said")"
+        gpu=0 status=1
+    else
+        grep -oE 'nvJPEG [0-9].*|crops of .*' "$WORK/loading.said" >"$WORK/loading.pixels" || status=1
+        while IFS= read -r line; do say "$line"; done <"$WORK/loading.pixels"
+        note pixels "$(quoted "$(cat "$WORK/loading.pixels")")"
+    fi
+    ours "$rn50" pack "$photos" "$packed" --format folder --restart-markers --quiet || return
     for turn in 1 2; do
         for workers in $loading_workers; do
-            for way in region gpu; do
-                [ "$way" = region ] || [ "$DEVICE" = cuda ] || continue
-                file=$WORK/loading.$way.$workers.$turn
-                ours "$rn50" bench loader "$photos" --val-split 0.1 --device "$DEVICE" --decode $way --workers "$workers" \
-                    --batch-size "$loading_batch" --image-size $side --max-steps "$loading_steps" --json >"$file" || status=1
-                note "$way, $workers workers, turn $turn" "$(cat "$file")"
-            done
+            loading_rate region "$photos" region "$workers" $turn || status=1
+            loading_rate marked "$packed" region "$workers" $turn || status=1
+            [ $gpu = 0 ] || loading_rate nvjpeg "$photos" gpu "$workers" $turn || status=1
         done
     done
     for workers in $loading_workers; do
-        say "$(printf '%2d workers: by the CPU %7.0f, by nvJPEG %7.0f images/s' "$workers" \
-            "$(best "$WORK/loading.region.$workers".[12])" "$(best "$WORK/loading.gpu.$workers".[12])")"
+        say "$(printf '%2d workers: %7.0f images/s by the CPU, %7.0f with restart markers, %s by nvJPEG' "$workers" \
+            "$(best "$WORK/loading.region.$workers".[12])" "$(best "$WORK/loading.marked.$workers".[12])" \
+            "$([ $gpu = 0 ] && echo none || printf '%7.0f' "$(best "$WORK/loading.nvjpeg.$workers".[12])")")"
     done
     return $status
 }
@@ -469,7 +503,7 @@ limit_of() {
         train) echo 100 ;;
         ranks) echo 150 ;;
         steps) echo 240 ;;
-        loading) echo 90 ;;
+        loading) echo 120 ;;
         losses) echo 75 ;;
         kernels) echo 40 ;;
         shares) echo 90 ;;
@@ -534,7 +568,7 @@ mkdir -p "$WORK" "$OUT"
 for name in $STAGES; do rm -f "$WORK/$name".{facts,lines,json,log,table}; done
 lend_libraries
 folders=$(library_folders | paste -sd:)
-export OUR_LIBRARIES=$WORK/lib${folders:+:$folders}
+export OUR_LIBRARIES=$WORK/lib${folders:+:$folders}:$BUNDLE/spare # the last: of what rn50 opens by itself
 failed=0
 for name in $STAGES; do
     run_stage "$name" || failed=1

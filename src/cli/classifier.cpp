@@ -85,6 +85,10 @@ const std::array<float, 3>& Classifier::std_dev() const {
     return state_->info.std;
 }
 
+bool Classifier::on_cpu() const {
+    return state_->backend->info().kind == "cpu";
+}
+
 Memory& Classifier::host_memory() {
     return state_->backend->host_memory();
 }

@@ -30,6 +30,7 @@ class Classifier {
     const std::array<float, 3>& mean() const;  ///< of pixels in [0, 1], by channel
     const std::array<float, 3>& std_dev() const;
     Memory& host_memory();
+    bool on_cpu() const;
 
     /// Logits {batch.count, classes}, valid until the next call.
     const float* logits(const Batch& batch);

@@ -35,6 +35,7 @@ EvalMetrics evaluate(Classifier& classifier, const NamedSource& split, const Opt
     loading.workers = static_cast<int>(options.workers);
     loading.max_bad = options.max_bad;
     loading.pictures = classifier.pictures();
+    loading.give_way = classifier.on_cpu();
     Loader loader(*split.source, loading, classifier.host_memory());
     loader.start_epoch(0);
 

@@ -101,6 +101,7 @@ int run_predict(const Options& options) {
     loading.workers = static_cast<int>(options.workers);
     loading.max_bad = 1;  // each is told by name
     loading.pictures = classifier.pictures();
+    loading.give_way = classifier.on_cpu();
     Loader loader(*source, loading, classifier.host_memory());
     loader.start_epoch(0);
 
@@ -111,6 +112,8 @@ int run_predict(const Options& options) {
     bool dumped = options.dump_tensor.empty();
     while (const Batch* batch = loader.next()) {
         if (!dumped) dump_input(*batch, classifier, options.dump_tensor);
+        if (!dumped && batch_size < count)
+            log::info(cat(options.dump_tensor, ": the first ", batch->count, " pictures; --batch-size for more"));
         dumped = true;
         const float* logits = classifier.logits(*batch);
         for (const int64_t index : batch->indices) {

@@ -216,6 +216,8 @@ class Training {
         catch_interrupts(leads());
         backend_ = open_backend(here(), place_ ? place_->local_rank : 0);
         if (!comm_) {
+            const std::string others = backend_->info().kind == "cpu" ? "" : other_gpus(options_);
+            if (!others.empty()) log::info(others);
             if (options_.sync_bn) log::warn("--sync-bn changes nothing: one rank sees the whole batch");
             return;
         }
@@ -252,6 +254,7 @@ class Training {
         LoaderOptions val_loading = of_this_rank(evaluation_loading(here()), comm_.get());
         train_loading.cache = val_loading.cache = cache_.get();
         train_loading.decoders = decoding_.decoders.get();
+        train_loading.give_way = val_loading.give_way = backend_->info().kind == "cpu";
         Loader train(*data_.train, train_loading, backend_->host_memory());
         Loader val(*data_.val, val_loading, backend_->host_memory());
         describe_plan(setup, train.memory_bytes() + val.memory_bytes());

@@ -106,6 +106,12 @@ GpuLaunch gpu_launch(const Options& options) {
     return launch;
 }
 
+std::string other_gpus(const Options& options) {
+    if (options.is_set("gpus")) return "";
+    const int64_t present = require_cuda_module().count();
+    return present < 2 ? "" : cat("one of ", present, " GPUs trains; --gpus all takes them all");
+}
+
 void require_fit(const Options& options, int64_t local_ranks) {
     const GpuChoice choice = gpus_from(options.gpus);
     if (!choice.all && choice.count == 1) return;

@@ -33,6 +33,10 @@ struct GpuLaunch {
 /// or several cannot train together (no NCCL).
 GpuLaunch gpu_launch(const Options& options);
 
+/// What to type so that the machine's other GPUs train too, for a run that has one of them because nothing was said;
+/// "" when there are none.
+std::string other_gpus(const Options& options);
+
 /// Whether a process that others have started as one of `local_ranks` on this machine (1: not known) fits --gpus;
 /// throws Error(Exit::usage).
 void require_fit(const Options& options, int64_t local_ranks);

@@ -240,10 +240,12 @@ void Loader::State::make_order() {
 }
 
 void Loader::State::work(Hand& hand) {
-    // Behind the threads that compute: these wait for each other at every barrier of OpenMP, so one of them that is
-    // preempted holds up all. Loading has whole batches of slack. Without the right to it, all stays as it is.
-    const auto self = static_cast<id_t>(syscall(SYS_gettid));
-    setpriority(PRIO_PROCESS, self, getpriority(PRIO_PROCESS, self) + 10);
+    if (options.give_way) {
+        // Threads that compute wait for each other at every barrier of OpenMP, so one of them that is preempted holds
+        // up all. Loading has whole batches of slack. Without the right to it, all stays as it is.
+        const auto self = static_cast<id_t>(syscall(SYS_gettid));
+        setpriority(PRIO_PROCESS, self, getpriority(PRIO_PROCESS, self) + 10);
+    }
     pthread_setname_np(pthread_self(), "rn50-loader");
     sigset_t all;  // Ctrl-C is for the main thread
     sigfillset(&all);

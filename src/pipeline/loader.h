@@ -40,6 +40,8 @@ struct LoaderOptions {
     /// For pictures.decode == Decode::device: one decoder is made a worker. Must outlive the loader.
     PictureDecoders* decoders = nullptr;
     MixOptions mix;  ///< mixup and CutMix; needs replace_bad and drop_last
+    /// Workers run at a priority lower by 10, for nets that compute on the same cores.
+    bool give_way = false;
     int rank = 0, ranks = 1;
 };
 

@@ -40,7 +40,8 @@ std::vector<std::string> read_classes(const std::string& path) {
 struct Survey {
     bool any_number = false, all_numbers = true, all_known = true;
     int64_t lowest = INT64_MAX, highest = INT64_MIN;
-    std::string first_without_number, first_number_alone;  ///< names of samples
+    // Names of samples.
+    std::string first_without_number, first_number_alone, with_lowest, with_highest;
 
     explicit Survey(const ShardSet& set) {
         for (size_t shard = 0; shard < set.indices.size(); ++shard) {
@@ -58,6 +59,8 @@ struct Survey {
                     first_number_alone = name();
                     all_known = false;
                 }
+                if (entry.label < lowest) with_lowest = name();
+                if (entry.label > highest) with_highest = name();
                 lowest = std::min(lowest, entry.label);
                 highest = std::max(highest, entry.label);
             }
@@ -185,7 +188,8 @@ std::vector<std::string> classes_of(const ShardSet& set, int64_t label_offset, s
     const std::string where = set.paths.front();
     if (survey.lowest < label_offset || survey.highest - label_offset >= most_classes)
         throw Error(Exit::data,
-                    cat(where, ": labels run from ", survey.lowest, " to ", survey.highest, ", which are no classes",
+                    cat(survey.lowest < label_offset ? survey.with_lowest : survey.with_highest, ": labels run from ",
+                        survey.lowest, " to ", survey.highest, ", which are no classes",
                         label_offset ? " with --label-offset 1" : ""),
                     "labels are whole numbers from 0 on (from 1 on with --label-offset 1)");
     if (label_offset == 0 && survey.lowest == 1)

@@ -10,12 +10,17 @@ namespace {
 
 /// The most that stb_image may ask for at once on this thread: a small file can unpack to gigabytes.
 thread_local size_t stb_limit = 0;
+thread_local bool stb_beyond_limit = false;  ///< it has asked for more
 
+bool stb_may_have(size_t bytes) {
+    stb_beyond_limit |= bytes > stb_limit;
+    return bytes <= stb_limit;
+}
 void* stb_allocate(size_t bytes) {
-    return bytes <= stb_limit ? std::malloc(bytes) : nullptr;
+    return stb_may_have(bytes) ? std::malloc(bytes) : nullptr;
 }
 void* stb_reallocate(void* old, size_t bytes) {
-    return bytes <= stb_limit ? std::realloc(old, bytes) : nullptr;
+    return stb_may_have(bytes) ? std::realloc(old, bytes) : nullptr;
 }
 
 }  // namespace
@@ -91,6 +96,7 @@ struct Pixels {
 };
 
 Error stb_failure() {
+    if (stb_beyond_limit) return bad_picture("the file unpacks to more than a picture of its size can hold");
     const char* reason = stbi_failure_reason();
     return bad_picture(reason ? reason : "damaged");
 }
@@ -101,7 +107,9 @@ void read_size(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
     Reader reader(bytes);
     int width = 0, height = 0, channels = 0;
     stb_limit = 1 << 16;
-    if (!stbi_info_from_callbacks(&Reader::callbacks, &reader, &width, &height, &channels)) throw stb_failure();
+    stb_beyond_limit = false;
+    if (!stbi_info_from_callbacks(&Reader::callbacks, &reader, &width, &height, &channels))
+        throw bad_picture("the header is damaged, or of a kind that is not read");
     // A BMP stored from top to bottom has a negative height.
     set_size(picture, height < 0 ? -static_cast<int64_t>(height) : height, width, limits);
     // 16 bits x 4 channels, a filter byte a row (seven times in interlaced files), and buffers that grow by doubling.
@@ -214,7 +222,8 @@ void check_png_chunks(Bytes bytes) {
 
 void decode_png(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
     check_png_chunks(bytes);
-    const int bits = bytes.data[24];  // the header's bit depth
+    check_size({big_endian(bytes.data + 20), big_endian(bytes.data + 16)}, limits);  // stb_image gives no reason
+    const int bits = bytes.data[24];                                                 // the header's bit depth
     if (bits == 16)
         decode_16_bit(bytes, limits, picture);
     else

@@ -48,6 +48,8 @@ struct World {
     uint32_t reduction_mask = 0, alignments[4] = {};
     uint64_t gemm_workspace = 0;
     int gemm_compute = 0;
+    bool gemm_answers = true;                           ///< false: the heuristics know no algorithm
+    cublasStatus_t gemm_state = CUBLAS_STATUS_SUCCESS;  ///< of the one that they name
 };
 extern World world;
 

@@ -1,40 +1,12 @@
 #include <algorithm>
-#include <array>
-#include <cstring>
-#include <map>
-#include <memory>
 
-#include "fake.h"
+#include "fake_convolution.h"
 
 namespace rn50::fake {
 
 World world;
 
 namespace {
-
-using Bytes = std::vector<unsigned char>;
-
-struct Value {
-    cudnnBackendAttributeType_t type;
-    int64_t count;
-    Bytes bytes;
-    template <class T>
-    T at(int64_t i) const {
-        T value;
-        std::memcpy(&value, bytes.data() + static_cast<size_t>(i) * sizeof(T), sizeof(T));
-        return value;
-    }
-};
-
-struct Object {
-    int type;
-    bool finalized = false;
-    std::map<int, Value> values;
-    std::shared_ptr<const Engine> engine;  // of an engine and what is made of it
-
-    const Value& value(int name) const { return values.at(name); }
-    Object* child(int name, int64_t i = 0) const { return value(name).at<Object*>(i); }
-};
 
 struct Rule {
     cudnnBackendAttributeType_t type;
@@ -130,158 +102,9 @@ size_t bytes_of(cudnnBackendAttributeType_t type) {
     }
 }
 
-// --- the graph of one convolution --------------------------------------------------------------------------------
-struct Operation {
-    int type = 0;
-    const Object *convolution = nullptr, *image = nullptr, *weights = nullptr, *output = nullptr;
-};
-
-Operation operation_of(const Object& graph) {
-    const Object& op = *graph.child(CUDNN_ATTR_OPERATIONGRAPH_OPS);
-    switch (op.type) {
-        case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR:
-            return {op.type, op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC),
-                    op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X),
-                    op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W),
-                    op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y)};
-        case CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR:
-            return {op.type, op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC),
-                    op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX),
-                    op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W),
-                    op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY)};
-        default:
-            return {op.type, op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC),
-                    op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X),
-                    op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW),
-                    op.child(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY)};
-    }
-}
-
-cudnnDataType_t data_type(const Object& tensor) {
-    return tensor.value(CUDNN_ATTR_TENSOR_DATA_TYPE).at<cudnnDataType_t>(0);
-}
-
-bool wide(const Operation& op) {
-    return data_type(*op.weights) != data_type(*op.image);
-}
-
 bool serves(const Engine& engine, const Operation& op) {
     return (!wide(op) || engine.wide_gradients) &&
            op.image->value(CUDNN_ATTR_TENSOR_DIMENSIONS).at<int64_t>(0) >= engine.smallest_batch;
-}
-
-void check_dimensions(const Operation& op) {
-    const auto dim = [](const Object* tensor, int64_t i) {
-        return tensor->value(CUDNN_ATTR_TENSOR_DIMENSIONS).at<int64_t>(i);
-    };
-    const auto number = [&](int name, int64_t i) { return op.convolution->value(name).at<int64_t>(i); };
-    bool good = dim(op.image, 0) == dim(op.output, 0) && dim(op.image, 1) == dim(op.weights, 1) &&
-                dim(op.output, 1) == dim(op.weights, 0);
-    for (int64_t axis = 0; axis < 2; ++axis) {
-        const int64_t padded = dim(op.image, 2 + axis) + number(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, axis) +
-                               number(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, axis);
-        const int64_t span = (dim(op.weights, 2 + axis) - 1) * number(CUDNN_ATTR_CONVOLUTION_DILATIONS, axis) + 1;
-        good = good &&
-               dim(op.output, 2 + axis) == (padded - span) / number(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, axis) + 1;
-    }
-    if (!good) fault("the dimensions of a convolution do not fit together");
-}
-
-// --- plain arithmetic over the descriptors' own strides ----------------------------------------------------------
-float from_bits(uint32_t bits) {
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-struct Access {
-    Access(const Object& tensor, void* memory)
-        : memory_(static_cast<unsigned char*>(memory)), type_(data_type(tensor)) {
-        for (int64_t i = 0; i < 4; ++i) {
-            dims[i] = tensor.value(CUDNN_ATTR_TENSOR_DIMENSIONS).at<int64_t>(i);
-            strides_[i] = tensor.value(CUDNN_ATTR_TENSOR_STRIDES).at<int64_t>(i);
-        }
-    }
-    double get(int64_t a, int64_t b, int64_t c, int64_t d) const {
-        unsigned char* where = at(a, b, c, d);
-        if (type_ == CUDNN_DATA_FLOAT) {
-            float value;
-            std::memcpy(&value, where, 4);
-            return value;
-        }
-        uint16_t bits;
-        std::memcpy(&bits, where, 2);
-        return from_bits(uint32_t{bits} << 16);  // the tests compute in f32 and bf16
-    }
-    void put(int64_t a, int64_t b, int64_t c, int64_t d, double value) const {
-        const auto single = static_cast<float>(value);
-        if (type_ == CUDNN_DATA_FLOAT) {
-            std::memcpy(at(a, b, c, d), &single, 4);
-            return;
-        }
-        uint32_t bits;
-        std::memcpy(&bits, &single, 4);
-        const auto rounded = static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-        std::memcpy(at(a, b, c, d), &rounded, 2);
-    }
-    int64_t dims[4];
-
-  private:
-    unsigned char* at(int64_t a, int64_t b, int64_t c, int64_t d) const {
-        return memory_ + (a * strides_[0] + b * strides_[1] + c * strides_[2] + d * strides_[3]) *
-                             (type_ == CUDNN_DATA_FLOAT ? 4 : 2);
-    }
-    unsigned char* memory_;
-    cudnnDataType_t type_;
-    int64_t strides_[4];
-};
-
-void zero(const Access& t) {
-    for (int64_t a = 0; a < t.dims[0]; ++a)
-        for (int64_t b = 0; b < t.dims[1]; ++b)
-            for (int64_t c = 0; c < t.dims[2]; ++c)
-                for (int64_t d = 0; d < t.dims[3]; ++d)
-                    t.put(a, b, c, d, 0);
-}
-
-/// Calls visit(n, k, oh, ow, c, r, s, ih, iw) for each product of the convolution.
-template <class Visit>
-void each_product(const Operation& op, const Access& image, const Access& weights, const Access& output, Visit visit) {
-    const int64_t pad = op.convolution->value(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS).at<int64_t>(0);
-    const int64_t stride = op.convolution->value(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES).at<int64_t>(0);
-    for (int64_t n = 0; n < output.dims[0]; ++n)
-        for (int64_t k = 0; k < output.dims[1]; ++k)
-            for (int64_t oh = 0; oh < output.dims[2]; ++oh)
-                for (int64_t ow = 0; ow < output.dims[3]; ++ow)
-                    for (int64_t c = 0; c < image.dims[1]; ++c)
-                        for (int64_t r = 0; r < weights.dims[2]; ++r)
-                            for (int64_t s = 0; s < weights.dims[3]; ++s) {
-                                const int64_t ih = oh * stride - pad + r, iw = ow * stride - pad + s;
-                                if (ih >= 0 && ih < image.dims[2] && iw >= 0 && iw < image.dims[3])
-                                    visit(n, k, oh, ow, c, r, s, ih, iw);
-                            }
-}
-
-void compute(const Operation& op, void* image_memory, void* weights_memory, void* output_memory) {
-    const Access image(*op.image, image_memory), weights(*op.weights, weights_memory),
-        output(*op.output, output_memory);
-    // Sums in double, so that a 16-bit result is rounded once.
-    std::map<std::array<int64_t, 4>, double> sums;
-    each_product(op, image, weights, output,
-                 [&](auto n, auto k, auto oh, auto ow, auto c, auto r, auto s, auto ih, auto iw) {
-                     if (op.type == CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR)
-                         sums[{n, k, oh, ow}] += image.get(n, c, ih, iw) * weights.get(k, c, r, s);
-                     else if (op.type == CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR)
-                         sums[{n, c, ih, iw}] += output.get(n, k, oh, ow) * weights.get(k, c, r, s);
-                     else
-                         sums[{k, c, r, s}] += output.get(n, k, oh, ow) * image.get(n, c, ih, iw);
-                 });
-    const Access& result = op.type == CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR         ? output
-                           : op.type == CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR ? image
-                                                                                                     : weights;
-    zero(result);
-    for (const auto& [i, sum] : sums)
-        result.put(i[0], i[1], i[2], i[3], sum);
 }
 
 // --- what finalize and the answers need --------------------------------------------------------------------------
@@ -393,9 +216,13 @@ cudnnStatus_t finalize(Object& object) {
                 if (!value.at<Object*>(i)->finalized)
                     return fault(named(object, name) + "refers to a descriptor that is not finalized");
     cudnnStatus_t status = CUDNN_STATUS_SUCCESS;
+    std::string wrong;
     switch (object.type) {
         case CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR:
-            check_dimensions(operation_of(object));
+            wrong = fault_of_operation(operation_of(object));
+            break;
+        case CUDNN_BACKEND_TENSOR_DESCRIPTOR:
+            wrong = fault_of_tensor(object);
             break;
         case CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR:
             status = finalize_heuristics(object);
@@ -412,17 +239,30 @@ cudnnStatus_t finalize(Object& object) {
         default:
             break;
     }
+    if (!wrong.empty()) return fault(wrong);
     object.finalized = status == CUDNN_STATUS_SUCCESS;
     return status;
 }
 
-cudnnStatus_t execute(const Object& plan, const Object& pack) {
+/// A handle is on the device that was current when it was made.
+struct Handle {
+    int device = 0;
+    cudaStream_t stream = nullptr;
+};
+
+cudnnStatus_t execute(Handle* handle, const Object& plan, const Object& pack) {
     if (!plan.finalized || !pack.finalized) return fault("executed with a descriptor that is not finalized");
     const Value& ids = pack.value(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS);
     const Value& pointers = pack.value(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS);
     if (ids.count != pointers.count) return fault("as many pointers as unique ids are needed");
     const Object& config = *plan.child(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
     const Object& graph = *config.child(CUDNN_ATTR_ENGINECFG_ENGINE)->child(CUDNN_ATTR_ENGINE_OPERATION_GRAPH);
+    if (plan.value(CUDNN_ATTR_EXECUTION_PLAN_HANDLE).at<Handle*>(0) != handle ||
+        graph.value(CUDNN_ATTR_OPERATIONGRAPH_HANDLE).at<Handle*>(0) != handle)
+        return fault("executed with another handle");
+    int device = 0;
+    cudaGetDevice(&device);
+    if (device != handle->device) return fault("executed on another device than the handle's");
     const Operation op = operation_of(graph);
     const auto memory_of = [&](const Object* tensor) -> void* {
         for (int64_t i = 0; i < ids.count; ++i)
@@ -433,7 +273,10 @@ cudnnStatus_t execute(const Object& plan, const Object& pack) {
     };
     if (plan.engine->workspace > 0 && pack.value(CUDNN_ATTR_VARIANT_PACK_WORKSPACE).at<void*>(0) == nullptr)
         return fault("no workspace where the plan needs one");
-    compute(op, memory_of(op.image), memory_of(op.weights), memory_of(op.output));
+    void *const image = memory_of(op.image), *const weights = memory_of(op.weights),
+                *const output = memory_of(op.output);
+    if (const std::string wrong = fault_of_memory(op, image, weights, output); !wrong.empty()) return fault(wrong);
+    push(handle->stream, [=] { compute(op, image, weights, output); });
     ++world.runs;
     world.last_engine = plan.engine->index;
     world.clock += plan.engine->milliseconds;
@@ -464,13 +307,17 @@ void cudnnGetLastErrorString(char* message, size_t size) {
 }
 #endif
 cudnnStatus_t cudnnCreate(cudnnHandle_t* handle) {
-    *handle = reinterpret_cast<cudnnHandle_t>(&world);
+    auto* made = new Handle;
+    cudaGetDevice(&made->device);
+    *handle = reinterpret_cast<cudnnHandle_t>(made);
     return CUDNN_STATUS_SUCCESS;
 }
-cudnnStatus_t cudnnDestroy(cudnnHandle_t) {
+cudnnStatus_t cudnnDestroy(cudnnHandle_t handle) {
+    delete reinterpret_cast<Handle*>(handle);
     return CUDNN_STATUS_SUCCESS;
 }
-cudnnStatus_t cudnnSetStream(cudnnHandle_t, cudaStream_t) {
+cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream) {
+    reinterpret_cast<Handle*>(handle)->stream = stream;
     return CUDNN_STATUS_SUCCESS;
 }
 
@@ -534,7 +381,6 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t raw, cudnnBacken
 }
 
 cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan, cudnnBackendDescriptor_t pack) {
-    if (handle != reinterpret_cast<cudnnHandle_t>(&world)) return fault("executed with another handle");
-    return execute(object_of(plan), object_of(pack));
+    return execute(reinterpret_cast<Handle*>(handle), object_of(plan), object_of(pack));
 }
 }

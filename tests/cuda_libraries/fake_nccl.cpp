@@ -40,7 +40,7 @@ int ids = 0;
 
 struct Comm {
     std::shared_ptr<Group> group;
-    int rank = 0, number = 0;
+    int rank = 0, number = 0, device = 0;
     std::mutex mutex;
     int polls = 0;
     bool finalizing = false;
@@ -51,6 +51,13 @@ struct Comm {
 
 Comm& of(ncclComm_t comm) {
     return *reinterpret_cast<Comm*>(comm);
+}
+
+/// A thread on another GPU would be given a context there, and what it is to give to the communicator's.
+void require_device(const Comm& comm, const char* what) {
+    int device = 0;
+    cudaGetDevice(&device);
+    if (device != comm.device) note_fault(std::string(what) + " on another GPU than the communicator's");
 }
 
 ncclResult_t failing(const char* name, int rank) {
@@ -131,6 +138,7 @@ ncclResult_t collective(const char* name, ncclComm_t handle, cudaStream_t stream
     if (stream == nullptr) note_fault(std::string(name) + " on the null stream");
     if (comm.stream != nullptr && comm.stream != stream) note_fault("a communicator on two streams");
     if (count == 0) note_fault(std::string(name) + " of nothing");
+    require_device(comm, name);
     comm.stream = stream;
     const std::string what = std::string(name) + " of " + std::to_string(count) + " of type " + std::to_string(type);
     comm.pending = [group = comm.group, aborted = comm.aborted, rank = comm.rank, number = comm.number++, what, sent,
@@ -168,6 +176,7 @@ ncclResult_t comm_init(ncclComm_t* made, int size, ncclUniqueId id, int rank, nc
         ++nccl_world.live;
     }
     comm->rank = rank;
+    cudaGetDevice(&comm->device);
     {
         const std::lock_guard<std::mutex> lock(comm->group->mutex);
         comm->group->size = size;
@@ -218,6 +227,7 @@ ncclResult_t comm_destroy(ncclComm_t handle) {
 ncclResult_t comm_abort(ncclComm_t handle) {
     {
         Comm& comm = of(handle);
+        require_device(comm, "CommAbort");
         const std::lock_guard<std::mutex> lock(comm.group->mutex);
         *comm.aborted = true;
         comm.group->changed.notify_all();

@@ -2,9 +2,11 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include "base/error.h"
 #include "base/files.h"
@@ -178,6 +180,29 @@ TEST_CASE("convolutions: the three phases give the numbers of the definition") {
                 check_close(dx, naive::conv_backward_src(desc, dy, w), tolerance);
                 check_close(dw, naive::conv_backward_weights(desc, x, dy), wide ? 1e-6 : tolerance);
             }
+}
+
+TEST_CASE("convolutions: the work goes to the stream that was named") {
+    Scene scene;
+    cudaStream_t stream = nullptr;
+    cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    {
+        const ConvShape shape = inference();
+        const ConvDesc desc = desc_of(shape);
+        const auto made = make_conv_products(std::make_shared<ConvPlanner>(stream, scene.options), shape);
+        const naive::Array x = numbers(desc.src_shape(), 1), w = numbers(desc.weights_shape(), 2);
+        const naive::Array expected = naive::conv(desc, x, w);
+        const Buffer there(DType::f32, x);
+        Buffer late(DType::f32, x.count()), bw(DType::f32, w), y(DType::f32, expected.count());
+        fake::push(stream, [&] {  // the picture is there when the convolution's turn comes
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+            late.bytes = there.bytes;
+        });
+        made->forward(shape.batch, late.data(), bw.data(), y.data(), nullptr);
+        cudaStreamSynchronize(stream);
+        check_close(y, expected, 1e-6);
+    }
+    cudaStreamDestroy(stream);
 }
 
 TEST_CASE("convolutions: an engine whose notes forbid it is never taken, however fast") {

@@ -1,6 +1,10 @@
 // Row-major products on a make-believe cuBLASLt (fake.h), and the words for errors.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
 #include "base/error.h"
 #include "fake.h"
 #include "gemm.h"
@@ -23,7 +27,7 @@ std::vector<float> numbers(int64_t count, int seed) {
 TEST_CASE("gemm: row-major, transposed or not, odd sizes, with and without what stood there") {
     world = {};
     Gemm gemm(nullptr);
-    int64_t workspace = 0;
+    alignas(256) char workspace[256];
     for (const bool ta : {false, true})
         for (const bool tb : {false, true})
             for (const float beta : {0.0f, 1.0f}) {
@@ -35,7 +39,7 @@ TEST_CASE("gemm: row-major, transposed or not, odd sizes, with and without what 
                 shape.k = 7;
                 const auto a = numbers(5 * 7, 1), b = numbers(7 * 6, 2), before = numbers(5 * 6, 3);
                 auto c = before;
-                gemm.run(shape, a.data(), b.data(), beta, c.data(), &workspace);
+                gemm.run(shape, a.data(), b.data(), beta, c.data(), workspace);
                 for (int64_t i = 0; i < 5; ++i)
                     for (int64_t j = 0; j < 6; ++j) {
                         double sum = beta * before[static_cast<size_t>(i * 6 + j)];
@@ -45,6 +49,61 @@ TEST_CASE("gemm: row-major, transposed or not, odd sizes, with and without what 
                         CHECK(c[static_cast<size_t>(i * 6 + j)] == doctest::Approx(sum));
                     }
             }
+    CHECK(world.faults.empty());
+}
+
+TEST_CASE("gemm: 16-bit factors into their own type and into f32, on the stream that it was made for") {
+    world = {};
+    cudaStream_t stream = nullptr;
+    cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    {
+        Gemm gemm(stream);
+        alignas(256) char workspace[256];
+        alignas(256) uint16_t a[8] = {}, b[8], narrow[4] = {};
+        alignas(256) float wide[4] = {};
+        std::fill(b, b + 8, uint16_t{0x4000});  // 2
+        GemmShape shape;
+        shape.m = shape.n = 2;
+        shape.k = 4;
+        shape.ab = DType::bf16;
+        fake::push(stream, [&] {  // a is there when the products' turn comes
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+            std::fill(a, a + 8, uint16_t{0x3fc0});  // 1.5
+        });
+        gemm.run(shape, a, b, 0, wide, workspace);
+        shape.c = DType::bf16;
+        gemm.run(shape, a, b, 0, narrow, workspace);
+        cudaStreamSynchronize(stream);
+        for (size_t i = 0; i < 4; ++i) {
+            CHECK(wide[i] == 12);
+            CHECK(narrow[i] == 0x4140);
+        }
+    }
+    cudaStreamDestroy(stream);
+    CHECK(world.faults.empty());
+}
+
+TEST_CASE("gemm: where cuBLASLt knows no algorithm, or takes back the one it names, an error says which product") {
+    alignas(256) float a[16] = {}, b[16] = {}, c[16] = {};
+    GemmShape shape;
+    shape.m = shape.n = shape.k = 4;
+    for (const bool answers : {false, true}) {
+        world = {};
+        world.gemm_answers = answers;
+        if (answers) world.gemm_state = CUBLAS_STATUS_NOT_SUPPORTED;
+        Gemm gemm(nullptr);
+        try {
+            gemm.run(shape, a, b, 0, c, c);
+            FAIL_CHECK("no error");
+        } catch (const Error& error) {
+            CHECK(error.code() == Exit::device);
+            CHECK(std::string(error.what()).find("matrix product 4x4x4 of f32 into f32: ") == 0);
+            CHECK(error.remedy().find("--precision") != std::string::npos);
+        }
+        world = {};  // nothing of it is kept
+        gemm.run(shape, a, b, 0, c, c);
+        CHECK(world.gemm_heuristics == 1);
+    }
 }
 
 TEST_CASE("gemm: each shape and alignment is decided once, deterministically and in f32") {
