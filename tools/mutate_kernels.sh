@@ -12,8 +12,10 @@ copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 sanitize=SANITIZE=address,undefined
 tests=build/sanitize-address-undefined/rn50_tests
-# The shortest way to the answer: ops alone; a missed barrier shows in one order of threads at least.
-filter='*test_ops_*,*test_augment_kernels*'
+# The tests of kernels; a missed barrier shows in one order of threads at least. Those of convolutions take most of the
+# time, for the emulated products, and are asked last.
+filter='*test_ops_*,*test_augment_kernels*,*test_pipeline_resize*'
+products='conv*,a packed*'
 bounds='channels|dst_channels|src_channels|out_channels|columns|rows|count|classes|batch|pixels|threads|tiles|end|height|width|out_height|out_width|lanes|row_threads|packed'
 
 # One more changes nothing here: both sides of the choice are the same number then; or a thread looks at four more
@@ -74,16 +76,22 @@ make --no-print-directory -j"${JOBS:-2}" RN50_HOME="$root" "$sanitize" build-tes
     exit 1
 }
 
+sound() { # NUMBER LOG: whether nobody notices
+    local options=(--no-colors=true --abort-after=1 "--source-file=$filter")
+    RN50_MUTANT=$1 timeout 1800 "$tests" "${options[@]}" "--test-case-exclude=$products" >"$2" 2>&1 &&
+        RN50_MUTANT=$1 timeout 1800 "$tests" "${options[@]}" "--test-case=$products" >"$2" 2>&1
+}
+
 attempt() { # NUMBER WHAT
     local log=mutant_$1.log by
-    if RN50_MUTANT=$1 timeout 1800 "$tests" --no-colors=true --abort-after=1 --source-file="$filter" >"$log" 2>&1; then
+    if sound "$1" "$log"; then
         echo "MISSED  $2"
         return
     fi
     by=$(grep -m1 -oE 'AddressSanitizer: [a-z-]+|runtime error: [^,]*|_kernel: .*' "$log")
     echo "caught  $2, by ${by:-$(sed -nE 's/^TEST CASE: *(.*)/\1/p' "$log" | head -1)}"
 }
-RN50_MUTANT=0 "$tests" --no-colors=true --abort-after=1 --source-file="$filter" >sound.log 2>&1 || {
+sound 0 sound.log || {
     echo "the tests fail without any mutant:"
     tail -20 sound.log
     exit 1
