@@ -14,7 +14,7 @@ sanitize=SANITIZE=address,undefined
 tests=build/sanitize-address-undefined/rn50_tests
 # The tests of kernels; a missed barrier shows in one order of threads at least. Those of convolutions take most of the
 # time, for the emulated products, and are asked last.
-filter='*test_ops_*,*test_augment_kernels*,*test_pipeline_resize*'
+filter='*test_ops_*,*test_*_kernels*'
 products='conv*,a packed*'
 bounds='channels|dst_channels|src_channels|out_channels|columns|rows|count|classes|batch|pixels|threads|tiles|end|height|width|out_height|out_width|lanes|row_threads|packed'
 
