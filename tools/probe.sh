@@ -1,19 +1,23 @@
 #!/bin/bash
 # Looks for every library that rn50 stands on by compiling, linking and running a small program with it (tools/probes/).
 #
-#   tools/probe.sh [--show | --packages | --all-packages] [FOLDER]
+#   tools/probe.sh [--show | --packages KIND | --all-packages KIND] [FOLDER]
 #
 # FOLDER (default build/deps) keeps the results: they are looked up again only when the compiler, the flags, the probes or
 # the system's installed packages changed. Without an option the banner is printed after a fresh look; --show always
 # prints it; --packages prints nothing but the packages that are missing, one a line, for this system's package manager;
-# --all-packages those that are needed, missing or not, without looking.
+# --all-packages them all, missing or not, without looking. KIND is necessary, or optional: what serves machines without a
+# GPU too.
 # Reads CXX, CPPFLAGS, LDFLAGS, NVCC (empty: nothing of CUDA is looked for) and GPU_ONLY (not empty: oneDNN is not needed,
 # CUDA is). Exit status: 0, or 1 when something necessary is missing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-mode=fresh
-case "${1:-}" in --show | --packages | --all-packages) mode=${1#--}; shift ;; esac
+mode=fresh kind=necessary
+case "${1:-}" in
+    --show) mode=show; shift ;;
+    --packages | --all-packages) mode=${1#--}; kind=$2; shift 2 ;;
+esac
 folder=${1:-build/deps}
 : "${CXX:=g++}" "${CPPFLAGS:=}" "${LDFLAGS:=}" "${GPU_ONLY:=}"
 : "${NVCC=$(PATH=/usr/local/cuda/bin:$PATH command -v nvcc)}"
@@ -110,10 +114,11 @@ banner() {
     fi
 }
 
-packages() { # missing | all
-    local name probe need libraries apt rpm
+packages() { # missing | all: of this kind
+    local name probe need libraries apt rpm of
+    [ "$kind" = optional ] && of=ranks || of=yes
     while IFS='|' read -r name probe need libraries apt rpm; do
-        [ "$need" = yes ] || continue
+        [ "$need" = "$of" ] || continue
         [ "$1" = missing ] && [ -f "$folder/$probe.version" ] && continue
         if command -v apt-get >/dev/null; then echo "$apt"; else echo "$rpm"; fi
     done <<<"$table" | sort -u
