@@ -136,14 +136,31 @@ finish TERM
 check "SIGTERM: saves and exits 143" eval 'is 143 && [ -s f/state.safetensors ]'
 run predict f/last.safetensors data/val/none
 check "SIGTERM: what was saved can be used" is 0
+saved() { # FOLDER: waits for its first saved state
+    for _ in $(seq 600); do
+        [ -s "$1/state.safetensors" ] && break
+        sleep 0.02
+    done
+}
 start train data "${tiny[@]}" --out g
-for _ in $(seq 600); do
-    [ -s g/state.safetensors ] && break
-    sleep 0.02
-done
+saved g
 finish KILL
 run train --out g --resume auto
 check "kill -9: the run goes on from its last epoch" eval 'is 0 && same_run a g && [ "$(steps g)" = "$(steps a)" ]'
+rm -rf g
+start train data "${long[@]}" --epochs 2 --batch-size 1 --save-minutes 0.00001 --out g
+saved g
+finish KILL
+at=$(steps g | wc -w)
+run train --out g --resume auto --save-minutes 0 --max-steps $((at + 3))
+check "kill -9 within the first epoch: the run goes on from the last step that was saved" eval \
+    'is 0 && says "resumed at step" && ! says "resumed at step 0" && [ "$at" -lt 80 ]'
+run train data "${long[@]}" --epochs 2 --batch-size 1 --out g2 --max-steps $((at + 3))
+check "and equals what was never killed bit for bit" eval 'is 0 && same g/last.safetensors g2/last.safetensors && [ "$(steps g)" = "$(steps g2)" ]'
+limited 20000 train data "${tiny[@]}" --save-minutes 0.00001 --out g3
+check "disk full within an epoch: said, and the run goes on to the epoch's end" eval \
+    'fails 3 "writing g3/last.safetensors" "the run goes on and will try again" && [ "$(steps g3)" = "1 2 3 4 5 " ]'
+rm -rf g2 g3
 rm -rf c e f g && mkdir e && cp d/run.toml e
 run train --out e --resume auto
 check "kill -9 in the first epoch: the run starts again" eval 'is 0 && says "starts from its beginning" && same_run a e'

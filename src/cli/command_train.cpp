@@ -126,6 +126,7 @@ FitOptions fit_options(const Options& options, int64_t steps_per_epoch, const Me
     FitOptions fit;
     fit.epochs = options.epochs;
     fit.max_steps = options.max_steps;
+    fit.save_seconds = 60 * options.save_minutes;
     fit.schedule.base_lr = options.lr;
     fit.schedule.total_steps = options.epochs * steps_per_epoch;
     fit.schedule.warmup_steps = std::llround(options.warmup_epochs * static_cast<double>(steps_per_epoch));

@@ -143,6 +143,8 @@ std::vector<OptionRow> make_table() {
         {"out", &O::out, in_train | in_preview, run, "PATH", choice, choice,
          "train: the run's folder; none: a new one, runs/NAME. preview: the .png to write", true, true},
         {"count", &O::count, in_preview, run, "N", 1, 1000, "pictures to show", false, true},
+        {"save-minutes", &O::save_minutes, in_train, run, "X", 0, 1e6,
+         "save within an epoch too, after so many minutes; 0: after epochs and when stopped alone", true, true},
         {"resume", &O::resume, in_train, run, "auto|FILE", choice, choice,
          "auto: go on with the run in --out; FILE: its state.safetensors", true, true},
         {"config", &O::config, on_pictures | in_preview | on_sets, run, "FILE", choice, choice,

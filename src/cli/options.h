@@ -99,6 +99,7 @@ struct Options {
     bool verbose = false;
     bool quiet = false;
     bool self_test = false;  ///< doctor
+    double save_minutes = 10;  ///< between saves within an epoch; 0: none
     int64_t count = 8;       ///< preview: pictures
 
     /// Pictures in a step of training, of all ranks.

@@ -98,11 +98,13 @@ class Fit {
             comm_->barrier();  // until rank 0 has saved
             comm_->expect_steps(true);
         }
-        do {
+        while (true) {
             one_step();
             if (comm_ != nullptr) comm_->expect_steps(true);  // not before: the first may wait for a cold disk
             steps_made_ = true;
-        } while (signal_ == 0 && state().step % steps_per_epoch_ != 0 && state().step < last);
+            if (signal_ != 0 || state().step % steps_per_epoch_ == 0 || state().step >= last) break;
+            if (save_is_due_) save_within_epoch();
+        }
         if (comm_ != nullptr) comm_->expect_steps(false);
         note_epoch_time(waited_before);
         return signal_ == 0;
@@ -169,26 +171,31 @@ class Fit {
             cat("diverged: ", what, " at step ", state().step, " (epoch ", epoch_now + 1, ")",
                 where.empty() ? "" : "; not finite first: " + where),
             cat("lower --lr, lengthen --warmup-epochs, or set --clip-norm 1",
-                saved ? cat("; ", run_.path(), " keeps the weights of epoch ", state().history.back().epoch) : ""));
+                saved ? cat("; ", run_.file("best.safetensors"), " keeps the weights of epoch ", state().best()->epoch) : ""));
     }
 
-    /// Makes this rank's loss the global batch's, and takes notice of what any rank has met: a signal, bad pictures.
+    /// Makes this rank's loss the global batch's, and takes notice of what any rank has met: a signal, bad pictures,
+    /// the time to save.
     void agree(StepResult& found) {
         const std::vector<BadPicture> bad = take_new(bad_train_);
+        const bool due = leads() && options_.save_seconds > 0 && seconds_since(saved_) >= options_.save_seconds;
         if (comm_ == nullptr) {
             signal_ = interrupt_requested();
+            save_is_due_ = due;
             list_of_ranks(bad_train_, bad);
             return;
         }
-        const std::vector<double> all = comm_->gather(std::vector<double>{
-            found.loss, static_cast<double>(interrupt_requested()), static_cast<double>(bad.size())});
+        const std::vector<double> mine{found.loss, static_cast<double>(interrupt_requested()),
+                                       static_cast<double>(bad.size()), due ? 1.0 : 0.0};
+        const std::vector<double> all = comm_->gather(mine);
         double any_bad = 0;
         found.loss = 0;
-        for (size_t i = 0; i < all.size(); i += 3) {
+        for (size_t i = 0; i < all.size(); i += mine.size()) {
             found.loss += all[i];
             signal_ = std::max(signal_, static_cast<int>(all[i + 1]));
             any_bad += all[i + 2];
         }
+        save_is_due_ = all[mine.size() - 1] != 0;  // by rank 0's clock
         found.loss /= comm_->size();
         if (any_bad > 0) list_of_ranks(bad_train_, bad);
     }
@@ -273,6 +280,7 @@ class Fit {
             save_last();
             if (best) keep_as_best();
             save_state(run_.file("state.safetensors"), trainer_, info_, state());
+            saved_ = Clock::now();
         }
         observer_.epoch(summary, best);
         return true;
@@ -314,12 +322,32 @@ class Fit {
         save_checkpoint(best, trainer_.backend(), trainer_.context(), trainer_.net(), info_, state().step);
     }
 
-    void save_position() {
+    /// `running_s`: of the epoch in progress, which the state does not count yet.
+    void save_position(double running_s = 0) {
         if (!leads()) return;
         save_last();
         // Without an evaluation nothing is best; yet a run leaves weights to look at under that name too.
         if (state().history.empty()) keep_as_best();
-        save_state(run_.file("state.safetensors"), trainer_, info_, state());
+        FitState now = state();
+        now.elapsed_s += running_s;
+        save_state(run_.file("state.safetensors"), trainer_, info_, now);
+    }
+
+    /// What a power cut, a killed process or a lost GPU then costs is minutes, not an epoch. A disk that is full for a
+    /// while costs no more: what was saved before stays, and the next time comes.
+    void save_within_epoch() {
+        if (comm_ != nullptr) comm_->expect_steps(false);  // a slow disk is no hung rank
+        try {
+            save_position(seconds_since(epoch_start_));
+        } catch (const Error& error) {
+            if (error.code() != Exit::data) throw;
+            log::progress_done();
+            log::warn(cat(error.what(), "; the run goes on and will try again"));
+        }
+        saved_ = Clock::now();
+        if (comm_ == nullptr) return;
+        comm_->barrier();
+        comm_->expect_steps(true);
     }
 
     FitResult stopped() {
@@ -342,6 +370,8 @@ class Fit {
     const int64_t pictures_a_step_;  ///< of all ranks
     bool steps_made_ = false;        ///< in this part of the run
     int signal_ = 0;                 ///< that all ranks have agreed to stop for
+    bool save_is_due_ = false;       ///< within the epoch, as all ranks have agreed
+    Clock::time_point saved_ = Clock::now();
     FitResult result_;
     Clock::time_point epoch_start_{};
     int64_t epoch_steps_ = 0;  ///< of the epoch, in this part of the run

@@ -50,7 +50,8 @@ int agreed_signal(Communicator* comm);
 
 struct FitOptions {
     int64_t epochs = 1;
-    int64_t max_steps = 0;  ///< 0: no limit
+    int64_t max_steps = 0;    ///< 0: no limit
+    double save_seconds = 0;  ///< between saves within an epoch; 0: none
     Schedule schedule;
     double memory_mb = 0;  ///< for metrics.jsonl
 };
@@ -72,7 +73,7 @@ struct FitResult {
 };
 
 /// Trains from where `state` stands to the last epoch. After each epoch: evaluation on `val`, then best, last and state
-/// are saved; a signal or --max-steps saves last and state within an epoch. Throws Error(Exit::diverged) naming the
+/// are saved; a signal, --max-steps and `save_seconds` save last and state within an epoch. Throws Error(Exit::diverged) naming the
 /// step when the loss stops being a number, or 50 steps in a row are skipped.
 FitResult fit(Trainer& trainer, Loader& train, Loader& val, RunDir& run, const CheckpointInfo& info,
               const FitOptions& options, FitState state, const FitObserver& observer);
