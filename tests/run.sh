@@ -20,6 +20,13 @@ script() { # SCRIPT ARGUMENTS...: what it says is shown when it fails
     fi
 }
 
+# The largest program computes on one core for as long as the scripts, which mostly wait, take: both at once.
+report=$(mktemp)
+early=$(mktemp)
+"$build/rn50_tests" --no-colors=true >"$early" 2>&1 &
+running=$!
+trap 'kill $running 2>/dev/null; rm -f "$report" "$early"' EXIT
+
 for check in "$here"/check_*.sh; do
     script "$check"
 done
@@ -31,13 +38,8 @@ for test in "$here"/test_*.sh; do
     script "$test" "$program"
 done
 
-report=$(mktemp)
-trap 'rm -f "$report"' EXIT
-cases() { # DOCTEST_PROGRAM: adds its cases
-    local name status cases_passed cases_failed
-    name=$(basename "$1")
-    "$1" --no-colors=true 2>&1 | tee "$report"
-    status=${PIPESTATUS[0]}
+add_cases() { # NAME STATUS: of a doctest program that has written to $report
+    local name=$1 status=$2 cases_passed cases_failed
     # [doctest] test cases:  12 |  11 passed | 1 failed | 0 skipped
     read -r cases_passed cases_failed < <(awk '/^\[doctest\] test cases:/ { p = $6; f = $9 } END { print p + 0, f + 0 }' "$report")
     passed=$((passed + cases_passed))
@@ -51,9 +53,13 @@ cases() { # DOCTEST_PROGRAM: adds its cases
     fi
 }
 
-cases "$build/rn50_tests"
+wait $running
+status=$?
+tee "$report" <"$early"
+add_cases rn50_tests $status
 if [ -e "$build/cuda_library_tests" ]; then
-    cases "$build/cuda_library_tests"
+    "$build/cuda_library_tests" --no-colors=true 2>&1 | tee "$report"
+    add_cases cuda_library_tests "${PIPESTATUS[0]}"
 else
     echo "left out: cuda_library_tests, which needs the headers of CUDA and cuDNN"
 fi
