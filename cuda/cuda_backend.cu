@@ -3,9 +3,11 @@
 
 #include <cstring>
 
+#include "augment.h"
 #include "conv.h"
 #include "linear.h"
 #include "picture_decoders.h"
+#include "upload.h"
 
 namespace rn50::cuda {
 
@@ -110,6 +112,20 @@ std::unique_ptr<Linear> CudaBackend::linear(const LinearDesc& desc) {
 
 std::unique_ptr<PictureDecoders> CudaBackend::picture_decoders(std::string& why) {
     return make_picture_decoders(device_, why);
+}
+
+std::unique_ptr<Upload> CudaBackend::upload() {
+    return make_upload(stream_);
+}
+
+int64_t CudaBackend::augment_workspace_bytes(int64_t pictures) const {
+    return pictures * int64_t{sizeof(int64_t)};
+}
+
+void CudaBackend::do_augment(const Tensor& src, const Tensor& changes, const Tensor& dst, const Tensor& workspace) {
+    augment_pictures(stream_, src.as<uint8_t>(), static_cast<const pixel::Changes*>(changes.data),
+                     static_cast<int64_t*>(workspace.data), dst.as<uint8_t>(), src.shape[0], src.shape[1],
+                     static_cast<int>(src.shape[3]));
 }
 
 void CudaBackend::do_zero(const Tensor& dst) {

@@ -21,6 +21,7 @@ class CudaBackend final : public Backend {
     std::unique_ptr<Linear> linear(const LinearDesc& desc) override;
     std::unique_ptr<PictureDecoders> picture_decoders(std::string& why) override;
     std::vector<Pass> passes(const PassTensors& tensors) override;
+    std::unique_ptr<Upload> upload() override;
     /// On which all of its work goes.
     cudaStream_t stream() const { return stream_; }
 
@@ -51,6 +52,8 @@ class CudaBackend final : public Backend {
                             const Tensor& state) override;
     void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                      const Tensor& moment1, const Tensor& moment2, const Tensor& state) override;
+    int64_t augment_workspace_bytes(int64_t pictures) const override;
+    void do_augment(const Tensor& src, const Tensor& changes, const Tensor& dst, const Tensor& workspace) override;
     void do_zero(const Tensor& dst) override;
     void do_convert(const Tensor& src, const Tensor& dst) override;
     void do_copy_in(const void* host, const Tensor& dst) override;

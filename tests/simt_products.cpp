@@ -1,10 +1,12 @@
-// The emulator's stand-in for cuDNN and cuBLASLt: naive products in f64 over host memory, rounded to the stored dtype.
+// The emulator's stand-ins: for cuDNN and cuBLASLt naive products in f64 over host memory, rounded to the stored dtype;
+// for the copies beside them late ones.
 #define RN50_SIMT
 #include <cmath>
 #include <vector>
 
 #include "picture_decoders.h"
 #include "products.h"
+#include "upload.h"
 
 namespace rn50::cuda {
 
@@ -140,6 +142,30 @@ class NaiveProducts final : public Products {
 
 std::unique_ptr<Products> make_products(cudaStream_t) {
     return std::make_unique<NaiveProducts>();
+}
+
+namespace {
+
+/// Copies as late as it may, so that whoever does not wait for it finds something else.
+class LateUpload final : public Upload {
+  public:
+    void begin(const void* host, const Tensor& dst) override { pending_.push_back({host, dst}); }
+    void use() override { wait(); }
+    void release() override {}
+    void wait() override {
+        for (const auto& [host, dst] : pending_)
+            std::memcpy(dst.data, host, static_cast<size_t>(dst.bytes()));
+        pending_.clear();
+    }
+
+  private:
+    std::vector<std::pair<const void*, Tensor>> pending_;
+};
+
+}  // namespace
+
+std::unique_ptr<Upload> make_upload(cudaStream_t) {
+    return std::make_unique<LateUpload>();
 }
 
 std::unique_ptr<PictureDecoders> make_picture_decoders(int, std::string& why) {

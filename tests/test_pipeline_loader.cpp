@@ -472,3 +472,61 @@ TEST_CASE("workers give way to a net on the same cores, and to nothing else") {
         loader.stop();
     }
 }
+
+TEST_CASE("loader: pictures whose changes are left apart become the same by them") {
+    const Data data(20, {3});
+    LoaderOptions options = options_of(4, 2);
+    options.max_bad = 0.1;
+    options.pictures.rotate90 = true;
+    options.pictures.erasing = 0.5;
+    HostMemory memory;
+    Loader whole(*data.source, options, memory);
+    options.changes_apart = true;
+    Loader apart(*data.source, options, memory);
+    whole.start_epoch(0);
+    apart.start_epoch(0);
+    std::vector<uint8_t> scratch;
+    int64_t batches = 0, changed = 0;
+    while (const Batch* batch = apart.next()) {
+        const Batch* const expected = whole.next();
+        REQUIRE(expected != nullptr);
+        CHECK(!expected->changes);
+        REQUIRE(batch->changes.shape == Shape{4 * int64_t{sizeof(pixel::Changes)}});
+        CHECK(batch->indices == expected->indices);
+        const int64_t bytes = 6 * 6 * 3;
+        for (int64_t i = 0; i < batch->count; ++i) {
+            const pixel::Changes& changes = static_cast<const pixel::Changes*>(batch->changes.data)[i];
+            uint8_t* const picture = batch->images.as<uint8_t>() + i * bytes;
+            const std::vector<uint8_t> before(picture, picture + bytes);
+            pixel::turn(changes, picture, 6, 3, scratch);
+            pixel::jitter(changes, picture, 6, 3);
+            pixel::erase(changes, picture, 6, 3);
+            const uint8_t* const other = expected->images.as<uint8_t>() + i * bytes;
+            CHECK(std::equal(picture, picture + bytes, other));
+            changed += !std::equal(before.begin(), before.end(), other);
+        }
+        ++batches;
+    }
+    CHECK(whole.next() == nullptr);
+    CHECK(batches == 5);
+    CHECK(changed > 10);
+    options.pictures.blur = 1;
+    CHECK_THROWS_AS(Loader(*data.source, options, memory), Error);
+}
+
+TEST_CASE("loader: ready() tells that next() will not block") {
+    const Data data(12);
+    HostMemory memory;
+    Loader loader(*data.source, options_of(3, 2), memory);
+    CHECK(!loader.ready());  // no epoch yet
+    loader.start_epoch(0);
+    for (int batch = 0; batch < 4; ++batch) {
+        while (!loader.ready())
+            std::this_thread::yield();
+        const double waited = loader.wait_seconds();
+        REQUIRE(loader.next() != nullptr);
+        CHECK(loader.wait_seconds() - waited < 0.05);
+    }
+    CHECK(!loader.ready());  // the end of the epoch
+    CHECK(loader.next() == nullptr);
+}

@@ -3,13 +3,14 @@
 
 #include "backend/checks.h"
 #include "backend/profile.h"
+#include "base/pixel_ops.h"
 
 namespace rn50 {
 
 namespace {
 
 const std::string norm_name = "norm", join_name = "join", pool_name = "pool", loss_name = "loss",
-                  optimizer_name = "optimizer";
+                  optimizer_name = "optimizer", augment_name = "augment";
 
 void check_norm(const Norm& norm, int64_t channels) {
     for (const Tensor* part : {&norm.scale, &norm.shift, &norm.mean, &norm.inv_std})
@@ -214,6 +215,20 @@ void Backend::convert(Context& ctx, const Tensor& src, const Tensor& dst) {
     if (ctx.dry) return;
     const Timed timed(ctx.profile, optimizer_name, "convert");
     do_convert(src, dst);
+}
+
+void Backend::augment(Context& ctx, const Tensor& src, const Tensor& changes, const Tensor& dst) {
+    const int64_t count = src.shape[0], size = src.shape[1], channels = src.shape[3];
+    RN50_REQUIRE(channels == 1 || channels == 3, channels, " channels");
+    RN50_REQUIRE(size <= 65536, "pictures of ", size, " pixels a side");
+    check_tensor(src, DType::u8, {count, size, size, channels}, "src");
+    check_tensor(dst, DType::u8, src.shape, "dst");
+    RN50_REQUIRE(src.data != dst.data, "pictures are not augmented in place");
+    check_tensor(changes, DType::u8, {count * int64_t{sizeof(pixel::Changes)}}, "changes");
+    const Scratch workspace(ctx.arena, DType::u8, {augment_workspace_bytes(count)});
+    if (ctx.dry) return;
+    const Timed timed(ctx.profile, augment_name, "forward");
+    do_augment(src, changes, dst, workspace.tensor());
 }
 
 void Backend::copy_in(Context& ctx, const void* host, const Tensor& dst) {

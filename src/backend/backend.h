@@ -183,6 +183,21 @@ struct Pass {
     std::function<void(Context&)> run;
 };
 
+/// Copies from host_memory() that go on beside what the device computes. Not used after its backend's end.
+class Upload {
+  public:
+    virtual ~Upload() = default;
+    /// dst = host, of dst.bytes() bytes, once all that was queued before release() is done with dst. `host` stays as it
+    /// is until wait().
+    virtual void begin(const void* host, const Tensor& dst) = 0;
+    /// What the backend does from now on finds all copies that were begun.
+    virtual void use() = 0;
+    /// What the backend was given so far is the last that touches them.
+    virtual void release() = 0;
+    /// Until the copies have left the host's memory.
+    virtual void wait() = 0;
+};
+
 class Backend {
   public:
     virtual ~Backend() = default;
@@ -265,7 +280,13 @@ class Backend {
     void copy_out(Context& ctx, const Tensor& src, void* host);
     void synchronize(Context& ctx);
 
+    virtual std::unique_ptr<Upload> upload() = 0;
+
     // --- loading -------------------------------------------------------------------------------------------------
+    /// dst[i] = src[i] turned, flipped, jittered and erased as changes[i] says, in the order and with the arithmetic of
+    /// base/pixel_ops.h: every backend gives the same bits. src, dst u8 {N, S, S, C}, C 1 or 3; changes u8
+    /// {N * sizeof(pixel::Changes)}.
+    void augment(Context& ctx, const Tensor& src, const Tensor& changes, const Tensor& dst);
     /// What decodes JPEGs on this device, beside its training. Null: nothing does, for the reason left in `why`.
     virtual std::unique_ptr<PictureDecoders> picture_decoders(std::string& why) {
         why = "this device decodes no pictures";
@@ -305,6 +326,8 @@ class Backend {
                                     const Tensor& state) = 0;
     virtual void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                              const Tensor& moment1, const Tensor& moment2, const Tensor& state) = 0;
+    virtual int64_t augment_workspace_bytes(int64_t pictures) const = 0;
+    virtual void do_augment(const Tensor& src, const Tensor& changes, const Tensor& dst, const Tensor& workspace) = 0;
     virtual void do_zero(const Tensor& dst) = 0;
     virtual void do_convert(const Tensor& src, const Tensor& dst) = 0;
     virtual void do_copy_in(const void* host, const Tensor& dst) = 0;

@@ -1,9 +1,10 @@
-// Arithmetic of single pixels in augmentation, in integers: the one definition for the CPU and for CUDA kernels.
-// (constexpr: GPU code calls it too.)
+// Arithmetic of single pixels in augmentation, in integers: the one definition for the CPU and for CUDA kernels; and
+// the CPU's passes over a picture. (constexpr: GPU code calls it too.)
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "base/random.h"
 
@@ -49,14 +50,6 @@ constexpr int32_t gray_of(const uint8_t* p, int channels) {
 /// `sum` / `count`, rounded.
 constexpr int32_t mean_of(int64_t sum, int64_t count) {
     return static_cast<int32_t>((2 * sum + count) / (2 * count));
-}
-
-/// The mean grey of `count` pixels, as Pillow's ImageEnhance.Contrast takes it.
-inline int32_t mean_gray(const uint8_t* pixels, int64_t count, int channels) {
-    int64_t sum = 0;
-    for (const uint8_t* p = pixels; p < pixels + count * channels; p += channels)
-        sum += gray_of(p, channels);
-    return mean_of(sum, count);
 }
 
 enum Jitter : uint8_t { brightness = 0, contrast = 1, saturation = 2 };
@@ -124,5 +117,14 @@ constexpr void erase(const Changes& changes, int64_t size, int channels, int64_t
     for (int c = 0; c < channels; ++c)
         p[c] = changes.fill_noise ? fill_byte(changes.key, (y * size + x) * channels + c) : changes.fill[c];
 }
+
+// --- whole pictures, u8 {size, size, channels}, in place: the parts of Changes in their order ---
+/// Turns and flips.
+void turn(const Changes& changes, uint8_t* pixels, int64_t size, int channels, std::vector<uint8_t>& scratch);
+/// The mean grey of `count` pixels, as Pillow's ImageEnhance.Contrast takes it.
+int32_t mean_gray(const uint8_t* pixels, int64_t count, int channels);
+/// The three jitters. Contrast takes the mean grey that the jitters before it leave.
+void jitter(const Changes& changes, uint8_t* pixels, int64_t size, int channels);
+void erase(const Changes& changes, uint8_t* pixels, int64_t size, int channels);
 
 }  // namespace rn50::pixel

@@ -187,9 +187,13 @@ BenchResult bench_step(const Options& given, const std::optional<Place>& place, 
     Trainer trainer(*backend, arena, setup);
     trainer.initialize();
     trainer.follow_rank_0();
+    // As a run does it: the next batch is brought beside the step.
+    const HostBatch batch{data.pictures.data, data.labels.data, nullptr, 1};
+    trainer.stage(batch);
     int64_t step = 0;
     const auto one = [&] {
-        trainer.step(data.pictures.data, data.labels.data, step++, options.lr);
+        trainer.step(step++, options.lr);
+        trainer.stage(batch);
         trainer.result();
         return true;
     };

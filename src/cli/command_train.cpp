@@ -241,6 +241,7 @@ class Training {
         const std::vector<int64_t> counts = class_counts(*data_.train);
         if (options_.class_weights == "auto") setup.class_weights = balanced_class_weights(counts);
         describe_balance(options_, data_.classes, counts, setup.class_weights);
+        setup.changes = augments_on_device();
         share_among_ranks(setup, options_, comm_.get());
         options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
         decoding_ = resolve_decoding(options_, *backend_, comm_.get(), *data_.train,
@@ -255,6 +256,7 @@ class Training {
         LoaderOptions val_loading = of_this_rank(evaluation_loading(here()), comm_.get());
         train_loading.cache = val_loading.cache = cache_.get();
         train_loading.decoders = decoding_.decoders.get();
+        train_loading.changes_apart = setup.changes;
         train_loading.give_way = val_loading.give_way = backend_->info().kind == "cpu";
         Loader train(*data_.train, train_loading, backend_->host_memory());
         Loader val(*data_.val, val_loading, backend_->host_memory());
@@ -284,6 +286,15 @@ class Training {
         RunDir folder = open_folder(state.step);
         log::info(cat("run: ", folder.path(), resumed() ? cat(", resumed at step ", state.step) : ""));
         return train_and_report(trainer, train, val, folder, std::move(state));
+    }
+
+    /// Whether the device does to pixels what it does as the CPU would, bit for bit, so that the loader need not.
+    bool augments_on_device() {
+        const PictureOptions pictures = training_pictures(options_);
+        const bool can = pictures.augment != Augment::none && belongs_to_pixels(pictures) && !mixing(options_);
+        if (backend_->info().kind == "cpu" || !can) return false;
+        log::info("augmentation: rotations, flips, colours and erasing on the GPU");
+        return true;
     }
 
     RunDir open_folder(int64_t step) {

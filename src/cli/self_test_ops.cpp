@@ -277,6 +277,28 @@ void convert(Side& side) {
     there_and_back(side.input_f32({1037}, 2, -1e-4, 1e-4), DType::f16);
 }
 
+/// All that may happen to a picture's pixels, to one or the other of four.
+void augment(Side& side) {
+    const int64_t size = 37;
+    const Tensor src = side.picture({4, size, size, 3}, 1), dst = side.output(DType::u8, src.shape);
+    std::vector<pixel::Changes> changes(4);
+    for (uint8_t i = 0; i < 4; ++i) {
+        changes[i].key = {1, i, 0};
+        changes[i].turns = i;
+        changes[i].flip_horizontal = i % 2;
+        changes[i].flip_vertical = i / 2;
+        for (uint8_t kind = 0; kind < 3; ++kind) {
+            changes[i].factors[kind] = pixel::fixed_factor(0.75f + 0.25f * static_cast<float>((i + kind) % 3));
+            changes[i].order[kind] = static_cast<uint8_t>((i + kind) % 3);
+        }
+        changes[i].fill[0] = 124;
+        changes[i].fill_noise = i % 2;
+        changes[i].erased = {3, 5, 7 * i, 11};
+    }
+    side.backend.augment(side.ctx, src, side.put(changes), dst);
+    side.give(dst);
+}
+
 }  // namespace
 
 const std::vector<Check>& self_test_checks() {
@@ -311,6 +333,7 @@ const std::vector<Check>& self_test_checks() {
         {"SGD", true, [](Side& side) { optimize(side, OptimizerDesc::Kind::sgd); }},
         {"zero and copy", true, zero},
         {"convert", true, convert},
+        {"augment", true, augment},
     };
     return checks;
 }

@@ -69,6 +69,10 @@ Tensor Side::put(const StepState& state) {
     return put_bytes(&state, DType::u8, {static_cast<int64_t>(sizeof(StepState))});
 }
 
+Tensor Side::put(const std::vector<pixel::Changes>& changes) {
+    return put_bytes(changes.data(), DType::u8, {static_cast<int64_t>(changes.size() * sizeof(pixel::Changes))});
+}
+
 Tensor Side::output(DType dtype, const Shape& shape) {
     const Tensor tensor = arena_.alloc(Use::activations, dtype, shape);
     backend.memory().fill(tensor.data, 0xFF, tensor.bytes());
@@ -97,6 +101,8 @@ void Side::give(const Tensor& tensor) {
         uint16_t half = 0;
         if (tensor.dtype == DType::f32) {
             std::memcpy(&value, element, sizeof value);
+        } else if (tensor.dtype == DType::u8) {
+            value = static_cast<uint8_t>(*element);
         } else {
             std::memcpy(&half, element, sizeof half);
             value = widen(half, tensor.dtype);

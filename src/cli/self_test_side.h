@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/pixel_ops.h"
 
 namespace rn50::doctor {
 
@@ -20,6 +21,7 @@ class Side {
     Tensor picture(const Shape& shape, uint64_t seed);
     Tensor labels(const std::vector<int32_t>& values);
     Tensor put(const StepState& state);
+    Tensor put(const std::vector<pixel::Changes>& changes);
     /// Full of NaN, so that an element which nobody wrote shows.
     Tensor output(DType dtype, const Shape& shape);
     Norm norm(int64_t channels, uint64_t seed);

@@ -154,6 +154,11 @@ AugmentParameters draw_augment(const PictureOptions& options, int64_t height, in
     return drawn;
 }
 
+bool belongs_to_pixels(const PictureOptions& options) {
+    const bool policy = options.augment == Augment::randaugment || options.augment == Augment::trivial;
+    return !policy && options.blur == 0 && options.noise == 0;
+}
+
 pixel::Changes changes_of(const AugmentParameters& drawn, const PictureOptions& options) {
     pixel::Changes changes{};
     changes.key = drawn.key;

@@ -86,13 +86,17 @@ AugmentParameters draw_augment(const PictureOptions& options, int64_t height, in
 
 /// The part of what was drawn that belongs to single pixels, as a kernel takes it.
 pixel::Changes changes_of(const AugmentParameters& drawn, const PictureOptions& options);
+/// Whether that part, behind the geometry, is all that these options do: no policy, blur and noise.
+bool belongs_to_pixels(const PictureOptions& options);
 
 /// Makes the net's input from pictures; keeps its buffers. One thread at a time.
 class Renderer {
   public:
-    /// Fills dst, {image_size, image_size, channels}. `parameters` null: evaluation.
+    /// Fills dst, {image_size, image_size, channels}. `parameters` null: evaluation. With `apart` only the geometry is
+    /// made, and what belongs to pixels is left there for Backend::augment, which gives the same bits; not for options
+    /// that need more (belongs_to_pixels()).
     void render(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,
-                uint8_t* dst);
+                uint8_t* dst, pixel::Changes* apart = nullptr);
 
   private:
     void place(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,

@@ -49,6 +49,7 @@ struct Slot {
     uint8_t* images = nullptr;
     int32_t* labels = nullptr;
     int32_t* partners = nullptr;
+    pixel::Changes* changes = nullptr;  ///< null where the pictures are whole
     std::vector<Place> places;
     int64_t todo = 0;  ///< places not yet done, and one more for mixing where that is asked for
     Mix mix;
@@ -82,7 +83,7 @@ struct Loader::State {
     void work(Hand& hand);
     void read_ahead(int64_t batch, int64_t place) const;
     void fill(Slot& slot, int64_t place, int64_t position, Hand& hand);
-    bool try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Hand& hand);
+    bool try_picture(Draw draw, uint8_t* dst, pixel::Changes* changes, Slot::Place& place, Hand& hand);
     void mix(Slot& slot, int64_t batch, Hand& hand);
     const Batch* deliver(Slot& slot);
     void note_bad(const Slot::Place& place);
@@ -128,6 +129,10 @@ Loader::State::State(const Source& source_, const LoaderOptions& options_, Memor
                  "a loader of batch ", options.batch_size, ", rank ", options.rank, " of ", options.ranks);
     const int64_t n = source.size(), global = options.batch_size * options.ranks;
     RN50_REQUIRE(!options.mix || (options.replace_bad && options.drop_last), "mixing takes whole batches");
+    RN50_REQUIRE(
+        !options.changes_apart || (options.replace_bad && !options.mix && options.pictures.augment != Augment::none &&
+                                   belongs_to_pixels(options.pictures)),
+        "pictures cannot be left unchanged with these options");
     if (options.balanced) balanced.emplace(labels_of(source));
     const int64_t step = options.accumulate * global;
     batches = options.drop_last ? n / step * options.accumulate : ceil_div(n, global);
@@ -138,7 +143,9 @@ Loader::State::State(const Source& source_, const LoaderOptions& options_, Memor
     image_bytes = options.pictures.image_size * options.pictures.image_size * options.pictures.channels;
     const int64_t images_bytes = align_up(options.batch_size * image_bytes, Arena::alignment);
     const int64_t labels_bytes = align_up(options.batch_size * int64_t{sizeof(int32_t)}, Arena::alignment);
-    slot_bytes = images_bytes + 2 * labels_bytes;
+    const int64_t changes_bytes =
+        options.changes_apart ? align_up(options.batch_size * int64_t{sizeof(pixel::Changes)}, Arena::alignment) : 0;
+    slot_bytes = images_bytes + 2 * labels_bytes + changes_bytes;
     slots.resize(static_cast<size_t>(options.slots > 0 ? std::max(2, options.slots) : 4));
     block = static_cast<char*>(memory.allocate(slot_bytes * static_cast<int64_t>(slots.size())));
     for (size_t i = 0; i < slots.size(); ++i) {
@@ -146,6 +153,8 @@ Loader::State::State(const Source& source_, const LoaderOptions& options_, Memor
         slots[i].images = reinterpret_cast<uint8_t*>(base);
         slots[i].labels = reinterpret_cast<int32_t*>(base + images_bytes);
         slots[i].partners = reinterpret_cast<int32_t*>(base + images_bytes + labels_bytes);
+        if (options.changes_apart)
+            slots[i].changes = reinterpret_cast<pixel::Changes*>(base + images_bytes + 2 * labels_bytes);
         slots[i].places.resize(static_cast<size_t>(options.batch_size));
         slots[i].batch.indices.reserve(static_cast<size_t>(options.batch_size));
     }
@@ -308,11 +317,12 @@ void Loader::State::fill(Slot& slot, int64_t place_index, int64_t position, Hand
     place.gave_up = false;
     place.failure = nullptr;
     try {
-        uint8_t* dst = slot.images + place_index * image_bytes;
+        uint8_t* const dst = slot.images + place_index * image_bytes;
+        pixel::Changes* const changes = slot.changes != nullptr ? slot.changes + place_index : nullptr;
         const int64_t n = source.size();
         for (int64_t step = 0; step < n; ++step) {
             const Draw draw = order[static_cast<size_t>((position + step) % n)];
-            if (try_picture(draw, dst, place, hand)) {
+            if (try_picture(draw, dst, changes, place, hand)) {
                 place.index = draw.picture;
                 slot.labels[place_index] = source.label(draw.picture);
                 return;
@@ -326,12 +336,12 @@ void Loader::State::fill(Slot& slot, int64_t place_index, int64_t position, Hand
     }
 }
 
-bool Loader::State::try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Hand& hand) {
+bool Loader::State::try_picture(Draw draw, uint8_t* dst, pixel::Changes* changes, Slot::Place& place, Hand& hand) {
     const int64_t index = draw.picture;
     // A picture that comes again within the epoch is another sample.
     const SampleKey key{options.seed, epoch, index | static_cast<int64_t>(draw.repeat) << 32};
     try {
-        hand.maker.make(source, index, options.pictures, key, options.cache, dst);
+        hand.maker.make(source, index, options.pictures, key, options.cache, dst, changes);
         return true;
     } catch (const Error& error) {
         if (error.code() != Exit::data) throw;
@@ -392,6 +402,8 @@ const Batch* Loader::State::deliver(Slot& slot) {
         batch.partners = {slot.partners, DType::i32, {batch.count}};
         batch.share = static_cast<float>(slot.mix.share) / static_cast<float>(Mix::whole);
     }
+    if (slot.changes != nullptr)
+        batch.changes = {slot.changes, DType::u8, {batch.count * int64_t{sizeof(pixel::Changes)}}};
     return batch.count > 0 ? &batch : nullptr;
 }
 
@@ -428,6 +440,16 @@ const Batch* Loader::next() {
         lock.unlock();
         if (const Batch* batch = state.deliver(slot)) return batch;
     }
+}
+
+bool Loader::ready() const {
+    State& state = *state_;
+    const std::lock_guard<std::mutex> lock(state.mutex);
+    const int64_t batch = state.read_batch + (state.holds_batch ? 1 : 0),
+                  ring = static_cast<int64_t>(state.slots.size());
+    // A slot that is still to be given back belongs to an earlier batch, whatever stands in it.
+    return state.running && batch < std::min(state.batches, state.free_until) &&
+           state.slots[static_cast<size_t>(batch % ring)].todo == 0;
 }
 
 void Loader::stop() {

@@ -40,6 +40,9 @@ struct LoaderOptions {
     /// For pictures.decode == Decode::device: one decoder is made a worker. Must outlive the loader.
     PictureDecoders* decoders = nullptr;
     MixOptions mix;  ///< mixup and CutMix; needs replace_bad and drop_last
+    /// Leaves what belongs to pixels to the consumer (Batch::changes); needs replace_bad, pictures that are augmented
+    /// by no more than that (belongs_to_pixels()), and no mixing.
+    bool changes_apart = false;
     /// Workers run at a priority lower by 10, for nets that compute on the same cores.
     bool give_way = false;
     int rank = 0, ranks = 1;
@@ -53,11 +56,13 @@ struct BadPicture {
 
 /// Views of one slot of the ring; valid until the next call of next(), start_epoch() or stop().
 struct Batch {
-    Tensor images;                 ///< u8 {count, S, S, channels}, host
-    Tensor labels;                 ///< i32 {count}, host
-    Tensor partners;               ///< i32 {count}, host: the second labels of mixed pictures; absent without mixing
-    float share = 1;               ///< of the labels beside the partners
-    int64_t count = 0;             ///< >= 1
+    Tensor images;      ///< u8 {count, S, S, channels}, host
+    Tensor labels;      ///< i32 {count}, host
+    Tensor partners;    ///< i32 {count}, host: the second labels of mixed pictures; absent without mixing
+    float share = 1;    ///< of the labels beside the partners
+    Tensor changes;     ///< u8 {count * sizeof(pixel::Changes)}, host: what is still to be done to each picture
+                        ///< (Backend::augment); absent without changes_apart
+    int64_t count = 0;  ///< >= 1
     std::vector<int64_t> indices;  ///< {count}, in the source: for names and predictions
 };
 
@@ -79,6 +84,8 @@ class Loader {
     /// The next batch, or null at the end of the epoch. Blocks while the batch is loading. Gives the previous batch
     /// back to the ring. Throws Error(Exit::data) when too many pictures are bad, and whatever else a worker met.
     const Batch* next();
+    /// Whether next() would return a batch at once.
+    bool ready() const;
     /// Lets the workers finish the picture at hand and end; called by the destructor.
     void stop();
 

@@ -64,65 +64,6 @@ void crop(Resizer& resizer, const Picture& picture, const Box& box, int64_t size
     resizer.bilinear(view, {box.x0 - left, box.y0 - top, box.x1 - left, box.y1 - top}, dst, size, size, size * 3);
 }
 
-void flip_rows(uint8_t* pixels, int64_t size, int channels) {
-    const int64_t row = size * channels;
-    for (int64_t y = 0; y < size / 2; ++y)
-        std::swap_ranges(pixels + y * row, pixels + (y + 1) * row, pixels + (size - 1 - y) * row);
-}
-
-template <int channels>
-void flip_columns(uint8_t* pixels, int64_t size) {
-    for (int64_t y = 0; y < size; ++y) {
-        uint8_t* left = pixels + y * size * channels;
-        uint8_t* right = left + (size - 1) * channels;
-        for (; left < right; left += channels, right -= channels)
-            for (int c = 0; c < channels; ++c)
-                std::swap(left[c], right[c]);
-    }
-}
-
-/// Turns and flips.
-void turn(const pixel::Changes& changes, uint8_t* pixels, int64_t size, int channels, std::vector<uint8_t>& scratch) {
-    if (changes.turns == 0) {
-        if (changes.flip_vertical) flip_rows(pixels, size, channels);
-        if (changes.flip_horizontal) channels == 1 ? flip_columns<1>(pixels, size) : flip_columns<3>(pixels, size);
-        return;
-    }
-    scratch.assign(pixels, pixels + size * size * channels);
-    for (int64_t y = 0; y < size; ++y)
-        for (int64_t x = 0; x < size; ++x, pixels += channels)
-            std::memcpy(pixels, &scratch[static_cast<size_t>(pixel::source_of(changes, size, y, x) * channels)],
-                        static_cast<size_t>(channels));
-}
-
-void jitter(const pixel::Changes& changes, uint8_t* pixels, int64_t count, int channels) {
-    for (const uint8_t kind : changes.order) {
-        const int32_t factor = changes.factors[kind];
-        if (factor == pixel::one) continue;
-        if (kind == pixel::saturation) {
-            if (channels == 1) continue;
-            for (uint8_t* p = pixels; p < pixels + count * 3; p += 3)
-                pixel::jitter(p, 3, kind, factor, 0);
-            continue;
-        }
-        const int32_t mean = kind == pixel::contrast ? pixel::mean_gray(pixels, count, channels) : 0;
-        uint8_t table[256];  // what becomes of a byte does not depend on its neighbours
-        for (int value = 0; value < 256; ++value) {
-            table[value] = static_cast<uint8_t>(value);
-            pixel::jitter(&table[value], 1, kind, factor, mean);
-        }
-        for (uint8_t* p = pixels; p < pixels + count * channels; ++p)
-            *p = table[*p];
-    }
-}
-
-void erase(const pixel::Changes& changes, uint8_t* pixels, int64_t size, int channels) {
-    const pixel::Area& area = changes.erased;
-    for (int64_t y = area.y; y < area.y + area.height; ++y)
-        for (int64_t x = area.x; x < area.x + area.width; ++x)
-            pixel::erase(changes, size, channels, y, x, pixels + (y * size + x) * channels);
-}
-
 }  // namespace
 
 /// The geometry: dst is {size, size, 3}.
@@ -141,7 +82,7 @@ void Renderer::place(const Picture& picture, const PictureOptions& options, cons
 }
 
 void Renderer::render(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,
-                      uint8_t* dst) {
+                      uint8_t* dst, pixel::Changes* apart) {
     const int64_t size = options.image_size, count = size * size;
     const int channels = options.channels;
     RN50_REQUIRE(size > 0 && picture.height > 0 && picture.width > 0, "rendering ", picture.width, "x", picture.height,
@@ -157,14 +98,19 @@ void Renderer::render(const Picture& picture, const PictureOptions& options, con
     }
     if (!parameters) return;
     const pixel::Changes changes = changes_of(*parameters, options);
-    turn(changes, dst, size, channels, scratch_);
+    if (apart != nullptr) {
+        RN50_REQUIRE(belongs_to_pixels(options), "what is left to others is more than they can do");
+        *apart = changes;
+        return;
+    }
+    pixel::turn(changes, dst, size, channels, scratch_);
     for (int i = 0; i < parameters->policy.count; ++i)
         apply_op(parameters->policy.ops[static_cast<size_t>(i)], dst, size, channels, options.letterbox_fill.data(),
                  scratch_);
-    jitter(changes, dst, count, channels);
+    pixel::jitter(changes, dst, size, channels);
     if (parameters->blur > 0) gaussian_blur(parameters->blur, dst, size, channels, blurred_);
     if (parameters->noise > 0) add_noise(parameters->noise, parameters->key, dst, count * channels);
-    erase(changes, dst, size, channels);
+    pixel::erase(changes, dst, size, channels);
 }
 
 void render(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters, uint8_t* dst) {

@@ -5,7 +5,7 @@
 namespace rn50 {
 
 void SampleMaker::make(const Source& source, int64_t index, const PictureOptions& options, const SampleKey& key,
-                       PictureCache* cache, uint8_t* dst) {
+                       PictureCache* cache, uint8_t* dst, pixel::Changes* apart) {
     const std::shared_ptr<const Picture> kept = cache ? cache->find(source, index) : nullptr;
     PictureSize size;
     if (kept) {
@@ -31,7 +31,7 @@ void SampleMaker::make(const Source& source, int64_t index, const PictureOptions
         decoder_.decode_opened(picture_);
         if (cache) cache->offer(source, index, picture_);
     }
-    renderer_.render(kept ? *kept : picture_, options, drawn ? &*drawn : nullptr, dst);
+    renderer_.render(kept ? *kept : picture_, options, drawn ? &*drawn : nullptr, dst, apart);
 }
 
 }  // namespace rn50

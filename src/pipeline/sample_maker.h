@@ -29,9 +29,9 @@ class SampleMaker {
     /// Fills dst, {image_size, image_size, channels}, with picture `index`. What is drawn is drawn first, so that of a
     /// JPEG no more than the crop needs is decoded (options.decode); with a cache it is decoded whole, or found there.
     /// Throws Error(Exit::data), "NAME: reason", when the picture cannot be read or decoded.
-    /// What the device does not take is decoded here, and counted.
+    /// What the device does not take is decoded here, and counted. `apart`: see Renderer::render.
     void make(const Source& source, int64_t index, const PictureOptions& options, const SampleKey& key,
-              PictureCache* cache, uint8_t* dst);
+              PictureCache* cache, uint8_t* dst, pixel::Changes* apart = nullptr);
 
     int64_t declined() const { return declined_; }
 

@@ -99,7 +99,7 @@ class Fit {
             comm_->expect_steps(true);
         }
         while (true) {
-            one_step();
+            one_step(last);
             if (comm_ != nullptr) comm_->expect_steps(true);  // not before: the first may wait for a cold disk
             steps_made_ = true;
             if (signal_ != 0 || state().step % steps_per_epoch_ == 0 || state().step >= last) break;
@@ -116,17 +116,37 @@ class Fit {
         state().elapsed_s += epoch_seconds_;
     }
 
-    void one_step() {
+    /// Brings the next batch of the epoch to the device.
+    void stage_next() {
+        trainer_.uploaded();  // the batch before goes back to the ring
+        const Batch* const batch = train_.next();
+        RN50_REQUIRE(batch != nullptr && batch->count == batch_size_, "a training batch is not whole");
+        trainer_.stage(
+            {batch->images.data, batch->labels.data, batch->partners.data, batch->share, batch->changes.data});
+        staged_ = true;
+    }
+
+    /// Leaves to the device a batch, and beside it the next one, if that is loaded. One that is not is waited for when
+    /// the device has nothing else to do: that, and no more, counts as waiting for pictures.
+    void train_on_batch(int64_t part, double lr, bool last_of_epoch) {
+        if (!staged_) {
+            if (part > 0 && !train_.ready()) trainer_.backend().synchronize(trainer_.context());
+            stage_next();
+        }
+        trainer_.step(state().step, lr, part);
+        staged_ = false;
+        if (!last_of_epoch && train_.ready()) stage_next();
+    }
+
+    /// `last`: the step to stop at.
+    void one_step(int64_t last) {
         const Clock::time_point start = Clock::now();
         const double waited = train_.wait_seconds();
         const int64_t epoch_now = epoch();
         const double lr = options_.schedule.at(state().step);
-        for (int64_t part = 0; part < accumulate_; ++part) {
-            const Batch* const batch = train_.next();
-            RN50_REQUIRE(batch != nullptr && batch->count == batch_size_, "a training batch is not whole");
-            trainer_.step({batch->images.data, batch->labels.data, batch->partners.data, batch->share}, state().step,
-                          lr, part);
-        }
+        const bool goes_on = (state().step + 1) % steps_per_epoch_ != 0 && state().step + 1 < last;
+        for (int64_t part = 0; part < accumulate_; ++part)
+            train_on_batch(part, lr, !goes_on && part + 1 == accumulate_);
         const double wait = train_.wait_seconds() - waited;
         StepResult found = trainer_.result();
         agree(found);
@@ -171,7 +191,8 @@ class Fit {
             cat("diverged: ", what, " at step ", state().step, " (epoch ", epoch_now + 1, ")",
                 where.empty() ? "" : "; not finite first: " + where),
             cat("lower --lr, lengthen --warmup-epochs, or set --clip-norm 1",
-                saved ? cat("; ", run_.file("best.safetensors"), " keeps the weights of epoch ", state().best()->epoch) : ""));
+                saved ? cat("; ", run_.file("best.safetensors"), " keeps the weights of epoch ", state().best()->epoch)
+                      : ""));
     }
 
     /// Makes this rank's loss the global batch's, and takes notice of what any rank has met: a signal, bad pictures,
@@ -369,6 +390,7 @@ class Fit {
     Communicator* const comm_;
     const int64_t pictures_a_step_;  ///< of all ranks
     bool steps_made_ = false;        ///< in this part of the run
+    bool staged_ = false;            ///< the next batch is on its way to the device
     int signal_ = 0;                 ///< that all ranks have agreed to stop for
     bool save_is_due_ = false;       ///< within the epoch, as all ranks have agreed
     Clock::time_point saved_ = Clock::now();

@@ -73,8 +73,8 @@ struct FitResult {
 };
 
 /// Trains from where `state` stands to the last epoch. After each epoch: evaluation on `val`, then best, last and state
-/// are saved; a signal, --max-steps and `save_seconds` save last and state within an epoch. Throws Error(Exit::diverged) naming the
-/// step when the loss stops being a number, or 50 steps in a row are skipped.
+/// are saved; a signal, --max-steps and `save_seconds` save last and state within an epoch. Throws
+/// Error(Exit::diverged) naming the step when the loss stops being a number, or 50 steps in a row are skipped.
 FitResult fit(Trainer& trainer, Loader& train, Loader& val, RunDir& run, const CheckpointInfo& info,
               const FitOptions& options, FitState state, const FitObserver& observer);
 

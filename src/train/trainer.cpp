@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/pixel_ops.h"
 
 namespace rn50 {
 
@@ -23,14 +24,12 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
     options_.optimizer.ranges = net_->table().ranges();
 
     const Shape parameters{net_->table().parameter_elements()};
-    const int64_t size = options_.net.image_size, batch = std::max(options_.net.batch, options_.net.eval_batch);
+    const int64_t batch = std::max(options_.net.batch, options_.net.eval_batch);
     moment1_ = arena.alloc(Use::optimizer, DType::f32, parameters);
     if (options_.optimizer.kind == OptimizerDesc::Kind::adamw)
         moment2_ = arena.alloc(Use::optimizer, DType::f32, parameters);
     step_state_ = arena.alloc(Use::optimizer, DType::u8, {int64_t{sizeof(StepState)}});
-    pictures_ = arena.alloc(Use::input, DType::u8, {batch, size, size, options_.net.channels});
-    labels_ = arena.alloc(Use::input, DType::i32, {batch});
-    if (options_.mixed) partners_ = arena.alloc(Use::input, DType::i32, {options_.net.batch});
+    allocate_places();
     if (!options_.class_weights.empty()) {
         RN50_REQUIRE(static_cast<int64_t>(options_.class_weights.size()) == options_.net.classes,
                      options_.class_weights.size(), " class weights");
@@ -43,9 +42,29 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
 }
 
 Trainer::~Trainer() {
-    for (Tensor* tensor :
-         {&moment1_, &moment2_, &step_state_, &pictures_, &labels_, &partners_, &class_weights_, &loss_})
+    for (Place& place : places_) {
+        place.upload.reset();  // waits for what is on its way into the tensors
+        for (Tensor* tensor : {&place.pictures, &place.labels, &place.partners, &place.changes})
+            context_.arena.release(*tensor);
+    }
+    for (Tensor* tensor : {&moment1_, &moment2_, &step_state_, &augmented_, &class_weights_, &loss_})
         context_.arena.release(*tensor);
+}
+
+void Trainer::allocate_places() {
+    Arena& arena = context_.arena;
+    const int64_t size = options_.net.image_size, batch = options_.net.batch, channels = options_.net.channels;
+    for (Place& place : places_) {
+        // Evaluation takes the first place.
+        const int64_t most = &place == places_.data() ? std::max(batch, options_.net.eval_batch) : batch;
+        place.pictures = arena.alloc(Use::input, DType::u8, {most, size, size, channels});
+        place.labels = arena.alloc(Use::input, DType::i32, {most});
+        if (options_.mixed) place.partners = arena.alloc(Use::input, DType::i32, {batch});
+        if (options_.changes)
+            place.changes = arena.alloc(Use::input, DType::u8, {batch * int64_t{sizeof(pixel::Changes)}});
+        if (!context_.dry) place.upload = backend_.upload();
+    }
+    if (options_.changes) augmented_ = arena.alloc(Use::input, DType::u8, {batch, size, size, channels});
 }
 
 void Trainer::initialize() {
@@ -83,35 +102,66 @@ void Trainer::follow_rank_0() {
         if (tensor) options_.comm->broadcast(tensor);
 }
 
+void Trainer::stage(const HostBatch& batch) {
+    RN50_REQUIRE(staged_ - taken_ < 2, "a third batch is staged");
+    RN50_REQUIRE(options_.mixed || batch.partners == nullptr, "a batch with partners for a trainer without");
+    RN50_REQUIRE(options_.changes || batch.changes == nullptr, "a batch with changes for a trainer without");
+    Place& place = places_[static_cast<size_t>(staged_++ % 2)];
+    const int64_t count = options_.net.batch;
+    place.share = batch.share;
+    place.partnered = batch.partners != nullptr;
+    place.changed = batch.changes != nullptr;
+    place.weight = total_weight(batch);
+    if (context_.dry) return;
+    place.upload->begin(batch.pictures, place.pictures.slice(0, count));
+    place.upload->begin(batch.labels, place.labels.slice(0, count));
+    if (place.partnered) place.upload->begin(batch.partners, place.partners);
+    if (place.changed) place.upload->begin(batch.changes, place.changes);
+}
+
+void Trainer::uploaded() {
+    if (context_.dry) return;
+    for (Place& place : places_)
+        place.upload->wait();
+}
+
 void Trainer::step(const HostBatch& batch, int64_t step, double lr, int64_t part) {
+    stage(batch);
+    this->step(step, lr, part);
+    uploaded();
+}
+
+void Trainer::step(int64_t step, double lr, int64_t part) {
+    RN50_REQUIRE(taken_ < staged_, "no batch is staged");
+    Place& place = places_[static_cast<size_t>(taken_++ % 2)];
     if (part == 0) {
         lr_ = static_cast<float>(lr);
         static_assert(offsetof(StepState, lr) == 0, "the learning rate is written to the front of the state");
         backend_.copy_in(context_, &lr_, step_state_.slice(0, sizeof lr_));
         loss_total_ = 0;
     }
-    gradients_of(batch, step, part);
-    loss_total_ += total_weight(batch);
-    if (part + 1 == options_.net.accumulate)
-        update();
-    else
-        backend_.synchronize(context_);
+    if (!context_.dry) place.upload->use();
+    gradients_of(place, step, part);
+    if (!context_.dry) place.upload->release();
+    loss_total_ += place.weight;
+    if (part + 1 == options_.net.accumulate) update();
 }
 
-void Trainer::gradients_of(const HostBatch& batch, int64_t step, int64_t part) {
+void Trainer::gradients_of(const Place& place, int64_t step, int64_t part) {
     const int64_t count = options_.net.batch, parts = options_.net.accumulate;
     const int64_t rank = options_.comm != nullptr ? options_.comm->rank() : 0,
                   ranks = options_.comm != nullptr ? options_.comm->size() : 1;
-    const Tensor input = pictures_.slice(0, count), loss = loss_.slice(part * count, count);
-    backend_.copy_in(context_, batch.pictures, input);
-    Targets targets(labels_.slice(0, count));
-    backend_.copy_in(context_, batch.labels, targets.labels);
+    const Tensor loss = loss_.slice(part * count, count);
+    Tensor input = place.pictures.slice(0, count);
+    if (place.changed) {
+        backend_.augment(context_, input, place.changes, augmented_);
+        input = augmented_;
+    }
+    Targets targets(place.labels.slice(0, count));
     targets.class_weights = class_weights_;
-    if (batch.partners != nullptr) {
-        RN50_REQUIRE(options_.mixed, "a batch with partners for a trainer without");
-        targets.partners = partners_;
-        targets.share = batch.share;
-        backend_.copy_in(context_, batch.partners, partners_);
+    if (place.partnered) {
+        targets.partners = place.partners;
+        targets.share = place.share;
     }
     targets.total = static_cast<float>(parts * count);  // the weights of all labels are known only at the end
 
@@ -176,7 +226,8 @@ std::string Trainer::first_non_finite() {
 }
 
 void Trainer::infer(const void* pictures, const void* labels, int64_t count, const Tensor& logits) {
-    const Tensor input = pictures_.slice(0, count), target = labels_.slice(0, count), loss = loss_.slice(0, count);
+    const Tensor input = places_[0].pictures.slice(0, count), target = places_[0].labels.slice(0, count),
+                 loss = loss_.slice(0, count);
     backend_.copy_in(context_, pictures, input);
     backend_.copy_in(context_, labels, target);
     net_->infer(context_, input, logits);
@@ -202,6 +253,7 @@ void Trainer::infer_all(Loader& loader, const Tensor& logits, EvalMetrics& metri
 
 EvalMetrics Trainer::evaluate(Loader& loader, const std::function<bool(int64_t)>& each) {
     const int64_t classes = options_.net.classes;
+    RN50_REQUIRE(staged_ == taken_, "a batch to train on waits in the place of evaluation");
     EvalMetrics metrics(classes);
     host_logits_.resize(static_cast<size_t>(options_.net.eval_batch * classes));
     const Scratch logits(context_.arena, DType::f32, {options_.net.eval_batch, classes}, Use::activations);
@@ -222,7 +274,9 @@ MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options) {
     Arena arena;
     Trainer trainer(backend, arena, options);
     const NetDesc& net = trainer.options_.net;
-    trainer.step({nullptr, nullptr, nullptr, 1}, 0, 0, net.accumulate - 1);
+    // What is not there cannot be read, yet its presence decides what is planned for.
+    static const char present = 0;
+    trainer.step({nullptr, nullptr, nullptr, 1, options.changes ? &present : nullptr}, 0, 0, net.accumulate - 1);
     const Scratch logits(arena, DType::f32, {net.eval_batch, net.classes}, Use::activations);
     trainer.net_->begin_inference(trainer.context_);
     for (const int64_t count : {net.eval_batch, int64_t{1}})  // whole batches, and a rest

@@ -1,6 +1,7 @@
 // One training step and one evaluation over a net: the same code runs dry for the memory plan and for real.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -22,6 +23,7 @@ struct TrainerOptions {
     float label_smoothing = 0;
     std::vector<float> class_weights;          ///< {classes}, of the training loss; empty: all 1
     bool mixed = false;                        ///< batches have partners
+    bool changes = false;                      ///< batches have pictures that are still to be augmented
     float clip_norm = 0;                       ///< global L2 norm of the gradients; 0: no clipping
     float loss_scale = 0;                      ///< constant; 0: dynamic from 65536 in fp16, 1 elsewhere
     uint64_t seed = 0;                         ///< of starting values and dropout
@@ -33,10 +35,11 @@ struct TrainerOptions {
 
 /// A whole batch in host memory.
 struct HostBatch {
-    const void* pictures;  ///< u8 {batch, S, S, C}
-    const void* labels;    ///< i32 {batch}
-    const void* partners;  ///< i32 {batch}, the second labels of mixed pictures; null: none
-    float share;           ///< of the labels beside the partners
+    const void* pictures;           ///< u8 {batch, S, S, C}
+    const void* labels;             ///< i32 {batch}
+    const void* partners;           ///< i32 {batch}, the second labels of mixed pictures; null: none
+    float share;                    ///< of the labels beside the partners
+    const void* changes = nullptr;  ///< pixel::Changes {batch}, of pictures that are still to be augmented; null: none
 };
 
 /// What one step has found.
@@ -60,9 +63,15 @@ class Trainer {
     /// Parameters, running statistics and optimizer become rank 0's. Nothing without other ranks.
     void follow_rank_0();
 
-    /// Forward and backward with one whole batch in host memory: u8 {batch, S, S, C} and i32 {batch}. `step` counts the
-    /// steps of the run from 0, `part` the batches of the step: their gradients add up, and with the last one the
-    /// parameters are updated. The last one is read until result(); the others are done with when this returns.
+    /// Begins to bring a whole batch to the device, beside what it computes. One batch may wait there while another is
+    /// trained on. The host's memory is read until uploaded().
+    void stage(const HostBatch& batch);
+    /// Waits until all staged batches have left the host's memory.
+    void uploaded();
+    /// Forward and backward with the batch that was staged first. `step` counts the steps of the run from 0, `part` the
+    /// batches of the step: their gradients add up, and with the last one the parameters are updated.
+    void step(int64_t step, double lr, int64_t part = 0);
+    /// The same with a batch that has left the host's memory when this returns.
     void step(const HostBatch& batch, int64_t step, double lr, int64_t part = 0);
     void step(const void* pictures, const void* labels, int64_t step, double lr) {
         this->step({pictures, labels, nullptr, 1}, step, lr);
@@ -90,8 +99,17 @@ class Trainer {
 
   private:
     friend MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
+    /// A batch's place on the device. There are two, which take turns.
+    struct Place {
+        Tensor pictures, labels, partners, changes;  ///< the last two may be absent
+        std::unique_ptr<Upload> upload;              ///< null in a dry run
+        float share = 1;
+        double weight = 0;                        ///< the sum of the weights of its labels and partners
+        bool partnered = false, changed = false;  ///< what the batch has
+    };
+    void allocate_places();
     double total_weight(const HostBatch& batch) const;
-    void gradients_of(const HostBatch& batch, int64_t step, int64_t part);
+    void gradients_of(const Place& place, int64_t step, int64_t part);
     void update();
     void infer_all(Loader& loader, const Tensor& logits, EvalMetrics& metrics,
                    const std::function<bool(int64_t)>& each);
@@ -104,7 +122,9 @@ class Trainer {
     std::unique_ptr<SyncNorm> sync_norm_;  ///< must outlive the net
     std::unique_ptr<Net> net_;
     std::unique_ptr<GradientAveraging> averaging_;  ///< null without other ranks
-    Tensor moment1_, moment2_, step_state_, pictures_, labels_, partners_, class_weights_, loss_;
+    Tensor moment1_, moment2_, step_state_, augmented_, class_weights_, loss_;
+    std::array<Place, 2> places_;
+    int64_t staged_ = 0, taken_ = 0;  ///< batches so far
     std::vector<float> host_loss_, host_logits_;
     float lr_ = 0;
     double loss_total_ = 0;  ///< what the step's losses are divided by: the weights of its labels so far

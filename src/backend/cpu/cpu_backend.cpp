@@ -13,6 +13,7 @@
 #include "backend/cpu/linear.h"
 #include "base/machine.h"
 #include "base/math.h"
+#include "base/pixel_ops.h"
 
 namespace rn50::cpu {
 
@@ -47,6 +48,16 @@ class Heap final : public Memory {
 
   private:
     static constexpr int64_t large = 64 << 20;
+};
+
+class PlainUpload final : public Upload {
+  public:
+    void begin(const void* host, const Tensor& dst) override {
+        std::memcpy(dst.data, host, static_cast<size_t>(dst.bytes()));
+    }
+    void use() override {}
+    void release() override {}
+    void wait() override {}
 };
 
 std::string processor_name() {
@@ -113,6 +124,32 @@ std::vector<Pass> CpuBackend::passes(const PassTensors& tensors) {
                      std::memcpy(static_cast<char*>(to.data) + at, static_cast<const char*>(from.data) + at,
                                  static_cast<size_t>(std::min(piece, bytes - at)));
              }}};
+}
+
+std::unique_ptr<Upload> CpuBackend::upload() {
+    return std::make_unique<PlainUpload>();
+}
+
+int64_t CpuBackend::augment_workspace_bytes(int64_t) const {
+    return 0;
+}
+
+void CpuBackend::do_augment(const Tensor& src, const Tensor& changes, const Tensor& dst, const Tensor&) {
+    const int64_t size = src.shape[1], bytes = src.bytes() / src.shape[0];
+    const auto channels = static_cast<int>(src.shape[3]);
+#pragma omp parallel
+    {
+        std::vector<uint8_t> scratch;
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < src.shape[0]; ++i) {
+            const pixel::Changes& change = static_cast<const pixel::Changes*>(changes.data)[i];
+            uint8_t* const picture = dst.as<uint8_t>() + i * bytes;
+            std::memcpy(picture, src.as<uint8_t>() + i * bytes, static_cast<size_t>(bytes));
+            pixel::turn(change, picture, size, channels, scratch);
+            pixel::jitter(change, picture, size, channels);
+            pixel::erase(change, picture, size, channels);
+        }
+    }
 }
 
 void CpuBackend::do_zero(const Tensor& dst) {

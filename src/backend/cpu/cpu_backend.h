@@ -17,6 +17,8 @@ class CpuBackend final : public Backend {
     std::unique_ptr<Linear> linear(const LinearDesc& desc) override;
     /// The copy alone: convolutions here make their passes tile by tile, in the caches.
     std::vector<Pass> passes(const PassTensors& tensors) override;
+    /// Copies at once: what computes and what would copy are the same cores.
+    std::unique_ptr<Upload> upload() override;
 
   protected:
     void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,
@@ -45,6 +47,8 @@ class CpuBackend final : public Backend {
                             const Tensor& state) override;
     void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                      const Tensor& moment1, const Tensor& moment2, const Tensor& state) override;
+    int64_t augment_workspace_bytes(int64_t pictures) const override;
+    void do_augment(const Tensor& src, const Tensor& changes, const Tensor& dst, const Tensor& workspace) override;
     void do_zero(const Tensor& dst) override;
     void do_convert(const Tensor& src, const Tensor& dst) override;
     void do_copy_in(const void* host, const Tensor& dst) override;

@@ -1,0 +1,14 @@
+// Batches on their way to the GPU while it computes.
+#pragma once
+
+#include <memory>
+
+#include "backend/backend.h"
+#include "portable.h"
+
+namespace rn50::cuda {
+
+/// Copies on a stream of its own beside `compute`, the backend's.
+std::unique_ptr<Upload> make_upload(cudaStream_t compute);
+
+}  // namespace rn50::cuda
