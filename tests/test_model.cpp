@@ -6,7 +6,7 @@
 #include <cstring>
 #include <set>
 
-#include "arena_mode.h"
+#include "environment.h"
 #include "base/exact.h"
 #include "model/net.h"
 #include "op_support.h"

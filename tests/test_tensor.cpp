@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "arena_mode.h"
+#include "environment.h"
 #include "base/random.h"
 #include "tensor/arena.h"
 #include "tensor/tensor.h"
