@@ -20,6 +20,7 @@
 #
 # Exit status: 0, all stages passed; 1, one failed; 2, it cannot begin; 3, stopped, because nothing can be measured here.
 set -uo pipefail
+export LC_ALL=C # numbers have points
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 self=$root/tools/$(basename "$0")
@@ -39,6 +40,7 @@ export WORK OUT BUNDLE RN50_PLAN_CACHE=$WORK/plans
 
 # shellcheck disable=SC2034,SC2154  # the stages read these, and set others
 if [ "$SMOKE" = 1 ]; then
+    export OMP_WAIT_POLICY=passive # such a machine has other work too
     side=64 batches="8 4" step_count=3 seconds=0.5 second_turn=5 loss_side=64 loss_batch=8 loss_steps=6 loss_count=24
     train_options=(--epochs 1) train_count=64 accuracy=0 kernel_batch=2 kernel_side=64
     photo_side=256 photo_count=64 loading_workers="1 2" loading_batch=8 loading_steps=4

@@ -38,8 +38,12 @@ compared() {
     our=$(best $2) their=$(best $3)
     our_mb=$(number memory_mb "${2%% *}") their_mb=$(number memory_mb "${3%% *}")
     speed=$(ratio "$our" "$their" 3) memory=$(ratio "$our_mb" "$their_mb" 3)
-    say "$(printf '%-34s rn50 %9.1f   PyTorch %9.1f images/s   %sx    %8.0f of %8.0f MB   %sx' "$1" "${our:-0}" "${their:-0}" \
-        "$speed" "${our_mb:-0}" "${their_mb:-0}" "$memory")"
+    if [ -n "$their" ]; then
+        say "$(printf '%-34s rn50 %9.1f   PyTorch %9.1f images/s   %sx    %8.0f of %8.0f MB   %sx' "$1" "${our:-0}" "$their" \
+            "$speed" "${our_mb:-0}" "${their_mb:-0}" "$memory")"
+    else
+        say "$(printf '%-34s rn50 %9.1f   PyTorch      none images/s   %8.0f MB' "$1" "${our:-0}" "${our_mb:-0}")"
+    fi
     note "ratio: $1" "{\"speed\": \"$speed\", \"memory\": \"$memory\"}"
 }
 
@@ -59,7 +63,7 @@ pair() {
     our_step "$batch" "$main_precision" full "$t/ours.$main_precision.$batch.full.$turn" || return
     their_step eager "$main_precision" "$batch" "$t/eager.$main_precision.$batch.$turn" || status=1
     compared "$main_precision, batch $batch$([ "$turn" = 1 ] || echo ", best of $turn")" "${ours# }" "${theirs# }"
-    [ "$torch" = 0 ] || [ "$turn" != 1 ] || memory_line "${ours# }" "${theirs# }"
+    [ ! -s "$t/eager.$main_precision.$batch.1" ] || [ "$turn" != 1 ] || memory_line "${ours# }" "${theirs# }"
     [ "$batch" = "${batches%% *}" ] || return 0
     judge "images/s beside PyTorch eager, $main_precision, batch $batch" "$speed" at-least 1
     [ "$turn" != 1 ] || judge "memory beside PyTorch eager, $main_precision, batch $batch" "$memory" at-most 0.85
@@ -84,6 +88,7 @@ stage_steps() {
     need_gpu
     torch_or_alone
     mkdir -p "$WORK/steps"
+    rm -f "$WORK"/steps/{ours,eager}."$main_precision".* # of an earlier call, which this one is not to be compared with
     for batch in $batches; do
         if ! pair "$batch" 1; then
             status=1
