@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "environment.h"
 #include "base/random.h"
+#include "environment.h"
 #include "tensor/arena.h"
 #include "tensor/tensor.h"
 
