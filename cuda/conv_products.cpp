@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <map>
 
@@ -137,20 +140,26 @@ float milliseconds(ConvPlan& plan, const Problem& problem, const CudnnHandle& ha
     return least;
 }
 
-/// The index of the fastest plan, or plans.size() when none can run.
+std::unique_ptr<ConvPlan> first_of(std::vector<std::unique_ptr<ConvPlan>> plans) {
+    return plans.empty() ? nullptr : std::move(plans.front());
+}
+
+/// The index of the fastest plan, or plans.size() when none can run. The first that can is measured; the others, as
+/// long as there is time.
 size_t fastest(const std::vector<std::unique_ptr<ConvPlan>>& plans, const Problem& problem, const CudnnHandle& handle,
-               cudaStream_t stream) {
+               cudaStream_t stream, const std::function<bool()>& time_left) {
     problem.fill(stream);
     std::vector<float> times;
     float record = cannot_run;
     for (const auto& plan : plans) {
+        if (record != cannot_run && !time_left()) break;
         times.push_back(milliseconds(*plan, problem, handle, stream, record));
         record = std::min(record, times.back());
     }
     // Differences of this size are noise: then the smaller workspace is better, then the heuristics' order.
     constexpr float noise = 1.03f;
     size_t best = plans.size();
-    for (size_t i = 0; i < plans.size(); ++i)
+    for (size_t i = 0; i < times.size(); ++i)
         if (times[i] != cannot_run && times[i] <= record * noise &&
             (best == plans.size() || plans[i]->workspace_bytes() < plans[best]->workspace_bytes()))
             best = i;
@@ -164,7 +173,18 @@ PlannerOptions PlannerOptions::from_environment() {
     const char* autotune = std::getenv("RN50_AUTOTUNE");
     options.autotune = autotune == nullptr || std::strcmp(autotune, "0") != 0;
     if (options.autotune) options.cache_folder = PlanCache::default_folder();
+    if (const char* const seconds = std::getenv("RN50_AUTOTUNE_SECONDS"); seconds != nullptr && *seconds != '\0') {
+        char* end = nullptr;
+        options.budget_seconds = std::strtod(seconds, &end);
+        if (*end != '\0' || !(options.budget_seconds >= 0))
+            throw Error(Exit::usage, cat("RN50_AUTOTUNE_SECONDS=", seconds, " is no number of seconds"),
+                        "set it to 120, say, or unset it; RN50_AUTOTUNE=0 times nothing at all");
+    }
     return options;
+}
+
+double PlannerOptions::steady_seconds() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 bool allowed(const ConvShape& shape, const std::vector<cudnnBackendNumericalNote_t>& numerical,
@@ -196,7 +216,22 @@ bool allowed(const ConvShape& shape, const std::vector<cudnnBackendNumericalNote
 }
 
 ConvPlanner::ConvPlanner(cudaStream_t stream, const PlannerOptions& options)
-    : stream_(stream), options_(options), handle_(stream), cache_(options.cache_folder, machine_name()) {}
+    : stream_(stream),
+      options_(options),
+      handle_(stream),
+      cache_(options.cache_folder, machine_name()),
+      kept_at_(options.clock()) {}
+
+ConvPlanner::~ConvPlanner() {
+    keep();
+}
+
+void ConvPlanner::keep_now_and_then() {
+    constexpr double seconds_between = 10;  // what a start that is broken off measures again, at most
+    if (options_.clock() - kept_at_ < seconds_between) return;
+    keep();
+    kept_at_ = options_.clock();
+}
 
 /// Allowed plans in the order of the heuristics. They like to propose one engine with many settings of its knobs, so
 /// each engine gets half of the places at most.
@@ -254,10 +289,31 @@ std::unique_ptr<ConvPlan> ConvPlanner::best(const ConvShape& shape, Phase phase,
 std::unique_ptr<ConvPlan> ConvPlanner::chosen(const ConvShape& shape, Phase phase,
                                               const std::shared_ptr<const ConvGraph>& graph, DType diff_weights,
                                               const std::string& key) {
-    const size_t most = options_.autotune ? static_cast<size_t>(options_.candidates) : 1;
-    auto plans = candidates(shape, graph, most, options_.workspace_limit);
+    if (!options_.autotune) return first_of(candidates(shape, graph, 1, options_.workspace_limit));
+    if (budget_left() <= 0) {
+        log::warn_once(
+            "time for timing",
+            cat("timing convolutions has taken ", std::llround(spent_), " s, the most it may take; from here (",
+                shape.name, " ", name_of(phase), ") they run as cuDNN's heuristics propose",
+                cache_.path().empty() ? "" : cat(", and will again. To time all, remove ", cache_.path()),
+                cache_.path().empty() ? ". To time all," : " and", " start with RN50_AUTOTUNE_SECONDS=600"));
+        auto plan = first_of(candidates(shape, graph, 1, options_.workspace_limit));
+        if (plan) cache_.store(key, plan->choice());
+        return plan;
+    }
+    const double start = options_.clock();
+    auto plan = measured(shape, phase, graph, diff_weights, key);
+    spent_ += options_.clock() - start;
+    return plan;
+}
+
+std::unique_ptr<ConvPlan> ConvPlanner::measured(const ConvShape& shape, Phase phase,
+                                                const std::shared_ptr<const ConvGraph>& graph, DType diff_weights,
+                                                const std::string& key) {
+    const double start = options_.clock();
+    const auto time_left = [&] { return options_.clock() - start < budget_left(); };
+    auto plans = candidates(shape, graph, static_cast<size_t>(options_.candidates), options_.workspace_limit);
     if (plans.empty()) return nullptr;
-    if (most == 1) return std::move(plans.front());
     int64_t workspace = 0;
     for (const auto& plan : plans)
         workspace = std::max(workspace, plan->workspace_bytes());
@@ -272,7 +328,7 @@ std::unique_ptr<ConvPlan> ConvPlanner::chosen(const ConvShape& shape, Phase phas
     if (!said_) log::info("timing convolutions for this GPU and batch size, once");
     said_ = true;
     log::progress(cat("timing ", shape.name, " ", name_of(phase)));
-    const size_t best = fastest(plans, problem, handle_, stream_);
+    const size_t best = fastest(plans, problem, handle_, stream_, time_left);
     log::progress_done();
     if (best == plans.size()) return nullptr;
     cache_.store(key, plans[best]->choice());
@@ -282,8 +338,7 @@ std::unique_ptr<ConvPlan> ConvPlanner::chosen(const ConvShape& shape, Phase phas
 std::unique_ptr<ConvPlan> ConvPlanner::smaller(const ConvShape& shape, const ConvPlan& whole, int64_t workspace_bytes) {
     const auto graph = std::make_shared<const ConvGraph>(handle_, shape, Phase::forward, shape.dtype);
     if (auto plan = restored(shape, graph, whole.choice(), workspace_bytes)) return plan;
-    auto plans = candidates(shape, graph, 1, workspace_bytes);
-    return plans.empty() ? nullptr : std::move(plans.front());
+    return first_of(candidates(shape, graph, 1, workspace_bytes));
 }
 
 namespace {
@@ -299,7 +354,7 @@ class CudnnConv final : public ConvProducts {
                     found(Phase::backward_data, planner_->best(shape_, Phase::backward_data, shape_.dtype));
             prepare_backward_weights();
         }
-        planner_->keep();
+        planner_->keep_now_and_then();
     }
 
     int64_t workspace_bytes(Phase phase) const override {
@@ -368,6 +423,7 @@ class CudnnConv final : public ConvProducts {
 
     void run(Phase phase, ConvPlan* plan, const void* image, const void* weights, const void* output, void* workspace) {
         RN50_REQUIRE(plan, shape_.name, ": ", name_of(phase), " was not prepared");
+        planner_->keep();  // what runs now must be what a resumed run takes
         const cudnnStatus_t status = plan->try_run(planner_->handle(), image, weights, output, workspace);
         if (status != CUDNN_STATUS_SUCCESS) check(status, cat(shape_.name, " ", name_of(phase)));
     }

@@ -16,10 +16,15 @@ struct PlannerOptions {
     int64_t workspace_limit = int64_t{1} << 30;  ///< bytes; no plan that needs more
     int candidates = 8;                          ///< plans that are timed for each shape
     bool autotune = true;                        ///< false: the first that the heuristics propose
+    double budget_seconds = 120;                 ///< of this process for timing; then as if autotune were false
     std::string cache_folder;                    ///< empty: choices are not kept
+    double (*clock)() = steady_seconds;          ///< by which the budget is reckoned
 
-    /// From RN50_AUTOTUNE and RN50_PLAN_CACHE.
+    /// From RN50_AUTOTUNE, RN50_AUTOTUNE_SECONDS and RN50_PLAN_CACHE. Throws Error(Exit::usage) for seconds that are
+    /// none.
     static PlannerOptions from_environment();
+    /// Seconds of a clock that never goes back.
+    static double steady_seconds();
 };
 
 /// Whether an engine may compute this: the same bits at each run, sums in f32, no factors rounded beyond their own
@@ -32,9 +37,14 @@ class ConvPlanner {
   public:
     ConvPlanner(cudaStream_t stream, const PlannerOptions& options);
 
+    ~ConvPlanner();
+    ConvPlanner(const ConvPlanner&) = delete;
+    ConvPlanner& operator=(const ConvPlanner&) = delete;
+
     /// The plan for the whole batch of `shape`: the kept choice, or the one taken for another batch in this process (so
-    /// that searching for the largest batch which fits measures once), or the fastest of those measured now. Null when
-    /// cuDNN has none that is allowed.
+    /// that searching for the largest batch which fits measures once), or the fastest of those measured now, or, when
+    /// the budget for measuring is spent, the heuristics' first, which is kept like a measured one: another start must
+    /// not take another plan. Null when cuDNN has none that is allowed.
     std::unique_ptr<ConvPlan> best(const ConvShape& shape, ConvProducts::Phase phase, DType diff_weights);
     /// Whether this cuDNN has ever refused to give f32 weight gradients of 16-bit factors.
     bool narrow_gradients(DType dtype) const { return narrow_.count(dtype) != 0; }
@@ -42,8 +52,10 @@ class ConvPlanner {
     /// A plan for a smaller batch in the workspace that the whole batch's plan has: that plan's engine where it serves,
     /// else the heuristics' choice. Nothing is measured. Null when there is none.
     std::unique_ptr<ConvPlan> smaller(const ConvShape& shape, const ConvPlan& whole, int64_t workspace_bytes);
-    /// Writes new choices to disk.
+    /// Writes new choices to disk: before the first convolution runs on them, and at the end. While a net's many
+    /// convolutions are prepared, only now and then.
     void keep() { cache_.flush(); }
+    void keep_now_and_then();
     const CudnnHandle& handle() const { return handle_; }
 
   private:
@@ -53,8 +65,14 @@ class ConvPlanner {
     std::unique_ptr<ConvPlan> chosen(const ConvShape& shape, ConvProducts::Phase phase,
                                      const std::shared_ptr<const ConvGraph>& graph, DType diff_weights,
                                      const std::string& key);
+    std::unique_ptr<ConvPlan> measured(const ConvShape& shape, ConvProducts::Phase phase,
+                                       const std::shared_ptr<const ConvGraph>& graph, DType diff_weights,
+                                       const std::string& key);
     std::unique_ptr<ConvPlan> restored(const ConvShape& shape, const std::shared_ptr<const ConvGraph>& graph,
                                        const EngineChoice& choice, int64_t workspace_limit) const;
+
+    /// What is left of the budget, in seconds.
+    double budget_left() const { return options_.budget_seconds - spent_; }
 
     cudaStream_t stream_;
     PlannerOptions options_;
@@ -62,6 +80,8 @@ class ConvPlanner {
     PlanCache cache_;
     std::map<std::string, EngineChoice> taken_;  ///< by key without the batch
     std::set<DType> narrow_;
+    double spent_ = 0;    ///< seconds, on measuring
+    double kept_at_ = 0;  ///< by the clock
     bool said_ = false;
 };
 

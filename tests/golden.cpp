@@ -3,17 +3,16 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 
 #include "base/error.h"
+#include "environment.h"
 #include "formula.h"
 
 namespace rn50::test {
 
 nlohmann::json read_golden(const std::string& name) {
-    const char* const moved = std::getenv("RN50_TESTS_DIR");  // where the tests run on another machine
-    const std::string path = cat(moved != nullptr ? moved : RN50_TESTS_DIR, "/golden/", name, ".json");
+    const std::string path = cat(tests_folder(), "/golden/", name, ".json");
     std::ifstream file(path);
     REQUIRE_MESSAGE(file.good(), path);
     return nlohmann::json::parse(file);

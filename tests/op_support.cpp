@@ -9,6 +9,8 @@
 #include <map>
 
 #include "base/random.h"
+#include "cli/self_test.h"
+#include "environment.h"
 #include "simt_backend.h"
 
 namespace rn50::test {
@@ -89,37 +91,43 @@ const char* only_kind() {
     return std::getenv("RN50_TEST_ON");
 }
 
+std::unique_ptr<Backend> make(const std::string& kind, Plans plans) {
+    if (plans == Plans::timed) return make_backend(kind);
+    const ScopedVariable first("RN50_AUTOTUNE", "0");
+    return make_backend(kind);
+}
+
 /// Backends are made once: finding a device takes time.
-std::vector<Backend*> backends() {
-    static std::map<std::string, std::unique_ptr<Backend>> made;
+std::vector<Backend*> backends(Plans plans) {
+    static std::map<std::pair<std::string, Plans>, std::unique_ptr<Backend>> made;
     std::vector<Backend*> present;
     for (const std::string& kind : backends_built_in()) {
         if (only_kind() != nullptr && kind != only_kind()) continue;
-        if (!made.count(kind)) {
+        const auto key = std::make_pair(kind, plans);
+        if (!made.count(key)) {
             try {
-                made[kind] = make_backend(kind);
+                made[key] = make(kind, plans);
             } catch (const Error& error) {
                 // The library may be built in where its device is not; the CPU has no such excuse.
                 REQUIRE_MESSAGE(kind != "cpu", error.what());
                 MESSAGE(kind << " is not tested: " << std::string(error.what()));
-                made[kind] = nullptr;
+                made[key] = nullptr;
             }
         }
-        if (made[kind]) present.push_back(made[kind].get());
+        if (made[key]) present.push_back(made[key].get());
     }
     REQUIRE(!present.empty());
     return present;
 }
 
+std::string current_case() {
+    const doctest::TestCaseData* const running = doctest::getContextOptions()->currentTest;
+    return running != nullptr ? running->m_name : "?";
+}
+
 Backend& emulated() {
     static const std::unique_ptr<Backend> backend = make_emulated_backend();
     return *backend;
-}
-
-void run_rig(Backend& backend, Precision precision, const std::function<void(Rig&)>& body) {
-    Rig rig(backend, precision);
-    INFO(rig.name);
-    body(rig);
 }
 
 void run_emulated(Precision precision, EmulatorOrder order, const std::function<void(Rig&)>& body) {
@@ -137,6 +145,19 @@ void run_emulated(Precision precision, const std::function<void(Rig&)>& body) {
 }
 
 }  // namespace
+
+void run_rig(Backend& backend, Precision precision, const std::function<void(Rig&)>& body) {
+    static std::map<const Backend*, std::string> lost;
+    if (lost.count(&backend)) throw Error(Exit::device, cat("not run: the device was lost in ", lost[&backend]));
+    Rig rig(backend, precision);
+    INFO(rig.name);
+    try {
+        body(rig);
+    } catch (...) {
+        if (!doctor::answers(backend)) lost[&backend] = cat("\"", current_case(), "\" at ", rig.name);
+        throw;
+    }
+}
 
 Rig::Rig(Backend& on, Precision in)
     : backend(on),
@@ -247,8 +268,8 @@ Norm Rig::rubbish_norm(int64_t channels) {
             rubbish(DType::f32, {channels}), false};
 }
 
-void for_each_rig(const std::function<void(Rig&)>& body) {
-    for (Backend* backend : backends())
+void for_each_rig(const std::function<void(Rig&)>& body, Plans plans) {
+    for (Backend* backend : backends(plans))
         for (const Precision precision : precisions_of(*backend))
             run_rig(*backend, precision, body);
     for (const Precision precision : precisions_of(emulated()))
@@ -256,7 +277,7 @@ void for_each_rig(const std::function<void(Rig&)>& body) {
 }
 
 void for_each_net_rig(const std::function<void(Rig&)>& body) {
-    for (Backend* backend : backends())
+    for (Backend* backend : backends(Plans::timed))
         for (const Precision precision : precisions_of(*backend))
             run_rig(*backend, precision, body);
     if (std::getenv("RN50_EMULATE_NETS") == nullptr) return;
@@ -265,7 +286,7 @@ void for_each_net_rig(const std::function<void(Rig&)>& body) {
 }
 
 void for_each_fp32_rig(const std::function<void(Rig&)>& body) {
-    for (Backend* backend : backends())
+    for (Backend* backend : backends(Plans::first))
         run_rig(*backend, Precision::fp32, body);
     run_emulated(Precision::fp32, body);
 }

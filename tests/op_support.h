@@ -51,15 +51,24 @@ struct Rig {
     Norm rubbish_norm(int64_t channels);
 };
 
+/// How a GPU's convolutions are chosen: `first` is what the library's heuristics propose, `timed` is as in a run
+/// (RN50_AUTOTUNE). The ops have thousands of odd shapes, whose timing would take many minutes and show nothing.
+enum class Plans { first, timed };
+
 /// Calls `body` with each backend of this build that works on this machine, in each precision with hardware behind it;
 /// with the emulated backend once for each order of a block's threads.
-void for_each_rig(const std::function<void(Rig&)>& body);
+void for_each_rig(const std::function<void(Rig&)>& body, Plans plans = Plans::first);
 /// The same with fp32 alone: for ops on f32 buffers, which are the same in every precision.
 void for_each_fp32_rig(const std::function<void(Rig&)>& body);
 
-/// For whole nets: as for_each_rig, but with the emulated backend only where RN50_EMULATE_NETS is set, in one order of
-/// threads; it takes minutes.
+/// For whole nets: as for_each_rig with timed plans, but with the emulated backend only where RN50_EMULATE_NETS is set,
+/// in one order of threads; it takes minutes.
 void for_each_net_rig(const std::function<void(Rig&)>& body);
+
+/// Calls `body` with one backend in one precision. A fault can end a GPU's context, which then answers every call with
+/// the error of that one: the device is lost, and each later call of run_rig with it throws an Error that names the
+/// case and the rig where that happened.
+void run_rig(Backend& backend, Precision precision, const std::function<void(Rig&)>& body);
 
 /// The values as `dtype` stores them (round to nearest even).
 Array rounded(Array values, DType dtype);

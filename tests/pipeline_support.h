@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "environment.h"
 #include "pipeline/decode.h"
 #include "tensor/arena.h"
 
@@ -27,7 +28,7 @@ inline std::vector<uint8_t> read_file(const std::string& path) {
 }
 
 inline std::string golden_path(const std::string& file) {
-    return std::string(RN50_TESTS_DIR) + "/golden/pictures/" + file;
+    return tests_folder() + "/golden/pictures/" + file;
 }
 
 /// NAME.rgb as tools/golden_pictures.py writes it.

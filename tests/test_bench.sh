@@ -26,6 +26,13 @@ check "bench kernels: a table, SGD instead of AdamW" eval \
 "$program" bench step "${small[@]}" --model resnet18 --verbose >out 2>err
 code=$?
 check "bench step --verbose: the time by operation" eval '[ $code = 0 ] && grep -q "ms a step" err && grep -q "optimizer step" err'
+"$program" bench step "${small[@]}" --model resnet18 --json >out 2>err
+code=$?
+# What is taken holds what is planned, and the program's own with it.
+check "bench step --json: memory as planned and as taken" eval \
+    '[ $code = 0 ] && [ "$(wc -l <out)" = 1 ] &&
+     sed "s/.*\"memory_mb\":\([0-9.]*\),\"memory_taken_mb\":\([0-9.]*\),.*/\1 \2/" out |
+     awk "{ exit !(NF == 2 && \$1 > 100 && \$2 > \$1 / 2 && \$2 < 10 * \$1) }"'
 
 # --- several ranks -------------------------------------------------------------------------------------------------------
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT "${!SLURM_@}" "${!OMPI_@}"

@@ -72,13 +72,15 @@ void check_block(Rig& rig, const std::string& name, const json& golden) {
 
 TEST_CASE("one block of each kind: its output, every gradient and the running statistics are PyTorch's") {
     const json golden = read_golden("blocks");
-    for_each_rig([&](Rig& rig) {
-        int checked = 0;
-        for (const auto& [name, block] : golden.items())
-            if (block.is_object()) {
-                check_block(rig, name, block);
-                ++checked;
-            }
-        CHECK(checked == 5);
-    });
+    for_each_rig(
+        [&](Rig& rig) {
+            int checked = 0;
+            for (const auto& [name, block] : golden.items())
+                if (block.is_object()) {
+                    check_block(rig, name, block);
+                    ++checked;
+                }
+            CHECK(checked == 5);
+        },
+        Plans::timed);
 }

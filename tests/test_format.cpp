@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/files.h"
+#include "environment.h"
 #include "format/safetensors.h"
 
 namespace fs = std::filesystem;
@@ -18,7 +19,7 @@ using namespace rn50;
 
 namespace {
 
-const std::string golden = std::string(RN50_TESTS_DIR) + "/golden/python.safetensors";
+const std::string golden = test::tests_folder() + "/golden/python.safetensors";
 
 struct TemporaryFile {
     TemporaryFile() : path((fs::temp_directory_path() / ("rn50-format-" + std::to_string(getpid()))).string()) {}

@@ -6,8 +6,8 @@
 #include <cstring>
 #include <set>
 
-#include "arena_mode.h"
 #include "base/exact.h"
+#include "environment.h"
 #include "model/net.h"
 #include "op_support.h"
 

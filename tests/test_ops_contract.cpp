@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "arena_mode.h"
+#include "environment.h"
 #include "op_support.h"
 
 using namespace rn50;

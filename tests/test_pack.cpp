@@ -322,7 +322,7 @@ TEST_CASE("layout: shards in folders, beside each other, alone and by a pattern"
 TEST_CASE("layout: labels that begin with 1, lie outside, or are names") {
     const TempFolder folder;
     const auto copy = [&](const char* from, const std::string& to) {
-        folder.write(to, test::read_file(std::string(RN50_TESTS_DIR) + "/data/shards/" + from));
+        folder.write(to, test::read_file(test::tests_folder() + "/data/shards/" + from));
     };
     copy("tensorflow.tfrecord", "tf/train.tfrecord");
     copy("tensorflow.tfrecord", "tf/val.tfrecord");

@@ -10,18 +10,41 @@ using namespace rn50;
 
 namespace {
 
-/// Hands every op on to another backend, and spoils what the one named op writes.
+/// The memory of a device that can be lost: then every call fails.
+class LosableMemory final : public Memory {
+  public:
+    explicit LosableMemory(Memory& sound) : sound_(sound) {}
+    void* allocate(int64_t bytes) override {
+        if (lost) throw Error(Exit::device, "cudaMalloc: an illegal memory access was encountered");
+        return sound_.allocate(bytes);
+    }
+    void release(void* data, int64_t bytes) override { sound_.release(data, bytes); }
+    void fill(void* data, int value, int64_t bytes) override { sound_.fill(data, value, bytes); }
+    bool lost = false;
+
+  private:
+    Memory& sound_;
+};
+
+enum class Fault { wrong_number, lost_device };
+
+/// Hands every op on to another backend, and spoils what the one named op writes, or is lost with it.
 class Faulty final : public Backend {
   public:
-    Faulty(Backend& sound, const std::string& broken)
-        : sound_(sound), broken_(broken), arena_(sound.memory(), int64_t{32} << 20), ctx_{arena_} {}
+    Faulty(Backend& sound, const std::string& broken, Fault fault = Fault::wrong_number)
+        : sound_(sound),
+          memory_(sound.memory()),
+          broken_(broken),
+          fault_(fault),
+          arena_(sound.memory(), int64_t{32} << 20),
+          ctx_{arena_} {}
 
     DeviceInfo info() const override {
         DeviceInfo info = sound_.info();
         info.bf16 = info.fp16 = info.tf32 = false;
         return info;
     }
-    Memory& memory() override { return sound_.memory(); }
+    Memory& memory() override { return memory_; }
     Memory& host_memory() override { return sound_.host_memory(); }
     std::unique_ptr<rn50::Conv> conv(const ConvDesc& desc) override { return std::make_unique<Conv>(*this, desc); }
     std::unique_ptr<rn50::Linear> linear(const LinearDesc& desc) override {
@@ -122,6 +145,10 @@ class Faulty final : public Backend {
     /// Only one number of the last element, and not much: by a 64th.
     void spoil(const std::string& op, const Tensor& tensor) {
         if (op != broken_) return;
+        if (fault_ == Fault::lost_device) {
+            memory_.lost = true;
+            throw Error(Exit::device, "wait for the GPU: an illegal memory access was encountered");
+        }
         float& last = tensor.as<float>()[tensor.count() - 1];
         last = last * 1.015625f + 0.01f;
     }
@@ -187,7 +214,9 @@ class Faulty final : public Backend {
     };
 
     Backend& sound_;
+    LosableMemory memory_;
     std::string broken_;
+    Fault fault_;
     Arena arena_;
     Context ctx_;
 };
@@ -229,4 +258,39 @@ TEST_CASE("self-test: a fault in any op is found, and in no other") {
         INFO("planted in ", op);
         CHECK(found == std::vector<std::string>{op});
     }
+}
+
+TEST_CASE("self-test: a device that is lost is said to be, with the op that lost it, and no further op is tried") {
+    const std::unique_ptr<Backend> cpu = make_backend("cpu");
+    Faulty faulty(*cpu, "join", Fault::lost_device);
+    CHECK(doctor::answers(faulty));
+    const std::vector<doctor::OpResult> results = test_beside_cpu(faulty, *cpu);
+    CHECK(results.back().op == "join");
+    CHECK(results.back().fault == "wait for the GPU: an illegal memory access was encountered");
+    CHECK(std::count_if(results.begin(), results.end(), [](const auto& result) { return result.device_lost; }) == 1);
+    CHECK(results.back().device_lost);
+    CHECK_FALSE(doctor::answers(faulty));
+}
+
+TEST_CASE("rigs: after a device was lost, every case says where") {
+    const std::unique_ptr<Backend> cpu = make_backend("cpu");
+    Faulty faulty(*cpu, "join", Fault::lost_device);
+    const auto join = [](test::Rig& rig) {
+        const Tensor tensor = rig.rubbish(DType::f32, {1, 2, 2, 4});
+        rig.backend.join(rig.ctx, {tensor, {}, false}, {tensor, {}, false}, rig.rubbish(DType::f32, {1, 2, 2, 4}));
+    };
+    int run = 0;
+    const auto nothing = [&](test::Rig&) { ++run; };
+    test::run_rig(faulty, Precision::fp32, nothing);
+    CHECK_THROWS_AS(test::run_rig(faulty, Precision::fp32, [](test::Rig&) { throw Error(Exit::device, "small"); }),
+                    Error);
+    test::run_rig(faulty, Precision::fp32, nothing);  // an error alone loses no device
+    CHECK(run == 2);
+    CHECK_THROWS_WITH(test::run_rig(faulty, Precision::fp32, join),
+                      "wait for the GPU: an illegal memory access was encountered");
+    CHECK_THROWS_WITH(
+        test::run_rig(faulty, Precision::fp32, nothing),
+        "not run: the device was lost in \"rigs: after a device was lost, every case says where\" at cpu fp32");
+    CHECK(run == 2);
+    CHECK_NOTHROW(test::run_rig(*cpu, Precision::fp32, nothing));
 }

@@ -18,7 +18,7 @@ using namespace rn50::test;
 namespace {
 
 std::string shard_path(const std::string& name) {
-    return std::string(RN50_TESTS_DIR) + "/data/shards/" + name;
+    return tests_folder() + "/data/shards/" + name;
 }
 
 ByteView view_of(const std::vector<uint8_t>& bytes) {

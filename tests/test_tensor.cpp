@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "arena_mode.h"
 #include "base/random.h"
+#include "environment.h"
 #include "tensor/arena.h"
 #include "tensor/tensor.h"
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """How fast PyTorch trains the same net on this machine, to stand beside `rn50 bench step`.
 
-One line of JSON for each case: {"images_per_s", "memory_mb", "reserved_mb", "device", "mode", "precision", "batch_size",
-"image_size", "first_step_s"}. A step is zero_grad, forward, loss, backward, GradScaler (fp16) and fused AdamW over
+One line of JSON for each case: {"images_per_s", "memory_mb", "search_mb", "reserved_mb", "device", "mode", "precision",
+"batch_size", "image_size", "first_step_s"}. A step is zero_grad, forward, loss, backward, GradScaler (fp16) and fused AdamW over
 pictures that are on the device already, channels_last, waited for once in a window of steps: what PyTorch does best.
-images_per_s is the median over the windows; memory_mb is max_memory_allocated, in 1e6 bytes (a GPU's; 0 on a CPU).
+images_per_s is the median over the windows. Memory is a GPU's, in 1e6 bytes (0 on a CPU): memory_mb is max_memory_allocated
+of the steps after the first ones; search_mb is that of the first ones, in which cudnn.benchmark tries out convolutions
+whose workspaces no later step needs; reserved_mb is what the allocator holds of the device after all.
 
     tools/torch_bench.py [--mode eager|compile] [--precision fp16,bf16,tf32,fp32] [--batch-size 256,64]
                          [--image-size 224] [--device cuda] [--seconds 4]
@@ -66,7 +68,8 @@ class Bench:
 
 def measure(mode, precision, batch, size, device, seconds):
     gc.collect()
-    torch._dynamo.reset()
+    if mode == "compile":
+        torch._dynamo.reset()
     cuda = torch.device(device).type == "cuda"
     if cuda:
         torch.cuda.empty_cache()
@@ -74,12 +77,16 @@ def measure(mode, precision, batch, size, device, seconds):
     bench = Bench(mode, precision, batch, size, device)
     first = bench.steps(1)
     bench.steps(WARM_UP if cuda else 1)
+    search = torch.cuda.max_memory_allocated() if cuda else 0
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
     count = max(1, round(seconds / WINDOWS / bench.steps(1)))
     a_step = statistics.median(bench.steps(count) for _ in range(WINDOWS)) / count
     return {
         "images_per_s": batch / a_step,
         "memory_mb": torch.cuda.max_memory_allocated() / 1e6 if cuda else 0,
-        "reserved_mb": torch.cuda.max_memory_reserved() / 1e6 if cuda else 0,
+        "search_mb": search / 1e6,
+        "reserved_mb": torch.cuda.memory_reserved() / 1e6 if cuda else 0,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "mode": mode, "precision": precision, "batch_size": batch, "image_size": size, "first_step_s": first,
         "torch": torch.__version__,

@@ -40,6 +40,7 @@ struct BenchResult {
     double images_per_s = 0;
     int64_t calls = 0;
     int64_t planned_bytes = 0;
+    std::optional<int64_t> taken_bytes;  ///< where a MemoryMeter looked
     std::string device, precision;
 };
 
@@ -123,11 +124,13 @@ struct SyntheticBatch {
 class MemoryMeter {
   public:
     explicit MemoryMeter(const Backend& backend) : backend_(backend), idle_(used()) {}
-    /// The most taken since, or on a GPU what is taken now; with what it is a measure of.
-    std::string report() const {
+    /// The most taken since, or on a GPU what is taken now: bytes.
+    int64_t taken() const { return used() - idle_; }
+    /// `taken` with what it is a measure of.
+    std::string report(int64_t taken) const {
         return cat(
             on_cpu() ? "peak resident memory above idle: " : "device memory taken, the libraries' own included: ",
-            show_bytes(used() - idle_));
+            show_bytes(taken));
     }
 
   private:
@@ -159,7 +162,8 @@ BenchResult measure(const Options& options, Backend& backend, Context& ctx, cons
     const double seconds = median_seconds(options.max_steps, result.calls, call, comm);
     ctx.profile = nullptr;
     if (options.verbose && leads) print_profile(profile, result.calls);
-    log::info(cat(memory.report(), ", planned ", show_bytes(planned_bytes)));
+    result.taken_bytes = memory.taken();
+    log::info(cat(memory.report(*result.taken_bytes), ", planned ", show_bytes(planned_bytes)));
     result.images_per_s = static_cast<double>(options.ranks * net.batch) / seconds;
     result.planned_bytes = planned_bytes;
     result.device = backend.info().name;
@@ -274,12 +278,12 @@ BenchResult bench_loader(const Options& options) {
 void print(const Options& options, const BenchResult& result) {
     const double memory_mb = static_cast<double>(result.planned_bytes) / 1e6;
     if (options.json) {
-        nlohmann::ordered_json object{{"images_per_s", result.images_per_s},
-                                      {"memory_mb", memory_mb},
-                                      {"device", result.device},
-                                      {"precision", result.precision},
-                                      {"batch_size", options.batch_size},
-                                      {"image_size", options.image_size}};
+        nlohmann::ordered_json object{{"images_per_s", result.images_per_s}, {"memory_mb", memory_mb}};
+        if (result.taken_bytes) object["memory_taken_mb"] = static_cast<double>(*result.taken_bytes) / 1e6;
+        object["device"] = result.device;
+        object["precision"] = result.precision;
+        object["batch_size"] = options.batch_size;
+        object["image_size"] = options.image_size;
         if (options.ranks > 1) object["ranks"] = options.ranks;
         std::puts(object.dump().c_str());
         return;

@@ -63,6 +63,18 @@ OpResult run(const Check& check, Backend& device, Backend& reference, Precision 
 
 }  // namespace
 
+bool answers(Backend& device) {
+    try {
+        Side side(device, Precision::fp32);
+        const Tensor tensor = side.output(DType::f32, {1});
+        device.zero(side.ctx, tensor);
+        side.give(tensor);
+        return side.outputs[0][0] == 0;
+    } catch (const std::exception&) {
+        return false;
+    }
+}
+
 std::vector<OpResult> self_test(Backend& device, Backend& reference,
                                 const std::function<void(const OpResult&)>& report) {
     const DeviceInfo info = device.info();
@@ -75,7 +87,10 @@ std::vector<OpResult> self_test(Backend& device, Backend& reference,
         for (const Check& check : self_test_checks()) {
             if (check.of_f32_alone && precision != Precision::fp32) continue;
             results.push_back(run(check, device, reference, precision));
-            report(results.back());
+            OpResult& result = results.back();
+            result.device_lost = !result.fault.empty() && !answers(device);
+            report(result);
+            if (result.device_lost) return results;  // every other op would fail with this one's error
         }
     return results;
 }
