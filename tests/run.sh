@@ -7,35 +7,33 @@ set -uo pipefail
 build=$1 rn50=$2
 here=$(dirname "$0")
 passed=0 failed=0
+work=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 
-script() { # SCRIPT ARGUMENTS...: what it says is shown when it fails
-    local said started=$SECONDS
-    if said=$(bash "$@" 2>&1); then
-        passed=$((passed + 1))
-        echo "ok      $(basename "$1") ($((SECONDS - started)) s)"
+# The largest program computes on one core for as long as the scripts, which mostly wait, take: all at once, the scripts two
+# at a time.
+"$build/rn50_tests" --no-colors=true >"$work/rn50_tests" 2>&1 &
+running=$!
+
+script() { # SCRIPT PROGRAM: what it says is shown when it fails
+    local name said started=$SECONDS
+    name=$(basename "$1")
+    said=$(bash "$@" 2>&1)
+    if [ $? = 0 ]; then
+        echo "ok      $name ($((SECONDS - started)) s)"
+        touch "$work/$name.passed"
     else
-        failed=$((failed + 1))
-        echo "FAILED  $(basename "$1")"
-        sed 's/^/        /' <<<"$said"
+        printf 'FAILED  %s\n%s\n' "$name" "$(sed 's/^/        /' <<<"$said")"
+        touch "$work/$name.failed"
     fi
 }
 
-# The largest program computes on one core for as long as the scripts, which mostly wait, take: both at once.
-report=$(mktemp)
-early=$(mktemp)
-"$build/rn50_tests" --no-colors=true >"$early" 2>&1 &
-running=$!
-trap 'kill $running 2>/dev/null; rm -f "$report" "$early"' EXIT
-
-for check in "$here"/check_*.sh; do
-    script "$check"
-done
-for test in "$here"/test_*.sh; do
-    [ -e "$test" ] || continue
+for test in "$here"/check_*.sh "$here"/test_*.sh; do
     name=$(basename "$test" .sh)
     program=$build/${name#test_}
     [ -x "$program" ] || program=$rn50
-    script "$test" "$program"
+    while [ "$(jobs -rp | wc -l)" -ge 3 ]; do sleep 0.2; done # with the program above
+    script "$test" "$program" &
 done
 
 add_cases() { # NAME STATUS: of a doctest program that has written to $report
@@ -55,8 +53,13 @@ add_cases() { # NAME STATUS: of a doctest program that has written to $report
 
 wait $running
 status=$?
-tee "$report" <"$early"
+wait
+for result in "$work"/*.passed; do [ ! -e "$result" ] || passed=$((passed + 1)); done
+for result in "$work"/*.failed; do [ ! -e "$result" ] || failed=$((failed + 1)); done
+report=$work/rn50_tests
+cat "$report"
 add_cases rn50_tests $status
+report=$work/cuda_library_tests
 if [ -e "$build/cuda_library_tests" ]; then
     "$build/cuda_library_tests" --no-colors=true 2>&1 | tee "$report"
     add_cases cuda_library_tests "${PIPESTATUS[0]}"
