@@ -1,0 +1,19 @@
+// What is done where data cannot be read for a while: wait, and try again.
+#pragma once
+
+#include <functional>
+
+namespace rn50 {
+
+struct Patience {
+    double seconds = 30;         ///< to wait in all, in pauses that grow; 0: not at all
+    bool waits_for_gone = true;  ///< for a file that is missing from a folder that is there, too
+    /// Waits so long. False: whoever asked is not interested any more. Empty: sleeps.
+    std::function<bool(double seconds)> pause;
+};
+
+/// Does `work` anew while it throws ReadError; throws the last one when the patience is at its end, and Interrupted
+/// when a signal asks to stop while it sleeps. That it waits is said once a process.
+void with_patience(const Patience& patience, const std::function<void()>& work);
+
+}  // namespace rn50
