@@ -364,6 +364,23 @@ TEST_CASE("pipeline: what cannot be read for long ends the epoch, and counts as 
     CHECK(loader.next() == nullptr);
 }
 
+TEST_CASE("pipeline: a batch of which nothing can be read is waited for once, not for each picture") {
+    const Data data(40);
+    LoaderOptions options = evaluation_of(20, 1);
+    options.read_patience_s = 0.5;
+    HostMemory memory;
+    Loader loader(*data.source, options, memory);
+    const std::string root = std::filesystem::path(data.source->name(0)).parent_path().parent_path().string();
+    std::filesystem::rename(root, root + "_away");
+    const auto begin = std::chrono::steady_clock::now();
+    loader.start_epoch(0);
+    CHECK_THROWS_AS(loader.next(), ReadError);
+    CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(5));
+    std::filesystem::rename(root + "_away", root);
+    loader.start_epoch(0);
+    CHECK(rest_of_epoch(loader).size() == 2);
+}
+
 TEST_CASE("pipeline: a file that is gone from its folder is a bad picture, a folder that is gone is none") {
     const Failing failing(INT64_MAX, true);
     HostMemory memory;

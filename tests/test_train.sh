@@ -174,8 +174,11 @@ run train more --out d --resume auto
 check "resume: other pictures are 3, with their numbers" fails 3 "80 pictures" "81"
 rm -rf more e
 cp -r data more && picture=$(pictures more/train | head -n 1) && mv "$picture" "$(dirname "$picture")/renamed.jpg"
-cp -r d e && run train more --out e --resume auto --epochs 3
+cp -r d e && run train more --out e --resume auto
 check "resume: as many pictures with other names are 3" fails 3 "e cannot be resumed: it trained on other pictures" "80 as before"
+cp d/run.toml d/metrics.jsonl e && LC_ALL=C sed 's/fingerprint/fingerprinX/' d/state.safetensors >e/state.safetensors
+run train more --out e --resume auto
+check "resume: the state of an earlier version, which knows their number alone, is taken" is 0
 rm -rf more e
 
 # --- a disk that goes away -----------------------------------------------------------------------------------------------

@@ -205,6 +205,7 @@ void Loader::State::start(int64_t new_epoch, int64_t first_batch) {
     stopping.notify_all();
     all_idle.wait(lock, [this] { return active == 0; });
     epoch = new_epoch;
+    *patience.over = false;
     make_order();
     const auto ring = static_cast<int64_t>(slots.size());
     for (Slot& slot : slots)
@@ -336,6 +337,7 @@ bool Loader::State::try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Han
         return true;
     } catch (const Error& error) {
         const auto* const unread = dynamic_cast<const ReadError*>(&error);
+        if (*patience.over) stopping.notify_all();
         if (error.code() != Exit::data || (unread != nullptr && !unread->gone())) throw;
         const std::string name = source.name(index), text = error.what();
         const bool named = text.compare(0, name.size() + 2, name + ": ") == 0;
@@ -344,10 +346,12 @@ bool Loader::State::try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Han
     }
 }
 
-/// A worker's, before it tries again to read. False: nobody waits for the picture any more.
+/// A worker's, before it tries again to read. False: nobody waits for the picture any more, or another one could not be
+/// read for as long as is tried, which ends the epoch.
 bool Loader::State::pause(double seconds) {
     std::unique_lock<std::mutex> lock(mutex);
-    return !stopping.wait_for(lock, std::chrono::duration<double>(seconds), [this] { return ending || !running; });
+    return !stopping.wait_for(lock, std::chrono::duration<double>(seconds),
+                              [this] { return ending || !running || *patience.over; });
 }
 
 void Loader::State::mix(Slot& slot, int64_t batch, Hand& hand) {

@@ -127,12 +127,13 @@ bool mark(const std::string& name, Hand& hand, Item& item) {
     return true;
 }
 
-void prepare(const Source& source, int64_t i, const PackOptions& options, Hand& hand, Item& item) {
+void prepare(const Source& source, int64_t i, const PackOptions& options, const Patience& patience, Hand& hand,
+             Item& item) {
     item.fault.clear();
     item.encoded_anew = item.unmarked = false;
     const std::string name = source.name(i);
     try {
-        with_patience({options.read_patience_s, true, {}}, [&] {
+        with_patience(patience, [&] {
             source.read(i, item.bytes);
             item.bytes_read = static_cast<int64_t>(item.bytes.size());
             hand.decoder.decode(item.bytes.data(), item.bytes.size(), name, DecodeLimits(), hand.picture);
@@ -247,8 +248,9 @@ class Packing {
         const std::unique_ptr<SampleWriter> writer = make_writer(writing);
         const int workers = options_.workers > 0 ? options_.workers : cores_of_process().usable();
         std::vector<Hand> hands(static_cast<size_t>(workers));
+        const Patience patience{options_.read_patience_s};
         OrderedWork<Item> work(split.next, source.size(), workers, [&](int64_t i, int worker, Item& item) {
-            prepare(source, i, options_, hands[static_cast<size_t>(worker)], item);
+            prepare(source, i, options_, patience, hands[static_cast<size_t>(worker)], item);
         });
         std::vector<PackManifest::Bad> bad;  // found, their part is not finished yet
         std::deque<PartEnd> ends;            // of parts that are not finished yet

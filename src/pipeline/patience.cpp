@@ -12,13 +12,15 @@ namespace rn50 {
 
 namespace {
 
-void sleep_for(double seconds) {
+/// False: it became over meanwhile. Throws Interrupted.
+bool sleep_for(double seconds, const std::atomic<bool>& over) {
     constexpr double slice = 0.1;
-    for (; seconds > 0; seconds -= slice) {
+    for (; seconds > 0 && !over; seconds -= slice) {
         stop_if_interrupted();
         std::this_thread::sleep_for(std::chrono::duration<double>(std::min(seconds, slice)));
     }
     stop_if_interrupted();
+    return !over;
 }
 
 }  // namespace
@@ -29,15 +31,16 @@ void with_patience(const Patience& patience, const std::function<void()>& work) 
         try {
             return work();
         } catch (const ReadError& error) {
-            if (waited >= patience.seconds || (error.gone() && !patience.waits_for_gone)) throw;
+            if ((error.gone() && !patience.waits_for_gone) || *patience.over) throw;
+            if (waited >= patience.seconds) {
+                *patience.over = true;
+                throw;
+            }
             log::warn_once("cannot be read",
                            cat(error.what(), "; such reading is tried again for ", patience.seconds, " seconds"));
             pause = std::min(pause, patience.seconds - waited);
             waited += pause;
-            if (!patience.pause)
-                sleep_for(pause);
-            else if (!patience.pause(pause))
-                throw;
+            if (!(patience.pause ? patience.pause(pause) : sleep_for(pause, *patience.over))) throw;
         }
     }
 }
