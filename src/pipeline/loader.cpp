@@ -337,7 +337,10 @@ bool Loader::State::try_picture(Draw draw, uint8_t* dst, Slot::Place& place, Han
         return true;
     } catch (const Error& error) {
         const auto* const unread = dynamic_cast<const ReadError*>(&error);
-        if (*patience.over) stopping.notify_all();
+        if (*patience.over) {
+            { const std::lock_guard<std::mutex> lock(mutex); }  // whoever is about to pause has looked, or will
+            stopping.notify_all();
+        }
         if (error.code() != Exit::data || (unread != nullptr && !unread->gone())) throw;
         const std::string name = source.name(index), text = error.what();
         const bool named = text.compare(0, name.size() + 2, name + ": ") == 0;
