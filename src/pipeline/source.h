@@ -39,7 +39,8 @@ class Source {
     virtual std::string path_inside(int64_t i) const { return name(i); }
     /// Bytes that are stored for picture `i`, close to those that read() gives; 0 where it is not known.
     virtual int64_t stored_bytes(int64_t) const { return 0; }
-    /// Tells the system that picture `i` will be read soon, and may keep open what read() then takes over. Never throws.
+    /// Tells the system that picture `i` will be read soon, and may keep open what read() then takes over. Never
+    /// throws.
     virtual void prefetch(int64_t) const {}
     /// "folder", "WebDataset", "TFRecord" or "LMDB"; "" for others.
     virtual std::string format() const { return {}; }
