@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <csignal>
 #include <filesystem>
@@ -107,7 +109,7 @@ TEST_CASE("files: a full disk throws, says what to do, and the previous file sur
     const Folder folder;
     const std::string path = folder / "last.safetensors";
     write_file_atomic(path, "old");
-    const std::string temporary = path + ".tmp-" + std::to_string(getpid());
+    const std::string temporary = temporary_name(path);
     fs::create_symlink("/dev/full", temporary);  // every write to it fails with "no space left"
     std::string message;
     CHECK(code_of([&] { write_file_atomic(path, "new"); }, &message) == Exit::data);
@@ -194,14 +196,89 @@ TEST_CASE("files: killed in the middle of writing, the old or the new version st
     CHECK(found == std::string(size, found.at(0)));
 
     // The child may have died between two files; a half one is laid beside by hand, with the child's number.
-    std::ofstream(path + ".tmp-" + std::to_string(child)) << "half";
-    std::ofstream(path + ".tmp-" + std::to_string(getppid())) << "of a process that lives";
-    std::ofstream(path + ".tmp-notes") << "a user's own";
-    write_file_atomic(path, "done");
-    CHECK(read_file(path) == "done");
-    CHECK(!fs::exists(path + ".tmp-" + std::to_string(child)));
-    CHECK(fs::exists(path + ".tmp-" + std::to_string(getppid())));
-    CHECK(fs::exists(path + ".tmp-notes"));
+    const Folder other;
+    const std::string again = other / "state.safetensors";
+    const std::string own = temporary_name(again), until_number = own.substr(0, own.rfind('-') + 1);
+    char host[256] = {};
+    REQUIRE(gethostname(host, sizeof host - 1) == 0);
+    CHECK(until_number.find(std::string(host).substr(0, 8)) != std::string::npos);
+    const std::string dead = until_number + std::to_string(child), alive = until_number + std::to_string(getppid()),
+                      elsewhere = again + ".tmp-not-" + until_number.substr(again.size() + 5) + std::to_string(child);
+    for (const std::string& name : {dead, alive, elsewhere, again + ".tmp-notes"})
+        std::ofstream(name) << "half";
+    write_file_atomic(again, "done");
+    CHECK(read_file(again) == "done");
+    CHECK(!fs::exists(dead));
+    CHECK(fs::exists(alive));
+    CHECK(fs::exists(elsewhere));  // that process may live on its host
+    CHECK(fs::exists(again + ".tmp-notes"));
+    // A folder is listed once: thousands of files that are written to it would each go through all of them.
+    std::ofstream(dead) << "half";
+    write_file_atomic(again, "done");
+    CHECK(fs::exists(dead));
+}
+
+TEST_CASE("files: what cannot be read tells a file that is gone from a folder, a disk or a limit") {
+    const Folder folder;
+    const auto found = [&](const std::string& path) {
+        try {
+            const InputFile file(path);
+        } catch (const ReadError& error) {
+            CHECK(error.code() == Exit::data);
+            CHECK(std::string(error.what()).rfind(path + ": cannot be read: ", 0) == 0);
+            CHECK(!error.remedy().empty());
+            return std::make_pair(error.error(), error.gone());
+        }
+        return std::make_pair(0, false);
+    };
+    fs::create_directory(folder / "there");
+    std::ofstream(folder / "there/a") << "x";
+    fs::create_symlink("there/a", folder / "link");
+    fs::create_symlink("there/b", folder / "to_missing");
+    fs::create_symlink(folder / "unmounted/a", folder / "to_unmounted");
+    CHECK(found(folder / "there/a") == std::make_pair(0, false));
+    CHECK(found(folder / "link") == std::make_pair(0, false));
+    CHECK(found(folder / "there/b") == std::make_pair(ENOENT, true));
+    CHECK(found(folder / "to_missing") == std::make_pair(ENOENT, true));
+    CHECK(found(folder / "unmounted/a") == std::make_pair(ENOENT, false));
+    CHECK(found(folder / "to_unmounted") == std::make_pair(ENOENT, false));
+    CHECK(code_of([&] {
+              const InputFile file("/proc/self/mem");
+              file.size();
+          }) == Exit::ok);
+    const InputFile no_page("/proc/self/mem");  // nothing lies at address 0
+    char byte = 0;
+    CHECK_THROWS_AS(no_page.read(0, &byte, 1), ReadError);
+
+    rlimit before{};
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const rlimit none{0, before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    const auto at_limit = found(folder / "there/a");
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(at_limit == std::make_pair(EMFILE, false));
+}
+
+TEST_CASE("files: those kept open share half of what the process may have open, which is raised to its limit") {
+    rlimit before{};
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const rlimit low{100, before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &low) == 0);
+    int64_t taken = 0;
+    while (taken < 1000 && take_open_place())
+        ++taken;
+    give_back_open_places(1);
+    const bool again = take_open_place(), no_more = !take_open_place();
+    give_back_open_places(taken);
+    raise_open_files();
+    rlimit raised{};
+    getrlimit(RLIMIT_NOFILE, &raised);
+    setrlimit(RLIMIT_NOFILE, &before);
+    CHECK(taken > 0);
+    CHECK(taken <= 50);
+    CHECK(again);
+    CHECK(no_more);
+    CHECK(raised.rlim_cur == std::min<rlim_t>(before.rlim_max, 65536));
 }
 
 TEST_CASE("files: wrong paths are errors with a remedy") {

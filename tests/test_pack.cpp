@@ -1,6 +1,8 @@
 // Data sets packed, read back, interrupted and gone on with; and the layouts that open_data understands.
+#include <chrono>
 #include <map>
 #include <set>
+#include <thread>
 
 #include "jpeg_support.h"
 #include "pipeline/encode.h"
@@ -165,6 +167,82 @@ TEST_CASE("pack: bad pictures are left out by name; too many end it") {
     const Error error = error_of([&] { pack_to(folder.path("set"), folder.path("strict"), options); });
     CHECK(error.code() == Exit::data);
     CHECK(contains(error.what(), "1 of 25 pictures cannot be used"));
+}
+
+TEST_CASE("pack: what cannot be read ends it, and what was away for a while is not left out for ever") {
+    const TempFolder folder;
+    write_set(folder);
+    const std::vector<NamedSource> splits = open(folder.path("set"));
+    const std::string out = folder.path("out"), file = folder.path("set/train/c.d/p.5.ppm");
+    PackOptions options = options_for(PackFormat::webdataset);
+    options.max_bad = 1;
+    options.read_patience_s = 0.3;
+    const auto pack_now = [&] { return pack(splits, out, options, [](const PackState&) {}); };
+    // A file that is missing, and a folder.
+    for (const std::string& away : {file, folder.path("set/val")}) {
+        std::filesystem::rename(away, folder.path("away"));
+        const Error error = error_of(pack_now);
+        CHECK(contains(error.what(), "cannot be read: No such file"));
+        CHECK(contains(error.remedy(), "the same command goes on"));
+        CHECK(pack_is_unfinished(out));
+        CHECK_FALSE(std::filesystem::exists(out + "/bad.txt"));
+        std::filesystem::rename(folder.path("away"), away);
+    }
+    const PackSummary summary = pack_now();
+    CHECK(summary.pictures == 24);
+    CHECK(summary.bad == 0);
+    // Away for a moment: nobody needs to do anything.
+    std::filesystem::rename(file, folder.path("away"));
+    options.read_patience_s = 100;
+    std::thread back([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(300));
+        std::filesystem::rename(folder.path("away"), file);
+    });
+    const PackSummary waited = pack(splits, folder.path("waited"), options, [](const PackState&) {});
+    back.join();
+    CHECK(waited.pictures == 24);
+}
+
+TEST_CASE("pack: a class name of two lines is refused") {
+    const TempFolder folder;
+    for (const char* name : {"a\nb", "c\x7F", "d"}) {
+        folder.write_picture(cat("set/", name, "/1.ppm"), 1);
+    }
+    for (const PackFormat format : all_formats) {
+        CAPTURE(name_of(format));
+        const Error error =
+            error_of([&] { pack_to(folder.path("set"), folder.path(name_of(format)), options_for(format)); });
+        CHECK(contains(error.what(), "class \"a?b\" has a control character"));
+        CHECK_FALSE(std::filesystem::exists(folder.path(name_of(format))));
+    }
+}
+
+TEST_CASE("pack: classes are read back as pictures are") {
+    const TempFolder folder;
+    folder.write_picture("p.ppm", 1);
+    const std::vector<uint8_t> picture = test::read_file(folder.path("p.ppm"));
+    for (const PackFormat format : {PackFormat::webdataset, PackFormat::tfrecord, PackFormat::lmdb}) {
+        for (const char* list : {"a\nb\n", "b\na\n"}) {
+            CAPTURE(name_of(format));
+            const std::string out = cat(name_of(format), list[0]);
+            folder.write(out + "/classes.txt", std::string(list));
+            WriterOptions options;
+            options.format = format;
+            options.folder = folder.path(out);
+            options.split = "all";
+            options.classes = {"a", "b"};
+            const auto write = [&] {
+                const std::unique_ptr<SampleWriter> writer = make_writer(options);
+                writer->add({{picture.data(), picture.size()}, 0, 1, "b", "b/p.ppm", 8, 8});
+                writer->finish();
+                return writer->parts().size();
+            };
+            if (list[0] == 'a')
+                CHECK(write() == 1);
+            else
+                CHECK(contains(error_of(write).what(), "reads back differently: its classes are others"));
+        }
+    }
 }
 
 TEST_CASE("pack: pictures become smaller, never larger") {

@@ -58,6 +58,28 @@ check "inspect of a folder: a table" eval 'is 0 && prints "120,015" && prints "t
 run unpack packed unpacked
 check "unpack gives the folder back" eval 'is 0 && diff -r set/train unpacked/train && diff -r set/val unpacked/val'
 
+# --- pictures that cannot be read ----------------------------------------------------------------------------------------
+ln -s /nowhere/mounted.ppm set/val/b/1.ppm
+"$program" pack set away --max-bad 1 >out 2>err &
+job=$!
+for _ in $(seq 200); do
+    grep -q "tried again" err && break
+    sleep 0.05
+done
+kill -INT $job
+wait $job
+code=$?
+job=
+check "a picture that cannot be read is waited for, and Ctrl-C ends that" eval \
+    'is 130 && says "set/val/b/1.ppm: cannot be read: No such file" "the same command goes on" && [ ! -e away/bad.txt ]'
+rm set/val/b/1.ppm && ln set/val/b/0.ppm set/val/b/1.ppm
+run pack set away --max-bad 1
+check "and once it is there the same command packs it" eval 'is 0 && prints "403 pictures"'
+rm set/val/b/1.ppm
+(ulimit -n 40; run inspect packed --verify; exit $code)
+code=$?
+check "few open files allowed: read all the same" is 0
+
 # --- things that go wrong ------------------------------------------------------------------------------------------------
 echo broken >set/val/a/bad.jpg
 run pack set strict --max-bad 0

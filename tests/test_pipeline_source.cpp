@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "base/files.h"
 #include "pipeline/source.h"
 #include "pipeline_support.h"
 
@@ -75,6 +76,57 @@ TEST_CASE("pipeline: a picture that cannot be read says so by name") {
     }
 }
 
+TEST_CASE("pipeline: a file of more than a gigabyte is refused by name, not read") {
+    const TempFolder folder;
+    write_class(folder, "a", 1);
+    std::ofstream(folder.path("a/huge.jpg")).close();
+    std::filesystem::resize_file(folder.path("a/huge.jpg"), int64_t{1} << 36);  // sparse
+    const auto source = make_folder_source(folder.path());
+    std::vector<uint8_t> bytes;
+    const Error error = error_of([&] { source->read(1, bytes); });
+    CHECK(error.what() == folder.path("a/huge.jpg") + ": larger than a gigabyte");
+    CHECK_NOTHROW(source->read(0, bytes));
+}
+
+TEST_CASE("pipeline: a file that was asked for ahead is opened once") {
+    const TempFolder folder;
+    write_class(folder, "a", 2);
+    const auto source = make_folder_source(folder.path());
+    std::vector<uint8_t> bytes;
+    source->prefetch(0);
+    std::filesystem::remove(source->name(0));
+    CHECK_NOTHROW(source->read(0, bytes));
+    CHECK(bytes.size() > 0);
+    CHECK_THROWS_AS(source->read(0, bytes), ReadError);  // what was opened ahead is read once
+    const int64_t many = 2000;                           // an epoch that is left over and over: no end of open files
+    for (int64_t i = 0; i < many; ++i)
+        source->prefetch(1);
+    CHECK(take_open_place());
+    give_back_open_places(1);
+}
+
+TEST_CASE("pipeline: a fingerprint tells names, labels and their order apart, wherever the pictures lie") {
+    const TempFolder folder;
+    for (const char* root : {"one", "two"})
+        for (const char* name : {"a/1.ppm", "a/2.ppm", "b/1.ppm"})
+            folder.write_picture(cat(root, "/", name), 1);
+    const uint32_t one = fingerprint_of(*make_folder_source(folder.path("one")));
+    CHECK(one == fingerprint_of(*make_folder_source(folder.path("two"))));
+    const auto moved = [&](const char* from, const char* to) {
+        std::filesystem::rename(folder.path(cat("two/", from)), folder.path(cat("two/", to)));
+        const uint32_t now = fingerprint_of(*make_folder_source(folder.path("two")));
+        std::filesystem::rename(folder.path(cat("two/", to)), folder.path(cat("two/", from)));
+        return now;
+    };
+    CHECK(one != moved("a/2.ppm", "a/3.ppm"));
+    CHECK(one != moved("a/2.ppm", "b/2.ppm"));
+    std::shared_ptr<const Source> whole = make_folder_source(folder.path("one"));
+    CHECK(one == fingerprint_of(*make_subset_source(whole, {0, 1, 2})));
+    CHECK(one != fingerprint_of(*make_subset_source(whole, {0, 2, 1})));
+    CHECK(fingerprint_of(*make_list_source({{"x", 0}}, {"a", "b"})) !=
+          fingerprint_of(*make_list_source({{"x", 1}}, {"a", "b"})));
+}
+
 TEST_CASE("pipeline: train, val and the splits beside them") {
     const TempFolder folder;
     for (const char* name :
@@ -126,8 +178,8 @@ TEST_CASE("pipeline: what is missing is called by its name") {
     const TempFolder folder;
     write_class(folder, "val/a", 1);
     CHECK(contains(message_of(folder), "none named train"));
-    CHECK(contains(error_of([&] { open_data(folder.path("absent"), {}); }).what(),
-                   "absent: the folder cannot be read"));
+    CHECK(
+        contains(error_of([&] { open_data(folder.path("absent"), {}); }).what(), "absent: the folder cannot be read"));
     CHECK(contains(error_of([&] { open_data(folder.path("val/a/100.jpg"), {}); }).what(), "is neither a folder"));
     write_class(folder, "train/a", 1);
     CHECK(contains(message_of(folder), "single class"));

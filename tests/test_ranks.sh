@@ -69,6 +69,33 @@ run train --resume auto --out mixed2 --max-steps 0
 check "mixed pictures: a resumed run of two ranks equals an uninterrupted one bit for bit" eval \
     'is 0 && [ "$(events mixed step)" = 5 ] && cmp -s mixed/last.safetensors mixed2/last.safetensors && ! near apart mixed 1e-3'
 
+# --- shards, and a disk that goes away -----------------------------------------------------------------------------------
+run pack data packed --format tfrecord
+rm packed/*.rn50idx
+run train packed "${tiny[@]}" --batch-size 8 --ranks 2 --sync-bn --max-steps 5 --out shards
+check "shards without an index: one rank makes it, the others wait, and all train as on the folder" eval \
+    'is 0 && says "the other ranks wait for the indices" && first=5 near shards two 1e-5 && ls packed/*.rn50idx >/dev/null'
+run train packed "${tiny[@]}" --batch-size 8 --ranks 2 --max-steps 1 --out indexed
+check "with an index nobody waits" eval 'is 0 && ! says "the other ranks wait"'
+cp -r data lent
+timeout 300 "$program" train lent "${tiny[@]}" --epochs 100000 --batch-size 8 --ranks 2 --sync-bn --out away >out 2>err &
+job=$!
+for _ in $(seq 600); do
+    grep -q '"event":"eval"' away/metrics.jsonl 2>/dev/null && break
+    sleep 0.05
+done
+mv lent elsewhere
+wait "$job"
+code=$?
+job=
+mv elsewhere lent
+at=$(events away step)
+check "a folder that is gone: 3, and no rank counts a picture as bad" eval \
+    'fails 3 "cannot be read: No such file" "rn50 train --resume auto --out away" && [ ! -s away/bad_pictures.txt ]'
+run train --resume auto --out away --max-steps $((at + 2))
+check "and the ranks go on where they were, or where the epoch began" eval \
+    'is 0 && says "resumed at step" && [ "$(sed -n "s/.*resumed at step \([0-9]*\).*/\1/p" err)" -ge $((at - 5)) ]'
+
 # --- on the wire ---------------------------------------------------------------------------------------------------------
 run train data "${tiny[@]}" --batch-size 8 --ranks 2 --sync-bn --wire bf16 --bucket-mb 4 --max-steps 5 --out brain
 check "gradients that travel as bf16: near, not the same" eval \
@@ -94,6 +121,12 @@ as_rank 0 data "${tiny[@]}" --epochs 1 --batch-size 8 --out differ >out 2>err
 code=$?
 wait $!
 check "ranks with other data too" fails 2 "rank 0 has pictures to train on = 80, rank 1 has pictures to train on = 79"
+rm -r fewer && cp -r data fewer && picture=$(find fewer/train -name '*.jpg' | head -1) && mv "$picture" "${picture%.jpg}_.jpg"
+as_rank 1 fewer "${tiny[@]}" --epochs 1 --batch-size 8 --out differ >out1 2>err1 &
+as_rank 0 data "${tiny[@]}" --epochs 1 --batch-size 8 --out differ >out 2>err
+code=$?
+wait $!
+check "ranks with as many pictures of other names too" fails 2 "rank 0 has fingerprint of those to train on = "
 as_rank 1 data "${tiny[@]}" --epochs 1 --batch-size 8 --out torchrun >out1 2>err1 &
 as_rank 0 data "${tiny[@]}" --epochs 1 --batch-size 8 --out torchrun >out 2>err
 code=$?

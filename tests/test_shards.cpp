@@ -1,9 +1,17 @@
 // Shards that other tools wrote, and what becomes of damaged ones.
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <sstream>
 
 #include "base/crc32c.h"
+#include "base/files.h"
+#include "base/interrupt.h"
 #include "base/random.h"
 #include "pipeline/datum.h"
 #include "pipeline/lmdb.h"
@@ -268,7 +276,8 @@ TEST_CASE("shards: no flipped byte behind a right checksum crashes a reader") {
     const std::vector<uint8_t> shard = test::read_file(shard_path("tensorflow.tfrecord"));
     const ShardIndex index = index_of(shard, ShardKind::tfrecord);
     const auto bytes = static_cast<int64_t>(shard.size());
-    const std::string packed = index.pack(ShardKind::tfrecord, bytes, 7);
+    const ShardStamp stamp{bytes, 7, 9};
+    const std::string packed = index.pack(ShardKind::tfrecord, stamp);
     Random random(2, 0, 0, Purpose::demo);
     for (int round = 0; round < 2000; ++round) {
         const auto first = shard.begin() + static_cast<std::ptrdiff_t>(index.entry(0).offset);
@@ -288,7 +297,7 @@ TEST_CASE("shards: no flipped byte behind a right checksum crashes a reader") {
         const uint32_t crc = crc32c(kept.data(), kept.size());
         kept.append(reinterpret_cast<const char*>(&crc), sizeof crc);
         ShardIndex back;
-        if (!back.unpack(view_of(kept), ShardKind::tfrecord, bytes, 7)) continue;
+        if (!back.unpack(view_of(kept), ShardKind::tfrecord, stamp)) continue;
         for (int64_t i = 0; i < back.size(); ++i) {
             CHECK(back.entry(i).offset + back.entry(i).bytes <= bytes);
             CHECK(back.key(i).size() <= kept.size());
@@ -326,17 +335,19 @@ TEST_CASE("shards: an index is what was read; a stale or damaged one is not take
         const ShardKind kind = kind_of(name);
         const ShardIndex index = build_index(shard_path(name), kind);
         const int64_t bytes = static_cast<int64_t>(test::read_file(shard_path(name)).size());
-        const std::string packed = index.pack(kind, bytes, 7);
+        const ShardStamp stamp{bytes, 7, 9};
+        const std::string packed = index.pack(kind, stamp);
         ShardIndex back;
-        REQUIRE(back.unpack(view_of(packed), kind, bytes, 7));
-        CHECK(back.pack(kind, bytes, 7) == packed);
-        CHECK_FALSE(back.unpack(view_of(packed), kind, bytes, 8));
-        CHECK_FALSE(back.unpack(view_of(packed), kind, bytes + 1, 7));
+        REQUIRE(back.unpack(view_of(packed), kind, stamp));
+        CHECK(back.pack(kind, stamp) == packed);
+        CHECK_FALSE(back.unpack(view_of(packed), kind, {bytes, 8, 9}));
+        CHECK_FALSE(back.unpack(view_of(packed), kind, {bytes + 1, 7, 9}));
+        CHECK_FALSE(back.unpack(view_of(packed), kind, {bytes, 7, 8}));
         for (size_t i = 0; i < packed.size(); i += 7) {
             std::string damaged = packed;
             damaged[i] = static_cast<char>(damaged[i] ^ 4);
-            CHECK_FALSE(back.unpack(view_of(damaged), kind, bytes, 7));
-            CHECK_FALSE(back.unpack(view_of(packed.substr(0, i)), kind, bytes, 7));
+            CHECK_FALSE(back.unpack(view_of(damaged), kind, stamp));
+            CHECK_FALSE(back.unpack(view_of(packed.substr(0, i)), kind, stamp));
         }
     }
 }
@@ -356,6 +367,99 @@ TEST_CASE("shards: an index is kept beside the shard and made anew when the shar
     CHECK(error_of([&] { load_indices({shard, folder.path("absent.tar")}, ShardKind::tar); }).code() == Exit::data);
 }
 
+TEST_CASE("shards: an index is made anew for another shard of the same size and time") {
+    const TempFolder folder;
+    const std::string shard = folder.path("x.tar");
+    const auto write = [&](const std::string& label) {
+        folder.write("x.tar", tar_member("0.jpg", std::string(200'000, 'x')) + tar_member("0.cls", label) +
+                                  std::string(1024, '\0'));
+        const std::filesystem::file_time_type day{std::chrono::hours(24 * 365)};
+        std::filesystem::last_write_time(shard, day);
+    };
+    write("1");
+    CHECK(lacks_an_index({shard}, ShardKind::tar));
+    CHECK(load_indices({shard}, ShardKind::tar)[0].entry(0).label == 1);
+    CHECK_FALSE(lacks_an_index({shard}, ShardKind::tar));
+    write("2");
+    CHECK(load_indices({shard}, ShardKind::tar)[0].entry(0).label == 2);
+    std::filesystem::last_write_time(shard, std::filesystem::file_time_type::clock::now());
+    CHECK(lacks_an_index({shard}, ShardKind::tar));
+    CHECK(lacks_an_index({folder.path("absent.tar")}, ShardKind::tar));
+}
+
+TEST_CASE("shards: a picture of more than a gigabyte is left out by name") {
+    const TempFolder folder;
+    const std::string shard = folder.path("x.tar");
+    const int64_t size = largest_picture + 512;
+    std::ofstream out(shard, std::ios::binary);
+    out << tar_member("0.jpg", "small") << tar_member("0.cls", "0") << tar_header("1.jpg", size);
+    out.seekp(size, std::ios::cur);  // sparse: nothing of it lies on the disk
+    out << tar_member("1.cls", "0") << std::string(1024, '\0');
+    out.close();
+    const ShardIndex index = build_index(shard, ShardKind::tar);
+    CHECK(index.size() == 1);
+    REQUIRE(index.left_out().count("larger than a gigabyte") == 1);
+    CHECK(index.left_out().at("larger than a gigabyte").example == "1.jpg");
+}
+
+TEST_CASE("shards: more of them than files may be open are read all the same") {
+    const TempFolder folder;
+    std::vector<std::string> paths;
+    for (int i = 0; i < 60; ++i) {
+        folder.write(cat(i, ".tar"),
+                     tar_member("0.jpg", cat("picture ", i)) + tar_member("0.cls", "0") + std::string(1024, '\0'));
+        paths.push_back(folder.path(cat(i, ".tar")));
+    }
+    const auto open = [&] {
+        ShardSet set;
+        set.paths = paths;
+        set.indices = load_indices(paths, ShardKind::tar);
+        return make_indexed_source(std::move(set), std::vector<std::vector<int32_t>>(paths.size(), {0}), {"all"});
+    };
+    const auto a = open(), b = open(), c = open();
+    rlimit before{};
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const rlimit low{64, before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &low) == 0);
+    std::vector<uint8_t> bytes;
+    int64_t right = 0;
+    std::string fault;
+    try {
+        for (const Source* source : {a.get(), b.get(), c.get(), a.get()})
+            for (int64_t i = 0; i < 60; ++i) {
+                source->read(i, bytes);
+                right += std::string(bytes.begin(), bytes.end()) == cat("picture ", i);
+            }
+    } catch (const Error& error) {
+        fault = error.what();
+    }
+    setrlimit(RLIMIT_NOFILE, &before);
+    CHECK(fault == "");
+    CHECK(right == 240);
+}
+
+TEST_CASE("shards: a signal ends the making of indices") {
+    const TempFolder folder;
+    folder.write("x.tar", test::read_file(shard_path("webdataset.tar")));
+    const std::string shard = folder.path("x.tar");
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        catch_interrupts(false);
+        raise(SIGTERM);
+        try {
+            load_indices({shard}, ShardKind::tar);
+        } catch (const Interrupted& stopped) {
+            _exit(stopped.signal() == SIGTERM ? 7 : 8);
+        }
+        _exit(9);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    CHECK(WEXITSTATUS(status) == 7);
+    CHECK_FALSE(std::filesystem::exists(shard + ".rn50idx"));
+}
+
 TEST_CASE("shards: a shard that vanishes or shrinks in the middle of an epoch") {
     const TempFolder folder;
     const std::string path = folder.path("x.tfrecord");
@@ -366,9 +470,15 @@ TEST_CASE("shards: a shard that vanishes or shrinks in the middle of an epoch") 
         open->read(0, bytes);
         std::filesystem::remove(path);
         CHECK_NOTHROW(open->read(1, bytes));  // the file lives as long as it is open
+        CHECK_THROWS_AS(unread->read(1, bytes), ReadError);
         const Error error = error_of([&] { unread->read(1, bytes); });
         CHECK(error.code() == Exit::data);
         CHECK(std::string(error.what()).rfind(path + "/n_1.JPEG: ", 0) == 0);
+        try {
+            unread->read(1, bytes);
+        } catch (const ReadError& gone) {
+            CHECK_FALSE(gone.gone());  // all of its pictures are missing, none of them is at fault
+        }
         CHECK_NOTHROW(unread->prefetch(1));
     }
     folder.write("x.tfrecord", test::read_file(shard_path("tensorflow.tfrecord")));
@@ -376,6 +486,7 @@ TEST_CASE("shards: a shard that vanishes or shrinks in the middle of an epoch") 
     source->read(0, bytes);
     std::filesystem::resize_file(path, 1500);
     CHECK(contains(error_of([&] { source->read(2, bytes); }).what(), "shorter"));
+    CHECK_THROWS_AS(source->read(2, bytes), ReadError);
     folder.write("x.tfrecord", std::vector<uint8_t>(3040, 1));
     CHECK(contains(error_of([&] { source->read(1, bytes); }).what(), "wrong checksum"));
 }

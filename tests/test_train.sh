@@ -173,6 +173,31 @@ cp -r data more && cp "$(pictures data/train | head -n 1)" more/train/none/again
 run train more --out d --resume auto
 check "resume: other pictures are 3, with their numbers" fails 3 "80 pictures" "81"
 rm -rf more e
+cp -r data more && picture=$(pictures more/train | head -n 1) && mv "$picture" "$(dirname "$picture")/renamed.jpg"
+cp -r d e && run train more --out e --resume auto
+check "resume: as many pictures with other names are 3" fails 3 "e cannot be resumed: it trained on other pictures" "80 as before"
+cp d/run.toml d/metrics.jsonl e && LC_ALL=C sed 's/fingerprint/fingerprinX/' d/state.safetensors >e/state.safetensors
+run train more --out e --resume auto
+check "resume: the state of an earlier version, which knows their number alone, is taken" is 0
+rm -rf more e
+
+# --- a disk that goes away -----------------------------------------------------------------------------------------------
+cp -r data lent
+start train lent "${long[@]}" --max-bad 0.5 --out h
+mv lent elsewhere
+wait "$job"
+code=$?
+job=
+at=$(steps h | wc -w)
+check "a folder that is gone: tried for half a minute, then 3, saved, and no picture counts as bad" eval \
+    'fails 3 "tried again for 30 seconds" "cannot be read: No such file" "saving step $at to h" "then go on with: rn50 train --resume auto --out h" &&
+     [ ! -s h/bad_pictures.txt ]'
+mv elsewhere lent
+run train --out h --resume auto --max-steps $((at + 3))
+check "and goes on where it was" eval 'is 0 && says "resumed at step $at"'
+run train lent "${long[@]}" --out h2 --max-steps $((at + 3))
+check "bit for bit as if nothing had been" eval 'is 0 && same h/last.safetensors h2/last.safetensors'
+rm -rf h h2 lent
 
 # --- the checkpoint in use -----------------------------------------------------------------------------------------------
 run eval a data --json

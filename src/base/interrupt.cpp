@@ -60,4 +60,8 @@ int interrupt_requested() {
     return requested.load(std::memory_order_relaxed);
 }
 
+void stop_if_interrupted() {
+    if (const int signal = interrupt_requested()) throw Interrupted(signal);
+}
+
 }  // namespace rn50

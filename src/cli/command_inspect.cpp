@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/machine.h"
@@ -12,6 +13,7 @@
 #include "cli/training_setup.h"
 #include "pipeline/decode.h"
 #include "pipeline/ordered_work.h"
+#include "pipeline/patience.h"
 #include "report/table.h"
 
 namespace rn50 {
@@ -62,14 +64,19 @@ bool verify(Inspection& found, int wanted_workers) {
     const Source& source = *found.source;
     const int workers = wanted_workers > 0 ? wanted_workers : cores_of_process().usable();
     std::vector<Hand> hands(static_cast<size_t>(workers));
+    const Patience patience{30, false};
     OrderedWork<std::string> work(0, source.size(), workers, [&](int64_t i, int worker, std::string& fault) {
         Hand& hand = hands[static_cast<size_t>(worker)];
         fault.clear();
         try {
-            source.read(i, hand.bytes);
-            hand.decoder.decode(hand.bytes.data(), hand.bytes.size(), source.name(i), DecodeLimits(), hand.picture);
+            with_patience(patience, [&] {
+                source.read(i, hand.bytes);
+                hand.decoder.decode(hand.bytes.data(), hand.bytes.size(), source.name(i), DecodeLimits(), hand.picture);
+            });
         } catch (const Error& error) {
-            if (error.code() != Exit::data) throw;
+            // A disk or a network that fails tells nothing about the pictures.
+            const auto* const unread = dynamic_cast<const ReadError*>(&error);
+            if (error.code() != Exit::data || (unread != nullptr && !unread->gone())) throw;
             fault = error.what();
         }
     });

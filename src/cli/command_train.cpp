@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "base/files.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/machine.h"
@@ -93,6 +94,8 @@ LoaderOptions evaluation_loading(const Options& options) {
     loading.workers = static_cast<int>(options.workers);
     loading.slots = val_slots;
     loading.max_bad = options.max_bad;
+    // A rank that waits for its disk must not be taken for one that hangs.
+    if (options.ranks > 1) loading.read_patience_s = std::min(loading.read_patience_s, 0.6 * options.peer_timeout);
     loading.pictures = evaluation_pictures(options);
     return loading;
 }
@@ -233,7 +236,7 @@ class Training {
 
     int train() {
         open_device();
-        data_ = open_data(options_.data, data_options(options_));
+        data_ = open_in_turn(options_, comm_.get());
         if (comm_) require_same(comm_->gather(common_ground(options_, data_)));
         if (leads()) describe_data(data_);
 
@@ -268,18 +271,15 @@ class Training {
         FitState state;
         if (resumed() && holds_state()) {
             state = load_state(point_.state_file, trainer, info_);
-            if (state.pictures != data_.train->size())
-                throw Error(Exit::data,
-                            cat(point_.folder, " cannot be resumed: it trained on ", report::grouped(state.pictures),
-                                " pictures, now there are ", report::grouped(data_.train->size())),
-                            "restore the data, or start a new run from its weights with --init");
+            require_same_pictures(state);
         } else {
-            state.pictures = data_.train->size();
             trainer.initialize();
             if (!options_.init.empty())
                 import_checkpoint(SafetensorsReader(options_.init), trainer.backend(), trainer.context(), trainer.net(),
                                   data_.classes);
         }
+        state.pictures = data_.train->size();
+        state.fingerprint = fingerprint_of(*data_.train);
         trainer.follow_rank_0();
         for (const std::string& change : changes_)
             log::info(change);
@@ -295,6 +295,21 @@ class Training {
         if (backend_->info().kind == "cpu" || !can) return false;
         log::info("augmentation: rotations, flips, colours and erasing on the GPU");
         return true;
+    }
+
+    /// An epoch is an order of pictures: with others in their places the run would go on as another.
+    void require_same_pictures(const FitState& before) const {
+        const int64_t now = data_.train->size();
+        std::string difference;
+        if (before.pictures != now)
+            difference = cat("it trained on ", report::grouped(before.pictures), " pictures, now there are ",
+                             report::grouped(now));
+        else if (before.fingerprint && *before.fingerprint != fingerprint_of(*data_.train))
+            difference = cat("it trained on other pictures: there are ", report::grouped(now),
+                             " as before, but not all have the names, labels and places that they had");
+        if (!difference.empty())
+            throw Error(Exit::data, cat(point_.folder, " cannot be resumed: ", difference),
+                        "restore the data, or start a new run from its weights with --init");
     }
 
     RunDir open_folder(int64_t step) {
@@ -360,14 +375,19 @@ class Training {
             facts.net_uses_cores = backend_->info().kind == "cpu";
             log::warn_once("loading", loading_advice(facts));
         };
-        FitResult result = fit(trainer, train, val, folder, info_, how, std::move(state), watch);
-        log::progress_done();
-        if (result.signal != 0) {
-            log::info(cat("saved; go on with: rn50 train --resume auto --out ", folder.path()));
-            return exit_code_of_signal(result.signal);
+        const std::string way_on = cat("go on with: rn50 train --resume auto --out ", folder.path());
+        try {
+            FitResult result = fit(trainer, train, val, folder, info_, how, std::move(state), watch);
+            log::progress_done();
+            if (result.signal != 0) {
+                log::info(cat("saved; ", way_on));
+                return exit_code_of_signal(result.signal);
+            }
+            train.stop();
+            return report(trainer, val, folder, result);
+        } catch (const ReadError& error) {
+            throw Error(Exit::data, error.what(), cat(error.remedy(), "; then ", way_on));
         }
-        train.stop();
-        return report(trainer, val, folder, result);
     }
 
     EvalMetrics evaluate(Trainer& trainer, Loader& loader, const std::string& name, int64_t images) {

@@ -6,6 +6,8 @@
 #include <new>
 
 #include "base/error.h"
+#include "base/files.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "comm/place.h"
@@ -52,6 +54,7 @@ int run(const std::vector<std::string>& arguments) {
     if (options.command == "train" || options.command == "pack" || options.command == "unpack")
         signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);  // a file above the limit of its size is an error to tell, not an end without a word
+    raise_open_files();
     for (const std::string& file : options.files_read)
         log::info("options from " + file);
     const int code = run_command(options);
@@ -75,6 +78,10 @@ int main(int count, char** values) {
         return run(std::vector<std::string>(values + 1, values + count));
     } catch (const Error& error) {
         return tell(error.code(), error.what(), error.remedy());
+    } catch (const Interrupted& stopped) {
+        log::progress_done();
+        log::info("stopped before anything was begun that could be saved");
+        return exit_code_of_signal(stopped.signal());
     } catch (const std::bad_alloc&) {
         return tell(Exit::device, "out of memory", "choose a smaller --batch-size or fewer --workers");
     } catch (const std::exception& error) {

@@ -7,7 +7,10 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/machine.h"
+#include "cli/picture_options.h"
+#include "cli/training_setup.h"
 #include "cli/version.h"
 #include "report/table.h"
 
@@ -77,6 +80,21 @@ std::string gpus_of_ranks(Communicator& comm, const Backend& backend) {
     return text;
 }
 
+DataSplits open_in_turn(const Options& options, Communicator* comm) {
+    const auto open = [&] { return open_data(options.data, data_options(options)); };
+    if (comm == nullptr) return open();
+    const std::vector<double> lacking = comm->gather(std::vector<double>{lacks_indices(options.data) ? 1.0 : 0.0});
+    if (std::count(lacking.begin(), lacking.end(), 0.0) == comm->size()) return open();
+    log::info("the other ranks wait for the indices of the shards");
+    const int mine = comm->rank() == 0 ? 0 : comm->place().local_rank == 0 ? 1 : 2;
+    DataSplits data;
+    for (int turn = 0; turn < 3; ++turn) {
+        if (turn == mine) data = open();
+        comm->barrier();
+    }
+    return data;
+}
+
 std::string common_ground(const Options& options, const DataSplits& data) {
     std::string text = cat("rn50 ", version, "\n");
     std::istringstream lines(to_toml(options));
@@ -85,7 +103,9 @@ std::string common_ground(const Options& options, const DataSplits& data) {
         if (name != "data" && name != "threads" && name != "workers" && name != "#") text += line + "\n";
     }
     text += cat("pictures to train on = ", data.train->size(), "\npictures to judge on = ", data.val->size(),
-                "\nclasses = ", data.classes.size(), "\n");
+                "\nfingerprint of those to train on = ", fingerprint_of(*data.train),
+                "\nfingerprint of those to judge on = ", fingerprint_of(*data.val), "\nclasses = ", data.classes.size(),
+                "\n");
     for (size_t i = 0; i < data.classes.size(); ++i)
         text += cat("class ", i, " = ", report::shown(data.classes[i]), "\n");
     return text;

@@ -41,6 +41,10 @@ void share_among_ranks(TrainerOptions& setup, const Options& options, Communicat
 /// ", on 2 x NVIDIA GeForce RTX 4090"; nothing on CPUs. All ranks ask.
 std::string gpus_of_ranks(Communicator& comm, const Backend& backend);
 
+/// The data, opened. Where shards have no index yet, the ranks of `comm` do not all read through the same ones: rank 0
+/// comes first, then one rank of each host, for disks that are the host's own, then the others. `comm` null: alone.
+DataSplits open_in_turn(const Options& options, Communicator* comm);
+
 /// What must be the same on all ranks, a line each.
 std::string common_ground(const Options& options, const DataSplits& data);
 /// Throws Error(Exit::usage) naming the first difference between the ranks' common_ground().

@@ -1,8 +1,10 @@
 #include "pipeline/decode.h"
 
+#include <cerrno>
 #include <cstring>
+#include <new>
 
-#include "base/error.h"
+#include "base/files.h"
 #include "pipeline/formats.h"
 
 namespace rn50 {
@@ -151,7 +153,7 @@ struct Decoder::State {
             if (error.code() != Exit::data) throw;
             throw Error(Exit::data, cat(name, ": ", error.what()));
         } catch (const std::bad_alloc&) {
-            throw Error(Exit::data, cat(name, ": there is not enough memory to decode it"));
+            throw ReadError(cat(name, ": there is not enough memory to decode it"), ENOMEM);
         }
     }
 };

@@ -49,7 +49,7 @@ class Decoder {
     Decoder& operator=(const Decoder&) = delete;
 
     /// Throws Error(Exit::data), "NAME: reason", when the data are not a picture, are beyond the limits, or are damaged
-    /// in a way that loses any of it: a half-grey picture is never returned.
+    /// in a way that loses any of it: a half-grey picture is never returned. Throws ReadError when memory does not do.
     void decode(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits,
                 Picture& picture);
 

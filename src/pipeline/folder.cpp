@@ -10,6 +10,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 
 namespace rn50 {
 
@@ -122,6 +123,7 @@ struct Ignored {
 /// them would be followed for ever.
 void gather(const std::string& folder, std::vector<Identity>& above, std::vector<std::string>& paths,
             Ignored& ignored) {
+    stop_if_interrupted();
     struct stat status;
     if (stat(folder.c_str(), &status) != 0) throw unreadable_folder(folder);
     const Identity self{status.st_dev, status.st_ino};

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/math.h"
 #include "pipeline/datum.h"
+#include "pipeline/source.h"
 
 namespace rn50 {
 
@@ -19,7 +20,6 @@ constexpr uint16_t page_branch = 1, page_leaf = 2, page_overflow = 4, page_kinds
 constexpr uint16_t node_big = 1, node_nested = 2 | 4;
 constexpr uint64_t no_page = UINT64_MAX;
 constexpr int max_depth = 32;
-constexpr int64_t max_value = int64_t{1} << 30;
 
 template <class Number>
 Number number_at(const uint8_t* at) {
@@ -143,7 +143,7 @@ ShardIndex index_lmdb(const RandomBytes& bytes, const std::string& name) {
     ShardIndex index;
     std::vector<uint8_t> value;
     walk_lmdb(bytes, name, [&](const std::string& key, int64_t offset, int64_t size) {
-        if (size > max_value) return index.leave_out("larger than a gigabyte", key);
+        if (size > largest_picture) return index.leave_out("larger than a gigabyte", key);
         value.resize(static_cast<size_t>(size));
         if (bytes.read(offset, value.data(), size) < size) return index.leave_out("cut short", key);
         Datum datum;

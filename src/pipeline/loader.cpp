@@ -1,7 +1,6 @@
 #include "pipeline/loader.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -18,18 +17,15 @@
 #include <thread>
 
 #include "base/error.h"
+#include "base/files.h"
+#include "base/machine.h"
 #include "base/math.h"
+#include "pipeline/patience.h"
 #include "pipeline/sample_maker.h"
 
 namespace rn50 {
 
 namespace {
-
-int usable_cores() {
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-    return std::max(1u, std::thread::hardware_concurrency());
-}
 
 std::vector<int32_t> labels_of(const Source& source) {
     std::vector<int32_t> labels(static_cast<size_t>(source.size()));
@@ -84,6 +80,8 @@ struct Loader::State {
     void read_ahead(int64_t batch, int64_t place) const;
     void fill(Slot& slot, int64_t place, int64_t position, Hand& hand);
     bool try_picture(Draw draw, uint8_t* dst, pixel::Changes* changes, Slot::Place& place, Hand& hand);
+    bool pause(double seconds);
+    Slot& wait_for(std::unique_lock<std::mutex>& lock, int64_t batch);
     void mix(Slot& slot, int64_t batch, Hand& hand);
     const Batch* deliver(Slot& slot);
     void note_bad(const Slot::Place& place);
@@ -91,6 +89,7 @@ struct Loader::State {
 
     const Source& source;
     const LoaderOptions options;
+    const Patience patience{options.read_patience_s, false, [this](double seconds) { return pause(seconds); }};
     Memory& memory;
     int64_t image_bytes, slot_bytes, batches;
     char* block = nullptr;
@@ -98,7 +97,7 @@ struct Loader::State {
 
     // What workers and the consumer share, under `mutex`.
     std::mutex mutex;
-    std::condition_variable work_ready, batch_ready, all_idle;
+    std::condition_variable work_ready, batch_ready, all_idle, stopping;
     bool running = false;  ///< an epoch is being loaded
     bool ending = false;   ///< the workers shall end
     int active = 0;        ///< workers at a picture
@@ -159,7 +158,7 @@ Loader::State::State(const Source& source_, const LoaderOptions& options_, Memor
         slots[i].batch.indices.reserve(static_cast<size_t>(options.batch_size));
     }
     const bool on_device = options.pictures.decode == Decode::device && options.decoders != nullptr;
-    const int workers = options.workers > 0 ? options.workers : std::min(usable_cores(), 32);
+    const int workers = options.workers > 0 ? options.workers : std::min(cores_of_process().usable(), 32);
     try {
         for (int i = 0; i < workers; ++i)
             hands.push_back(std::make_unique<Hand>(on_device ? options.decoders->make() : nullptr));
@@ -184,6 +183,7 @@ void Loader::State::halt() {
         running = false;
     }
     work_ready.notify_all();
+    stopping.notify_all();
     for (std::thread& thread : threads)
         thread.join();
     threads.clear();
@@ -211,8 +211,10 @@ void Loader::State::start(int64_t new_epoch, int64_t first_batch) {
     RN50_REQUIRE(!threads.empty(), "the loader was stopped");
     std::unique_lock<std::mutex> lock(mutex);
     running = false;
+    stopping.notify_all();
     all_idle.wait(lock, [this] { return active == 0; });
     epoch = new_epoch;
+    *patience.over = false;
     make_order();
     const auto ring = static_cast<int64_t>(slots.size());
     for (Slot& slot : slots)
@@ -341,15 +343,29 @@ bool Loader::State::try_picture(Draw draw, uint8_t* dst, pixel::Changes* changes
     // A picture that comes again within the epoch is another sample.
     const SampleKey key{options.seed, epoch, index | static_cast<int64_t>(draw.repeat) << 32};
     try {
-        hand.maker.make(source, index, options.pictures, key, options.cache, dst, changes);
+        with_patience(patience,
+                      [&] { hand.maker.make(source, index, options.pictures, key, options.cache, dst, changes); });
         return true;
     } catch (const Error& error) {
-        if (error.code() != Exit::data) throw;
+        const auto* const unread = dynamic_cast<const ReadError*>(&error);
+        if (*patience.over) {
+            { const std::lock_guard<std::mutex> lock(mutex); }  // whoever is about to pause has looked, or will
+            stopping.notify_all();
+        }
+        if (error.code() != Exit::data || (unread != nullptr && !unread->gone())) throw;
         const std::string name = source.name(index), text = error.what();
         const bool named = text.compare(0, name.size() + 2, name + ": ") == 0;
         place.bad.push_back({index, name, named ? text.substr(name.size() + 2) : text});
         return false;
     }
+}
+
+/// A worker's, before it tries again to read. False: nobody waits for the picture any more, or another one could not be
+/// read for as long as is tried, which ends the epoch.
+bool Loader::State::pause(double seconds) {
+    std::unique_lock<std::mutex> lock(mutex);
+    return !stopping.wait_for(lock, std::chrono::duration<double>(seconds),
+                              [this] { return ending || !running || *patience.over; });
 }
 
 void Loader::State::mix(Slot& slot, int64_t batch, Hand& hand) {
@@ -407,6 +423,14 @@ const Batch* Loader::State::deliver(Slot& slot) {
     return batch.count > 0 ? &batch : nullptr;
 }
 
+Slot& Loader::State::wait_for(std::unique_lock<std::mutex>& lock, int64_t batch) {
+    Slot& slot = slots[static_cast<size_t>(batch) % slots.size()];
+    const auto begin = std::chrono::steady_clock::now();
+    batch_ready.wait(lock, [&] { return slot.todo == 0; });
+    waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    return slot;
+}
+
 Loader::Loader(const Source& source, const LoaderOptions& options, Memory& host_memory)
     : state_(std::make_unique<State>(source, options, host_memory)) {}
 
@@ -432,10 +456,7 @@ const Batch* Loader::next() {
             state.work_ready.notify_all();
         }
         if (!state.running || state.read_batch >= state.batches) return nullptr;
-        Slot& slot = state.slots[static_cast<size_t>(state.read_batch % ring)];
-        const auto begin = std::chrono::steady_clock::now();
-        state.batch_ready.wait(lock, [&] { return slot.todo == 0; });
-        state.waited += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        Slot& slot = state.wait_for(lock, state.read_batch);
         state.holds_batch = true;
         lock.unlock();
         if (const Batch* batch = state.deliver(slot)) return batch;
@@ -448,8 +469,30 @@ bool Loader::ready() const {
     const int64_t batch = state.read_batch + (state.holds_batch ? 1 : 0),
                   ring = static_cast<int64_t>(state.slots.size());
     // A slot that is still to be given back belongs to an earlier batch, whatever stands in it.
-    return state.running && batch < std::min(state.batches, state.free_until) &&
-           state.slots[static_cast<size_t>(batch % ring)].todo == 0;
+    if (!state.running || batch >= std::min(state.batches, state.free_until)) return false;
+    const Slot& slot = state.slots[static_cast<size_t>(batch % ring)];
+    if (slot.todo != 0) return false;
+    const auto failed = [](const Slot::Place& place) { return place.failure != nullptr; };
+    return std::none_of(slot.places.begin(), slot.places.begin() + state.range_of(batch).count, failed);
+}
+
+std::string Loader::wait_for_next() {
+    State& state = *state_;
+    std::unique_lock<std::mutex> lock(state.mutex);
+    const int64_t batch = state.read_batch + (state.holds_batch ? 1 : 0);
+    if (!state.running || batch >= state.batches) return "";
+    const Slot& slot = state.wait_for(lock, batch);
+    for (int64_t i = 0; i < state.range_of(batch).count; ++i) {
+        try {
+            if (const std::exception_ptr& failure = slot.places[static_cast<size_t>(i)].failure)
+                std::rethrow_exception(failure);
+        } catch (const ReadError& error) {
+            return error.what();
+        } catch (...) {  // next() throws it
+            return "";
+        }
+    }
+    return "";
 }
 
 void Loader::stop() {

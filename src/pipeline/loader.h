@@ -20,16 +20,20 @@ namespace rn50 {
 
 struct LoaderOptions {
     int64_t batch_size = 64;  ///< of this rank
-    int workers = 0;          ///< threads; 0: one a core that this process may use, at most 32
+    int workers = 0;          ///< threads; 0: one a core that this process may use (cores_of_process()), at most 32
     int slots = 0;            ///< batches in the ring, at least 2; 0: 4
     uint64_t seed = 0;
     bool shuffle = false;    ///< a permutation by (seed, epoch); else the source's order
     bool balanced = false;   ///< shuffled so that every class comes equally often: BalancedSampler
     bool drop_last = false;  ///< leaves out the incomplete last step
     int64_t accumulate = 1;  ///< global batches in a step
-    /// What becomes of a picture that cannot be read or decoded. Replaced: by the next good one of the epoch's order,
-    /// so that batches keep their size (training). Else it is left out and the batch is smaller (evaluation).
+    /// What becomes of a picture that cannot be decoded, or whose file is gone from a folder that is there. Replaced:
+    /// by the next good one of the epoch's order, so that batches keep their size (training). Else it is left out and
+    /// the batch is smaller (evaluation).
     bool replace_bad = false;
+    /// Where reading fails otherwise (ReadError: a disk, a network, a shard that is gone) a worker tries again for so
+    /// many seconds, and then the epoch ends: it is no picture's fault, so none is skipped for it.
+    double read_patience_s = 30;
     /// More bad pictures than this share of the source end the epoch with an error. The rule has no floor: one bad
     /// picture of 50 is 2%.
     double max_bad = 0.01;
@@ -82,10 +86,14 @@ class Loader {
     /// at once, so calling it before an evaluation lets the first batches load meanwhile.
     void start_epoch(int64_t epoch, int64_t first_batch = 0);
     /// The next batch, or null at the end of the epoch. Blocks while the batch is loading. Gives the previous batch
-    /// back to the ring. Throws Error(Exit::data) when too many pictures are bad, and whatever else a worker met.
+    /// back to the ring. Throws Error(Exit::data) when too many pictures are bad, ReadError when one cannot be read for
+    /// long, and whatever else a worker met.
     const Batch* next();
-    /// Whether next() would return a batch at once.
+    /// Whether next() would return a batch at once, without an error of reading.
     bool ready() const;
+    /// Waits for the batch that next() will give, as next() would, but leaves the present one. The text of the
+    /// ReadError that next() will throw; "" for anything else.
+    std::string wait_for_next();
     /// Lets the workers finish the picture at hand and end; called by the destructor.
     void stop();
 

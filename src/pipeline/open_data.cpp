@@ -153,6 +153,17 @@ DataSplits open_data(const std::string& root, const DataOptions& options) {
     return data;
 }
 
+bool lacks_indices(const std::string& root) {
+    try {
+        const Layout layout = layout_of(root);
+        return std::any_of(layout.splits.begin(), layout.splits.end(), [](const SplitPlace& place) {
+            return place.kind && lacks_an_index(place.paths, *place.kind);
+        });
+    } catch (const Error&) {
+        return false;
+    }
+}
+
 std::vector<NamedSource> open_evaluation(const std::string& root, const DataOptions& options,
                                          const std::vector<std::string>& classes, std::vector<std::string>& warnings) {
     const Layout layout = layout_of(root);

@@ -1,11 +1,11 @@
 #include "pipeline/pack.h"
 
 #include <algorithm>
+#include <deque>
 #include <filesystem>
 #include <unordered_map>
 #include <unordered_set>
 
-#include "base/crc32c.h"
 #include "base/error.h"
 #include "base/files.h"
 #include "base/interrupt.h"
@@ -15,6 +15,7 @@
 #include "pipeline/folder.h"
 #include "pipeline/ordered_work.h"
 #include "pipeline/pack_manifest.h"
+#include "pipeline/patience.h"
 
 namespace rn50 {
 
@@ -29,6 +30,7 @@ class Names {
     explicit Names(const Source& source) : source_(source) {
         std::unordered_map<std::string, std::string> class_of_folder;
         for (const std::string& name : source.classes()) {
+            require_one_line(name);
             std::string flat = name;
             std::replace(flat.begin(), flat.end(), '/', '_');
             folders_.push_back(safe_path(flat));
@@ -48,18 +50,33 @@ class Names {
                 taken.insert(std::hash<std::string>()(name));
                 again_[i] = name;
             }
-            const int32_t label = source.label(i);
-            fingerprint_ = crc32c(name.data(), name.size(), fingerprint_);
-            fingerprint_ = crc32c(&label, sizeof label, fingerprint_);
+            fingerprint_.add(name, source.label(i));
         }
     }
     std::string name(int64_t i) const {
         const auto found = again_.find(i);
         return found == again_.end() ? plain(i) : found->second;
     }
-    uint32_t fingerprint() const { return fingerprint_; }
+    uint32_t fingerprint() const { return fingerprint_.value(); }
 
   private:
+    /// classes.txt holds a name a line, and so do the lists of other programs: none of them knows a way to write a line
+    /// end within a name, and every class behind it would get the label of the one before.
+    static void require_one_line(const std::string& name) {
+        std::string shown;
+        bool fits = true;
+        for (const char c : name) {
+            const bool is_control = static_cast<unsigned char>(c) < 32 || c == 127;
+            fits = fits && !is_control;
+            shown += is_control ? '?' : c;
+        }
+        if (!fits)
+            throw Error(Exit::data,
+                        cat("class \"", shown,
+                            "\" has a control character (here a ?) in its name, which cannot be "
+                            "written into a list of classes"),
+                        "rename its folder, or the class where the shards name it");
+    }
     std::string plain(int64_t i) const {
         const auto label = static_cast<size_t>(source_.label(i));
         std::string path = source_.path_inside(i);
@@ -71,7 +88,7 @@ class Names {
     const Source& source_;
     std::vector<std::string> folders_;  ///< by class
     std::unordered_map<int64_t, std::string> again_;
-    uint32_t fingerprint_ = 0;
+    Fingerprint fingerprint_;
 };
 
 /// A picture on its way from the source to the writer.
@@ -99,6 +116,8 @@ bool mark(const std::string& name, Hand& hand, Item& item) {
     try {
         add_restart_markers(item.bytes, hand.marked);
         hand.decoder.decode(hand.marked.data(), hand.marked.size(), name, DecodeLimits(), hand.again);
+    } catch (const ReadError&) {  // memory does not do
+        throw;
     } catch (const Error& error) {
         if (error.code() != Exit::data) throw;
         return false;
@@ -108,19 +127,24 @@ bool mark(const std::string& name, Hand& hand, Item& item) {
     return true;
 }
 
-void prepare(const Source& source, int64_t i, const PackOptions& options, Hand& hand, Item& item) {
+void prepare(const Source& source, int64_t i, const PackOptions& options, const Patience& patience, Hand& hand,
+             Item& item) {
     item.fault.clear();
     item.encoded_anew = item.unmarked = false;
     const std::string name = source.name(i);
     try {
-        source.read(i, item.bytes);
-        item.bytes_read = static_cast<int64_t>(item.bytes.size());
-        hand.decoder.decode(item.bytes.data(), item.bytes.size(), name, DecodeLimits(), hand.picture);
+        with_patience(patience, [&] {
+            source.read(i, item.bytes);
+            item.bytes_read = static_cast<int64_t>(item.bytes.size());
+            hand.decoder.decode(item.bytes.data(), item.bytes.size(), name, DecodeLimits(), hand.picture);
+        });
         item.encoded_anew = shrink(hand.picture, options.longest, options.shortest, hand.smaller);
         if (item.encoded_anew)
             encode_jpeg(hand.smaller, options.quality, item.bytes);
         else if (options.restart_markers && is_jpeg(item.bytes))
             item.unmarked = !mark(name, hand, item);
+    } catch (const ReadError&) {
+        throw;  // no fault of the picture
     } catch (const Error& error) {
         if (error.code() != Exit::data) throw;
         const std::string text = error.what();
@@ -165,7 +189,11 @@ class Packing {
         summary_.was_complete = manifest_.complete();
         for (size_t i = 0; i < splits_.size() && !summary_.stopped; ++i) {
             state_.split = splits_[i].name;
-            if (!manifest_.splits[i].complete) pack_split(i);
+            try {
+                if (!manifest_.splits[i].complete) pack_split(i);
+            } catch (const Interrupted&) {
+                summary_.stopped = true;
+            }
         }
         write_bad({});
         for (const PackManifest::Split& split : manifest_.splits) {
@@ -206,29 +234,36 @@ class Packing {
     void pack_split(size_t number) {
         const Source& source = *splits_[number].source;
         PackManifest::Split& split = manifest_.splits[number];
-        WriterOptions writing{options_.format, out_, split.name, options_.part_bytes, 0, source.size(), split.parts};
+        WriterOptions writing{options_.format,
+                              out_,
+                              split.name,
+                              options_.part_bytes,
+                              0,
+                              source.size(),
+                              split.parts,
+                              splits_.front().source->classes()};
         if (options_.format == PackFormat::lmdb)
             for (int64_t i = 0; i < source.size(); ++i)
                 writing.expected_bytes += source.stored_bytes(i);
         const std::unique_ptr<SampleWriter> writer = make_writer(writing);
         const int workers = options_.workers > 0 ? options_.workers : cores_of_process().usable();
         std::vector<Hand> hands(static_cast<size_t>(workers));
+        const Patience patience{options_.read_patience_s};
         OrderedWork<Item> work(split.next, source.size(), workers, [&](int64_t i, int worker, Item& item) {
-            prepare(source, i, options_, hands[static_cast<size_t>(worker)], item);
+            prepare(source, i, options_, patience, hands[static_cast<size_t>(worker)], item);
         });
         std::vector<PackManifest::Bad> bad;  // found, their part is not finished yet
+        std::deque<PartEnd> ends;            // of parts that are not finished yet
         for (int64_t i = split.next; i < source.size(); ++i) {
-            if (interrupt_requested() != 0) {
-                summary_.stopped = true;
-                return;
-            }
-            const Item& item = work.next();
+            stop_if_interrupted();
+            const Item& item = next_of(work);
             if (!item.fault.empty()) {
                 bad.push_back({source.name(i), item.fault});
                 check_bad(bad);
             } else if (writer->add(sample_of(number, i, item))) {
-                finish_part(split, *writer, i, bad);
+                ends.push_back({i, bad.size()});
             }
+            note_finished(split, *writer, ends, bad);
             if (item.unmarked) ++summary_.unmarked;
             summary_.bytes_read += item.bytes_read;
             ++state_.done;
@@ -237,7 +272,22 @@ class Packing {
         }
         writer->finish();
         split.complete = true;
-        finish_part(split, *writer, source.size(), bad);
+        finish_part(split, writer->parts(), {source.size(), bad.size()}, bad);
+    }
+
+    /// Where a part ends: before picture `next`, and behind so many of the bad ones that are not in the manifest yet.
+    struct PartEnd {
+        int64_t next;
+        size_t bad;
+    };
+
+    static const Item& next_of(OrderedWork<Item>& work) {
+        try {
+            return work.next();
+        } catch (const ReadError& error) {
+            throw Error(Exit::data, error.what(),
+                        cat(error.remedy(), "; then the same command goes on behind the last finished part"));
+        }
     }
 
     PackedSample sample_of(size_t number, int64_t i, const Item& item) const {
@@ -252,13 +302,27 @@ class Packing {
                 item.width};
     }
 
-    /// What comes before picture `next` is on the disk: so says the manifest from now on.
-    void finish_part(PackManifest::Split& split, const SampleWriter& writer, int64_t next,
+    void note_finished(PackManifest::Split& split, const SampleWriter& writer, std::deque<PartEnd>& ends,
+                       std::vector<PackManifest::Bad>& bad) {
+        while (writer.parts().size() > split.parts.size() && !ends.empty()) {
+            const PartEnd end = ends.front();
+            ends.pop_front();
+            for (PartEnd& later : ends)
+                later.bad -= end.bad;
+            std::vector<WrittenPart> parts = split.parts;
+            parts.push_back(writer.parts()[parts.size()]);
+            finish_part(split, std::move(parts), end, bad);
+        }
+    }
+
+    /// What comes before the part's end is on the disk: so says the manifest from now on.
+    void finish_part(PackManifest::Split& split, std::vector<WrittenPart> parts, PartEnd end,
                      std::vector<PackManifest::Bad>& bad) {
-        split.parts = writer.parts();
-        split.next = next;
-        split.bad.insert(split.bad.end(), bad.begin(), bad.end());
-        bad.clear();
+        split.parts = std::move(parts);
+        split.next = end.next;
+        const auto behind = bad.begin() + static_cast<std::ptrdiff_t>(end.bad);
+        split.bad.insert(split.bad.end(), bad.begin(), behind);
+        bad.erase(bad.begin(), behind);
         manifest_.write(out_);
     }
 

@@ -19,7 +19,8 @@ struct PackOptions {
     bool restart_markers = false;
     int workers = 0;  ///< threads; 0: one a core
     int64_t part_bytes = 1'000'000'000;
-    double max_bad = 0.01;  ///< share of pictures that may be bad
+    double max_bad = 0.01;        ///< share of pictures that may be bad
+    double read_patience_s = 30;  ///< for which it is tried to read a picture again that cannot be read
 };
 
 struct PackState {
@@ -38,11 +39,13 @@ struct PackSummary {
 };
 
 /// Writes `splits` to the folder `out`: shards, classes.txt, pack.json (what is finished; a later call goes on behind
-/// it) and bad.txt (pictures that cannot be decoded, which are left out). Every picture is decoded once; those that
-/// need not become smaller are copied byte for byte, unless restart markers are asked for. What is written depends
+/// it) and bad.txt (pictures that cannot be decoded, which are left out; one that cannot be read, its file being gone
+/// among others, ends it, because what is left out once is never looked at again). Every picture is decoded once; those
+/// that need not become smaller are copied byte for byte, unless restart markers are asked for. What is written depends
 /// neither on the number of workers nor on how often it was interrupted, except the bytes of an LMDB. `show` is called
-/// now and then. Throws Error(Exit::data): `out` holds something else, a disk is full, too many are bad, something
-/// reads back differently; Error(Exit::usage) by name when `out` was begun with other options.
+/// now and then. Throws Error(Exit::data): `out` holds something else, a disk is full, too many are bad, a class has a
+/// name that cannot be written, something reads back differently; ReadError; Error(Exit::usage) by name when `out` was
+/// begun with other options.
 PackSummary pack(const std::vector<NamedSource>& splits, const std::string& out, const PackOptions& options,
                  const std::function<void(const PackState&)>& show);
 

@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <future>
 #include <iomanip>
 #include <nlohmann/json.hpp>
 
@@ -39,11 +41,12 @@ std::string folder_of_split(const WriterOptions& options) {
     return options.split == "all" ? options.folder : join(options.folder, options.split);
 }
 
-/// Checksums of the pictures of the part at hand, to hold the disk against.
+/// Checksums and labels of the pictures of the part at hand, to hold the disk against.
 class Written {
   public:
     void add(const PackedSample& sample) {
         crcs_.push_back(crc32c(sample.picture.data, sample.picture.size));
+        labels_.push_back(sample.label);
         bytes_ += static_cast<int64_t>(sample.picture.size);
     }
     int64_t count() const { return static_cast<int64_t>(crcs_.size()); }
@@ -54,27 +57,44 @@ class Written {
         if (crc32c(read.data, read.size) != crcs_[static_cast<size_t>(i)])
             throw reads_back_wrong(file, cat("picture ", i));
     }
-    /// The pictures of a shard, read as training reads them.
-    void check_shard(const std::string& path, ShardKind kind, ShardIndex index) const {
-        if (index.size() != count() || !index.left_out().empty())
-            throw reads_back_wrong(path, cat(index.size(), " pictures instead of ", count()));
-        ShardSet set;
-        set.kind = kind;
-        set.paths = {path};
-        std::vector<std::vector<int32_t>> labels{std::vector<int32_t>(static_cast<size_t>(index.size()))};
-        set.indices.push_back(std::move(index));
-        const auto source = make_indexed_source(std::move(set), std::move(labels), {"all"});
+    void check_label(const std::string& file, int64_t i, int64_t read) const {
+        const int64_t written = labels_[static_cast<size_t>(i)];
+        if (read != written)
+            throw reads_back_wrong(file, cat("the class of picture ", i, " is ", read, " instead of ", written));
+    }
+    void check_shard(const std::string& path, const Source& source) const {
         std::vector<uint8_t> bytes;
         for (int64_t i = 0; i < count(); ++i) {
-            source->read(i, bytes);
+            source.read(i, bytes);
             check(path, i, {bytes.data(), bytes.size()});
+            check_label(path, i, source.label(i));
         }
     }
 
   private:
     std::vector<uint32_t> crcs_;
+    std::vector<int64_t> labels_;
     int64_t bytes_ = 0;
 };
+
+/// A shard of `pictures` pictures as training reads it: with its index, and with classes.txt.
+std::unique_ptr<Source> source_of_written(const std::string& path, ShardKind kind, int64_t pictures,
+                                          const WriterOptions& options) {
+    InputFile(path).forget();  // what is read back shall come from the disk
+    ShardIndex index = build_index(path, kind);
+    if (index.size() != pictures || !index.left_out().empty())
+        throw reads_back_wrong(path, cat(index.size(), " pictures instead of ", pictures));
+    keep_index(path, kind, index, stamp_of(InputFile(path)));
+    ShardSet set;
+    set.kind = kind;
+    set.paths = {path};
+    set.indices.push_back(std::move(index));
+    set.classes_file = join(options.folder, "classes.txt");
+    std::vector<std::string> warnings;  // of classes that have no picture here
+    if (classes_of(set, 0, warnings) != options.classes)
+        throw reads_back_wrong(set.classes_file, "its classes are others");
+    return make_shard_source(std::move(set), options.classes, 0, false, warnings);
+}
 
 /// tar and TFRecord: a row of files.
 class ShardWriter : public SampleWriter {
@@ -82,9 +102,11 @@ class ShardWriter : public SampleWriter {
     explicit ShardWriter(const WriterOptions& options)
         : options_(options),
           kind_(options.format == PackFormat::tfrecord ? ShardKind::tfrecord : ShardKind::tar),
-          parts_(options.done) {}
+          parts_(options.done),
+          begun_(static_cast<int64_t>(parts_.size())) {}
 
     bool add(const PackedSample& sample) override {
+        if (verifying_.valid() && verifying_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) settle();
         const std::string record = kind_ == ShardKind::tar ? tar_sample(sample) : tfrecord_sample(sample);
         const bool full = file_ && bytes_ + static_cast<int64_t>(record.size()) > options_.part_bytes;
         if (full) finish_shard();
@@ -100,6 +122,7 @@ class ShardWriter : public SampleWriter {
 
     void finish() override {
         if (file_) finish_shard();
+        settle();
         if (kind_ == ShardKind::tar) return;
         // Only now is it known how many there are.
         for (size_t i = 0; i < parts_.size(); ++i) {
@@ -120,9 +143,8 @@ class ShardWriter : public SampleWriter {
 
   private:
     std::string name_of_next() const {
-        const auto number = static_cast<int64_t>(parts_.size());
-        return kind_ == ShardKind::tar ? cat(options_.split, "-", numbered(number, 6), ".tar")
-                                       : cat(options_.split, "-", numbered(number, 5), ".part");
+        return kind_ == ShardKind::tar ? cat(options_.split, "-", numbered(begun_, 6), ".tar")
+                                       : cat(options_.split, "-", numbered(begun_, 5), ".part");
     }
 
     /// .jpg, .cls and .json, as WebDataset's readers want them; the key is the sample's number, since names of files
@@ -158,12 +180,18 @@ class ShardWriter : public SampleWriter {
         }
         file_->commit();
         file_.reset();
-        InputFile(path).forget();  // what is read back shall come from the disk
-        ShardIndex index = build_index(path, kind_);
-        keep_index(path, kind_, index);
-        written_.check_shard(path, kind_, std::move(index));
-        parts_.push_back({name, written_.count(), bytes_});
+        settle();  // the one before: the disk is not to fall behind by more than one
+        verifying_ = std::async(std::launch::async, [this, path, name, bytes = bytes_, written = std::move(written_)] {
+            written.check_shard(path, *source_of_written(path, kind_, written.count(), options_));
+            return WrittenPart{name, written.count(), bytes};
+        });
         written_.clear();
+        ++begun_;
+    }
+
+    /// Waits for the shard that is being read back, if there is one.
+    void settle() {
+        if (verifying_.valid()) parts_.push_back(verifying_.get());
     }
 
     const WriterOptions options_;
@@ -172,6 +200,8 @@ class ShardWriter : public SampleWriter {
     std::unique_ptr<AtomicFile> file_;
     int64_t bytes_ = 0;  ///< of the shard at hand
     Written written_;
+    int64_t begun_;  ///< shards that are written, read back or not
+    std::future<WrittenPart> verifying_;
 };
 
 /// SPLIT/data.mdb with Caffe's keys; a part is a transaction.
@@ -206,11 +236,7 @@ class DatabaseWriter : public SampleWriter {
         int64_t pictures = 0;
         for (const WrittenPart& part : parts_)
             pictures += part.pictures;
-        const std::string path = join(folder_, "data.mdb");
-        const ShardIndex index = build_index(path, ShardKind::lmdb);  // as training will read it
-        if (index.size() != pictures || !index.left_out().empty())
-            throw reads_back_wrong(path, cat(index.size(), " pictures instead of ", pictures));
-        keep_index(path, ShardKind::lmdb, index);
+        source_of_written(join(folder_, "data.mdb"), ShardKind::lmdb, pictures, options_);
     }
     const std::vector<WrittenPart>& parts() const override { return parts_; }
 
@@ -218,12 +244,15 @@ class DatabaseWriter : public SampleWriter {
     void finish_part() {
         writer_->commit();
         const std::string path = join(folder_, "data.mdb");
+        // liblmdb writes past the memory that it maps, so what was just written leaves it with this.
+        InputFile(path).forget();
         for (size_t i = 0; i < keys_.size(); ++i) {
             const std::string value = writer_->get(keys_[i]);
             Datum datum;
             if (!parse_datum({reinterpret_cast<const uint8_t*>(value.data()), value.size()}, datum))
                 throw reads_back_wrong(path, keys_[i]);
             written_.check(path, static_cast<int64_t>(i), datum.data);
+            written_.check_label(path, static_cast<int64_t>(i), datum.label);
         }
         parts_.push_back({"data.mdb", written_.count(), written_.bytes()});
         written_.clear();

@@ -32,12 +32,13 @@ struct WrittenPart {
 };
 
 /// Writes one split. Bytes depend on the samples and their order alone. Parts (shards; in a folder or a database, a
-/// stretch of pictures) that are finished stay, whatever happens to the ones after. All throw Error(Exit::data) when
-/// something cannot be written or reads back differently.
+/// stretch of pictures) that are finished stay, whatever happens to the ones after. A part is finished when it has been
+/// read back from the disk, pictures and classes; of shards that happens while the next one is written. All throw
+/// Error(Exit::data) when something cannot be written or reads back differently.
 class SampleWriter {
   public:
     virtual ~SampleWriter() = default;
-    /// True: with what was added before this sample a part is finished; see parts().
+    /// True: with what was added before this sample a part is at its end; it will be the next one of parts().
     virtual bool add(const PackedSample& sample) = 0;
     /// Finishes the last part and gives the shards their final names.
     virtual void finish() = 0;
@@ -52,7 +53,8 @@ struct WriterOptions {
     int64_t part_bytes = 1'000'000'000;
     int64_t expected_bytes = 0;  ///< of all pictures, about
     int64_t expected_pictures = 0;
-    std::vector<WrittenPart> done;  ///< parts that an earlier run finished: writing goes on behind them
+    std::vector<WrittenPart> done;     ///< parts that an earlier run finished: writing goes on behind them
+    std::vector<std::string> classes;  ///< as folder/classes.txt lists them, which every format but a folder needs
 };
 std::unique_ptr<SampleWriter> make_writer(const WriterOptions& options);
 

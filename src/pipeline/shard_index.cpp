@@ -10,7 +10,7 @@ namespace rn50 {
 
 namespace {
 
-constexpr char magic[] = "rn50idx1";
+constexpr char magic[] = "rn50idx2";
 constexpr size_t magic_bytes = sizeof magic - 1;
 constexpr int64_t entry_bytes = 8 + 8 + 8 + 4 + 8;
 
@@ -96,12 +96,24 @@ std::string ShardIndex::key(int64_t i) const {
     return keys_.substr(begin, key_ends_[static_cast<size_t>(i)] - begin);
 }
 
-std::string ShardIndex::pack(ShardKind kind, int64_t shard_bytes, int64_t shard_modified) const {
+ShardStamp stamp_of(const InputFile& shard) {
+    constexpr int64_t piece = 64 << 10;
+    std::vector<uint8_t> bytes(static_cast<size_t>(std::min(piece, shard.size())));
+    ShardStamp stamp{shard.size(), shard.modified(), 0};
+    for (const int64_t offset : {int64_t{0}, std::max<int64_t>(0, shard.size() - piece)}) {
+        const int64_t got = shard.read(offset, bytes.data(), static_cast<int64_t>(bytes.size()));
+        stamp.ends = crc32c(bytes.data(), static_cast<size_t>(got), stamp.ends);
+    }
+    return stamp;
+}
+
+std::string ShardIndex::pack(ShardKind kind, const ShardStamp& shard) const {
     Packer packer;
     packer.out.assign(magic, magic_bytes);
     packer.number(static_cast<uint64_t>(kind));
-    packer.number(shard_bytes);
-    packer.number(shard_modified);
+    packer.number(shard.bytes);
+    packer.number(shard.modified);
+    packer.number(shard.ends);
     packer.number(uint64_t{class_names_.size()});
     for (const std::string& name : class_names_)
         packer.text(name);
@@ -124,20 +136,30 @@ std::string ShardIndex::pack(ShardKind kind, int64_t shard_bytes, int64_t shard_
     return std::move(packer.out);
 }
 
-bool ShardIndex::unpack(ByteView bytes, ShardKind kind, int64_t shard_bytes, int64_t shard_modified) {
+bool ShardIndex::begins_for(ByteView bytes, ShardKind kind, int64_t shard_bytes, int64_t shard_modified) {
+    static_assert(head_bytes == magic_bytes + 3 * sizeof(uint64_t));
+    if (bytes.size < head_bytes || std::memcmp(bytes.data, magic, magic_bytes) != 0) return false;
+    Unpacker in({bytes.data + magic_bytes, bytes.size - magic_bytes});
+    uint64_t its_kind = 0;
+    int64_t its_bytes = 0, its_modified = 0;
+    in.number(its_kind);
+    in.number(its_bytes);
+    in.number(its_modified);
+    return its_kind == static_cast<uint64_t>(kind) && its_bytes == shard_bytes && its_modified == shard_modified;
+}
+
+bool ShardIndex::unpack(ByteView bytes, ShardKind kind, const ShardStamp& shard) {
     *this = ShardIndex();
     uint32_t stored = 0;
-    if (bytes.size < magic_bytes + sizeof stored || std::memcmp(bytes.data, magic, magic_bytes) != 0) return false;
+    if (bytes.size < head_bytes + sizeof stored || !begins_for(bytes, kind, shard.bytes, shard.modified)) return false;
     const size_t body = bytes.size - sizeof stored;
     std::memcpy(&stored, bytes.data + body, sizeof stored);
     if (stored != crc32c(bytes.data, body)) return false;
 
-    Unpacker in({bytes.data + magic_bytes, body - magic_bytes});
-    uint64_t its_kind = 0, names = 0, reasons = 0, entries = 0;
-    int64_t its_bytes = 0, its_modified = 0;
-    if (!in.number(its_kind) || !in.number(its_bytes) || !in.number(its_modified) || !in.number(names)) return false;
-    if (its_kind != static_cast<uint64_t>(kind) || its_bytes != shard_bytes || its_modified != shard_modified)
-        return false;
+    Unpacker in({bytes.data + head_bytes, body - head_bytes});
+    uint32_t its_ends = 0;
+    uint64_t names = 0, reasons = 0, entries = 0;
+    if (!in.number(its_ends) || its_ends != shard.ends || !in.number(names)) return false;
     for (uint64_t i = 0; i < names; ++i) {
         std::string name;
         if (!in.text(name)) return false;
@@ -164,7 +186,7 @@ bool ShardIndex::unpack(ByteView bytes, ShardKind kind, int64_t shard_bytes, int
         in.number(key_ends_[i]);
         if (entry.offset < 0 || entry.bytes < 0 || entry.offset > INT64_MAX - entry.bytes || key_ends_[i] < key_begin ||
             key_ends_[i] > keys_.size() || entry.class_name < -1 || entry.class_name >= static_cast<int64_t>(names) ||
-            entry.offset + entry.bytes > shard_bytes)
+            entry.offset + entry.bytes > shard.bytes)
             return false;
         key_begin = key_ends_[i];
     }

@@ -26,6 +26,15 @@ struct RandomBytes {
 RandomBytes bytes_of(const InputFile& file);
 RandomBytes bytes_of(ByteView memory);
 
+/// By what a shard is known again. Size and time do not do alone: copies with their times kept, and programs that write
+/// the same time into all they make, give a new shard those of the old one. A time of change in the inode would tell
+/// more, but copies do not keep that, and their indices would be made anew.
+struct ShardStamp {
+    int64_t bytes = 0, modified = 0;
+    uint32_t ends = 0;  ///< CRC-32C of the first and the last 64 KB, which may overlap
+};
+ShardStamp stamp_of(const InputFile& shard);
+
 /// The samples of one shard, in its order.
 class ShardIndex {
   public:
@@ -55,10 +64,13 @@ class ShardIndex {
     const std::vector<std::string>& class_names() const { return class_names_; }
     const std::map<std::string, LeftOut>& left_out() const { return left_out_; }
 
-    /// The index as bytes, for a shard of this size and time; and back. False: damaged, of another version or not of
-    /// this shard. Whatever the bytes, it neither reads outside of them nor takes more than a few times their memory.
-    std::string pack(ShardKind kind, int64_t shard_bytes, int64_t shard_modified) const;
-    bool unpack(ByteView bytes, ShardKind kind, int64_t shard_bytes, int64_t shard_modified);
+    /// The index as bytes, for the shard of this stamp; and back. False: damaged, of another version or not of this
+    /// shard. Whatever the bytes, it neither reads outside of them nor takes more than a few times their memory.
+    std::string pack(ShardKind kind, const ShardStamp& shard) const;
+    bool unpack(ByteView bytes, ShardKind kind, const ShardStamp& shard);
+    /// Whether bytes that begin so may be an index of a shard of this size and time: a look at the first head_bytes.
+    static constexpr size_t head_bytes = 32;
+    static bool begins_for(ByteView bytes, ShardKind kind, int64_t shard_bytes, int64_t shard_modified);
 
   private:
     std::vector<Entry> entries_;
@@ -69,16 +81,21 @@ class ShardIndex {
     std::map<std::string, int32_t> known_names_;
 };
 
-/// Reads a shard from end to end. Throws Error(Exit::data), "PATH: reason", when its structure is damaged or cut short;
-/// single samples that cannot be used are left out by name.
-ShardIndex build_index(const std::string& path, ShardKind kind);
+/// Reads a shard from end to end. Throws Error(Exit::data), "PATH: reason", when its structure is damaged or cut short,
+/// and ReadError; single samples that cannot be used are left out by name. `show` is told how many bytes further it is.
+ShardIndex build_index(const std::string& path, ShardKind kind, const std::function<void(int64_t bytes)>& show = {});
 
 /// Keeps the index of a shard: SHARD.rn50idx, or in the user's cache folder where that cannot be written; where neither
-/// can, that is said once.
-void keep_index(const std::string& path, ShardKind kind, const ShardIndex& index);
+/// can, that is said once. `stamp`: of the shard as it was before it was read.
+void keep_index(const std::string& path, ShardKind kind, const ShardIndex& index, const ShardStamp& stamp);
 
 /// The index of each shard: read from SHARD.rn50idx (or from the user's cache folder, where the shard's own cannot be
-/// written), or built by several threads, with a progress line, and kept there. Throws as build_index().
+/// written), or built by several threads, with a progress line, and kept there. Throws as build_index(), and
+/// Interrupted when a signal asks to stop.
 std::vector<ShardIndex> load_indices(const std::vector<std::string>& paths, ShardKind kind);
+
+/// Whether load_indices() would have to build one, as far as a look at the beginnings of the indices tells. Never
+/// throws.
+bool lacks_an_index(const std::vector<std::string>& paths, ShardKind kind);
 
 }  // namespace rn50

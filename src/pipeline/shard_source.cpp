@@ -2,9 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstring>
 #include <map>
-#include <mutex>
+#include <new>
 
 #include "base/error.h"
 #include "pipeline/datum.h"
@@ -14,28 +15,38 @@ namespace rn50 {
 
 namespace {
 
-/// The files of a set: the first few stay open, the others are opened for each read.
+/// The files of a set: as many as may be stay open, the others are opened for each read.
 class OpenShards {
   public:
     OpenShards(std::vector<std::string> paths, std::vector<std::pair<int64_t, int64_t>> sizes_and_times)
         : paths_(std::move(paths)), expected_(std::move(sizes_and_times)), files_(paths_.size()) {}
+    ~OpenShards() { give_back_open_places(kept_); }
+    OpenShards(const OpenShards&) = delete;
+    OpenShards& operator=(const OpenShards&) = delete;
 
     std::shared_ptr<const InputFile> get(size_t shard) const {
         if (auto file = std::atomic_load(&files_[shard])) return file;
         auto file = std::make_shared<const InputFile>(paths_[shard]);
         if (std::make_pair(file->size(), file->modified()) != expected_[shard])
-            throw Error(Exit::data, "the shard was changed while it is in use");
-        if (kept_++ < most_kept) std::atomic_store(&files_[shard], file);
+            throw ReadError("the shard was changed while it is in use", ESTALE);
+        keep(shard, file);
         return file;
     }
     const std::vector<std::string>& paths() const { return paths_; }
 
   private:
-    static constexpr int most_kept = 256;  // of the 1024 that a process usually may have
+    void keep(size_t shard, const std::shared_ptr<const InputFile>& file) const {
+        if (!take_open_place()) return;
+        std::shared_ptr<const InputFile> none;
+        if (std::atomic_compare_exchange_strong(&files_[shard], &none, file))
+            ++kept_;
+        else
+            give_back_open_places(1);  // another worker was faster
+    }
     std::vector<std::string> paths_;
     std::vector<std::pair<int64_t, int64_t>> expected_;
     mutable std::vector<std::shared_ptr<const InputFile>> files_;
-    mutable std::atomic<int> kept_{0};
+    mutable std::atomic<int64_t> kept_{0};
 };
 
 Error bad_record(const std::string& reason) {
@@ -104,11 +115,15 @@ class ShardSource : public Source {
             const int64_t wanted = bytes_of_record(place);
             bytes.resize(static_cast<size_t>(wanted));
             if (file->read(entry(place).offset, bytes.data(), wanted) < wanted)
-                throw bad_record("the shard became shorter while it is in use");
+                throw ReadError("the shard became shorter while it is in use", ESTALE);
             if (kind_ == ShardKind::tfrecord) unwrap_record(bytes);
             if (kind_ == ShardKind::lmdb) unwrap_datum(bytes);
+        } catch (const ReadError& error) {
+            throw ReadError(cat(name(i), ": ", error.what()), error.error());  // a shard is never one picture's fault
         } catch (const Error& error) {
             throw Error(error.code(), cat(name(i), ": ", error.what()), error.remedy());
+        } catch (const std::bad_alloc&) {
+            throw ReadError(cat(name(i), ": there is not enough memory to read it"), ENOMEM);
         }
     }
 

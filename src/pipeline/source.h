@@ -15,6 +15,9 @@ struct Sample {
     int32_t label;
 };
 
+/// Bytes of an encoded picture: a gigabyte. What is larger is none, and is not read into memory.
+inline constexpr int64_t largest_picture = int64_t{1} << 30;
+
 /// A set of labelled, encoded pictures with random access. All methods are safe to call from several threads at once.
 class Source {
   public:
@@ -24,8 +27,9 @@ class Source {
     virtual int32_t label(int64_t i) const = 0;
     /// What picture `i` is called in messages: its path, or SHARD/PATH.
     virtual std::string name(int64_t i) const = 0;
-    /// Replaces `bytes` by the encoded picture (a file's whole content). Throws Error(Exit::data) whose text starts
-    /// with "NAME: " when it cannot be read.
+    /// Replaces `bytes` by the encoded picture (a file's whole content). Throws an error whose text starts with
+    /// "NAME: ": ReadError when it cannot be read, now at least, and another Error(Exit::data) when what is there is no
+    /// picture or is larger than largest_picture.
     virtual void read(int64_t i, std::vector<uint8_t>& bytes) const = 0;
     /// Class names; a label is an index into them.
     virtual const std::vector<std::string>& classes() const = 0;
@@ -35,7 +39,8 @@ class Source {
     virtual std::string path_inside(int64_t i) const { return name(i); }
     /// Bytes that are stored for picture `i`, close to those that read() gives; 0 where it is not known.
     virtual int64_t stored_bytes(int64_t) const { return 0; }
-    /// Tells the system that picture `i` will be read soon. Never throws.
+    /// Tells the system that picture `i` will be read soon, and may keep open what read() then takes over. Never
+    /// throws.
     virtual void prefetch(int64_t) const {}
     /// "folder", "WebDataset", "TFRecord" or "LMDB"; "" for others.
     virtual std::string format() const { return {}; }
@@ -56,6 +61,18 @@ std::unique_ptr<Source> make_folder_source(const std::string& root,
 /// Given pictures, in that order. `root` is cut off their paths by path_inside().
 std::unique_ptr<Source> make_list_source(std::vector<Sample> samples, std::vector<std::string> classes,
                                          const std::string& root = "");
+
+/// A number that tells sets of pictures apart by the names and labels of their pictures, in their order.
+class Fingerprint {
+  public:
+    void add(const std::string& name, int32_t label);
+    uint32_t value() const { return value_; }
+
+  private:
+    uint32_t value_ = 0;
+};
+/// Of path_inside() and label() of all pictures; a fraction of a second for a million.
+uint32_t fingerprint_of(const Source& source);
 
 /// Some pictures of another source, in the order of `indices`.
 std::unique_ptr<Source> make_subset_source(std::shared_ptr<const Source> whole, std::vector<int64_t> indices);
@@ -93,6 +110,10 @@ struct DataOptions {
 /// for all that is missing, empty, mixed, half packed or not readable, for a label out of range and for a class that
 /// val has and train has not; Error(Exit::usage) for a `val_split` outside [0, 1).
 DataSplits open_data(const std::string& root, const DataOptions& options);
+
+/// Whether opening `root` means that shards are read through for their indices. Never throws: what is wrong with the
+/// data is for open_data() to say.
+bool lacks_indices(const std::string& root);
 
 /// What a net that knows `classes` is measured on: val and the extra splits; without val what val_split draws; without
 /// both all there is ("all"). At least one split.

@@ -4,12 +4,11 @@
 
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "pipeline/source.h"
 
 namespace rn50 {
 
 namespace {
-
-constexpr int64_t max_record = int64_t{1} << 30;  ///< a gigabyte: no picture is so large
 
 uint32_t stored_crc(const uint8_t* at) {
     uint32_t crc;
@@ -184,7 +183,7 @@ ShardIndex index_tfrecord(const RandomBytes& bytes, const std::string& name) {
         const int64_t left = bytes.size - at - tfrecord_head - tfrecord_tail;
         if (got < tfrecord_head || left < 0 || length > static_cast<uint64_t>(left))
             throw fail(cat("is cut short within record ", number, ", which begins at byte ", at));
-        if (length > max_record) throw fail(cat("record ", number, " has ", length, " bytes"));
+        if (length > largest_picture) throw fail(cat("record ", number, " has ", length, " bytes"));
         record.resize(length + tfrecord_tail);
         const auto wanted = static_cast<int64_t>(record.size());
         if (bytes.read(at + tfrecord_head, record.data(), wanted) < wanted)

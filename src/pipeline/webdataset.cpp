@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/math.h"
+#include "pipeline/source.h"
 #include "pipeline/tar.h"
 
 namespace rn50 {
@@ -172,6 +173,8 @@ class Gatherer {
             if (label.name.empty()) label.name = json_.name;
             if (!has_picture_) {
                 index_.leave_out("no picture", key_);
+            } else if (entry_.bytes > largest_picture) {
+                index_.leave_out("larger than a gigabyte", path_);
             } else if (label.empty()) {
                 index_.leave_out("no label (.cls or .json)", path_);
             } else {

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <set>
@@ -47,10 +48,13 @@ class Fit {
     FitResult run() {
         try {
             return run_epochs();
+        } catch (const ReadError&) {
+            tell_news();
+            if (!between_steps_) throw;  // within a step of several batches; what was saved before stays
+            save_before_end();
+            throw;
         } catch (const Error&) {
-            for (BadList* const list : {&bad_train_, &bad_val_})  // too many are a reason to stop: they are to be found
-                for (const BadPicture& bad : take_new(*list))
-                    tell(bad);
+            tell_news();
             throw;
         }
     }
@@ -60,6 +64,7 @@ class Fit {
         log_start();
         const int64_t total = options_.epochs * steps_per_epoch_;
         const int64_t last = options_.max_steps > 0 ? std::min(options_.max_steps, total) : total;
+        last_ = last;
         if (evaluation_due() && !finish_epoch()) return stopped();
         if (state().step < last) train_.start_epoch(epoch(), state().step % steps_per_epoch_ * accumulate_);
         while (state().step < last) {
@@ -70,6 +75,24 @@ class Fit {
         }
         if (state().step % steps_per_epoch_ != 0) save_position();
         return std::move(result_);
+    }
+
+    /// Too many bad pictures are a reason to stop: they are to be found.
+    void tell_news() {
+        for (BadList* const list : {&bad_train_, &bad_val_})
+            for (const BadPicture& bad : take_new(*list))
+                tell(bad);
+    }
+
+    void save_before_end() {
+        log::progress_done();
+        log::info(cat("saving step ", state().step, " to ", run_.path()));
+        try {
+            save_position(training_ ? seconds_since(epoch_start_) : 0);
+        } catch (const Error& error) {  // the reason to end comes first
+            log::warn(cat(error.what(), "; what was saved before stays"));
+        }
+        if (unread_by_a_rank_) comm_->barrier();  // whoever leaves first ends the others
     }
 
     FitState& state() { return result_.state; }
@@ -92,6 +115,7 @@ class Fit {
     /// To the end of the epoch, or to step `last`. False: a signal asks to stop.
     bool train_epoch(int64_t last) {
         epoch_start_ = Clock::now();
+        training_ = true;
         epoch_steps_ = 0;
         const double waited_before = train_.wait_seconds();
         if (comm_ != nullptr && steps_made_) {
@@ -99,10 +123,14 @@ class Fit {
             comm_->expect_steps(true);
         }
         while (true) {
-            one_step(last);
+            one_step();
             if (comm_ != nullptr) comm_->expect_steps(true);  // not before: the first may wait for a cold disk
             steps_made_ = true;
             if (signal_ != 0 || state().step % steps_per_epoch_ == 0 || state().step >= last) break;
+            if (unread_by_a_rank_) {
+                comm_->expect_steps(false);  // a slow disk is no hung rank
+                throw *unread_by_a_rank_;
+            }
             if (save_is_due_) save_within_epoch();
         }
         if (comm_ != nullptr) comm_->expect_steps(false);
@@ -114,6 +142,7 @@ class Fit {
         epoch_seconds_ = seconds_since(epoch_start_);
         epoch_wait_ = train_.wait_seconds() - waited_before;
         state().elapsed_s += epoch_seconds_;
+        training_ = false;
     }
 
     /// Brings the next batch of the epoch to the device.
@@ -133,25 +162,26 @@ class Fit {
             if (part > 0 && !train_.ready()) trainer_.backend().synchronize(trainer_.context());
             stage_next();
         }
+        between_steps_ = false;
         trainer_.step(state().step, lr, part);
         staged_ = false;
         if (!last_of_epoch && train_.ready()) stage_next();
     }
 
-    /// `last`: the step to stop at.
-    void one_step(int64_t last) {
+    void one_step() {
         const Clock::time_point start = Clock::now();
         const double waited = train_.wait_seconds();
         const int64_t epoch_now = epoch();
         const double lr = options_.schedule.at(state().step);
-        const bool goes_on = (state().step + 1) % steps_per_epoch_ != 0 && state().step + 1 < last;
+        const bool goes_on = (state().step + 1) % steps_per_epoch_ != 0 && state().step + 1 < last_;
         for (int64_t part = 0; part < accumulate_; ++part)
             train_on_batch(part, lr, !goes_on && part + 1 == accumulate_);
-        const double wait = train_.wait_seconds() - waited;
         StepResult found = trainer_.result();
-        agree(found);
         ++state().step;
         ++epoch_steps_;
+        between_steps_ = true;
+        agree(found);
+        const double wait = train_.wait_seconds() - waited;
         const double seconds = seconds_since(start);
 
         MetricsLine line;
@@ -206,19 +236,29 @@ class Fit {
             list_of_ranks(bad_train_, bad);
             return;
         }
+        // A rank that lacks its next batch says so now: in the middle of a step the others could not save any more. The
+        // wait costs nothing, because the batch would be waited for right after.
+        const bool another = state().step % steps_per_epoch_ != 0 && state().step < last_;
+        const std::string unread = another && !staged_ ? train_.wait_for_next() : "";
         const std::vector<double> mine{found.loss, static_cast<double>(interrupt_requested()),
-                                       static_cast<double>(bad.size()), due ? 1.0 : 0.0};
+                                       static_cast<double>(bad.size()), due ? 1.0 : 0.0, unread.empty() ? 0.0 : 1.0};
         const std::vector<double> all = comm_->gather(mine);
-        double any_bad = 0;
+        double any_bad = 0, any_unread = 0;
         found.loss = 0;
         for (size_t i = 0; i < all.size(); i += mine.size()) {
             found.loss += all[i];
             signal_ = std::max(signal_, static_cast<int>(all[i + 1]));
             any_bad += all[i + 2];
+            any_unread += all[i + 4];
         }
-        save_is_due_ = all[mine.size() - 1] != 0;  // by rank 0's clock
+        save_is_due_ = all[3] != 0;  // by rank 0's clock
         found.loss /= comm_->size();
         if (any_bad > 0) list_of_ranks(bad_train_, bad);
+        if (any_unread == 0) return;
+        const std::vector<std::string> reasons = comm_->gather(unread);
+        const auto first =
+            std::find_if(reasons.begin(), reasons.end(), [](const std::string& one) { return !one.empty(); });
+        unread_by_a_rank_.emplace(cat("rank ", first - reasons.begin(), ": ", *first), EIO);
     }
 
     /// The bad pictures of a loader and of those of the other ranks.
@@ -331,7 +371,7 @@ class Fit {
     /// no hard links it is written once more.
     void keep_as_best() {
         const std::string last = run_.file("last.safetensors"), best = run_.file("best.safetensors");
-        const std::string link_name = cat(best, ".tmp-", getpid());
+        const std::string link_name = temporary_name(best);
         unlink(link_name.c_str());
         if (link(last.c_str(), link_name.c_str()) == 0) {
             if (rename(link_name.c_str(), best.c_str()) == 0) {
@@ -388,11 +428,15 @@ class Fit {
     const FitObserver& observer_;
     const int64_t batch_size_, accumulate_, steps_per_epoch_;
     Communicator* const comm_;
-    const int64_t pictures_a_step_;  ///< of all ranks
-    bool steps_made_ = false;        ///< in this part of the run
-    bool staged_ = false;            ///< the next batch is on its way to the device
-    int signal_ = 0;                 ///< that all ranks have agreed to stop for
-    bool save_is_due_ = false;       ///< within the epoch, as all ranks have agreed
+    const int64_t pictures_a_step_;              ///< of all ranks
+    bool steps_made_ = false;                    ///< in this part of the run
+    bool staged_ = false;                        ///< the next batch is on its way to the device
+    bool between_steps_ = true;                  ///< the weights are those after state().step steps
+    bool training_ = false;                      ///< within train_epoch()
+    int64_t last_ = 0;                           ///< the step that ends the run
+    std::optional<ReadError> unread_by_a_rank_;  ///< what keeps a rank from its next batch, agreed
+    int signal_ = 0;                             ///< that all ranks have agreed to stop for
+    bool save_is_due_ = false;                   ///< within the epoch, as all ranks have agreed
     Clock::time_point saved_ = Clock::now();
     FitResult result_;
     Clock::time_point epoch_start_{};

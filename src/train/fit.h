@@ -29,8 +29,10 @@ struct EpochSummary {
 /// depends on.
 struct FitState {
     int64_t pictures = 0;  ///< to train on: what an epoch is
-    int64_t step = 0;      ///< optimizer steps done, skipped ones included
-    double loss_sum = 0;   ///< over the steps of the epoch in progress
+    /// fingerprint_of() them; absent in the state of an earlier version.
+    std::optional<uint32_t> fingerprint = std::nullopt;
+    int64_t step = 0;     ///< optimizer steps done, skipped ones included
+    double loss_sum = 0;  ///< over the steps of the epoch in progress
     int64_t loss_steps = 0;
     double elapsed_s = 0;               ///< of training, in all parts of the run
     std::vector<EpochSummary> history;  ///< the epochs that were evaluated
@@ -74,7 +76,8 @@ struct FitResult {
 
 /// Trains from where `state` stands to the last epoch. After each epoch: evaluation on `val`, then best, last and state
 /// are saved; a signal, --max-steps and `save_seconds` save last and state within an epoch. Throws
-/// Error(Exit::diverged) naming the step when the loss stops being a number, or 50 steps in a row are skipped.
+/// Error(Exit::diverged) naming the step when the loss stops being a number, or 50 steps in a row are skipped. Throws
+/// ReadError, after saving last and state where the run stands between two steps, when the pictures cannot be read.
 FitResult fit(Trainer& trainer, Loader& train, Loader& val, RunDir& run, const CheckpointInfo& info,
               const FitOptions& options, FitState state, const FitObserver& observer);
 

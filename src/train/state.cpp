@@ -39,9 +39,10 @@ std::string text_of(const FitState& state) {
     Json history = Json::array();
     for (const EpochSummary& epoch : state.history)
         history.push_back(json_of(epoch));
-    return Json{{"pictures", state.pictures},     {"step", state.step},           {"loss_sum", state.loss_sum},
-                {"loss_steps", state.loss_steps}, {"elapsed_s", state.elapsed_s}, {"history", history}}
-        .dump();
+    Json position{{"pictures", state.pictures},     {"step", state.step},           {"loss_sum", state.loss_sum},
+                  {"loss_steps", state.loss_steps}, {"elapsed_s", state.elapsed_s}, {"history", history}};
+    if (state.fingerprint) position["fingerprint"] = *state.fingerprint;
+    return position.dump();
 }
 
 struct StoredTensor {
@@ -109,6 +110,7 @@ FitState load_state(const std::string& path, Trainer& trainer, const CheckpointI
     try {
         const Json position = Json::parse(metadata("position"));
         state.pictures = position.at("pictures").get<int64_t>();
+        if (position.contains("fingerprint")) state.fingerprint = position["fingerprint"].get<uint32_t>();
         state.step = position.at("step").get<int64_t>();
         state.loss_sum = position.at("loss_sum").get<double>();
         state.loss_steps = position.at("loss_steps").get<int64_t>();
