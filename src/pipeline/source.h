@@ -94,6 +94,11 @@ struct DataOptions {
 /// val has and train has not; Error(Exit::usage) for a `val_split` outside [0, 1).
 DataSplits open_data(const std::string& root, const DataOptions& options);
 
+/// The pictures to train on alone, where nothing is measured: what open_data() gives as train, but a set needs neither
+/// val nor `val_split`, and one class will do.
+std::unique_ptr<Source> open_training(const std::string& root, const DataOptions& options,
+                                      std::vector<std::string>& warnings);
+
 /// What a net that knows `classes` is measured on: val and the extra splits; without val what val_split draws; without
 /// both all there is ("all"). At least one split.
 std::vector<NamedSource> open_evaluation(const std::string& root, const DataOptions& options,
