@@ -93,7 +93,8 @@ class Fit {
     bool train_epoch(int64_t last) {
         epoch_start_ = Clock::now();
         epoch_steps_ = 0;
-        const double waited_before = train_.wait_seconds();
+        waits_.assign(comm_ != nullptr ? static_cast<size_t>(comm_->size()) : 1, 0);
+        epoch_wait_ = 0;
         if (comm_ != nullptr && steps_made_) {
             comm_->barrier();  // until rank 0 has saved
             comm_->expect_steps(true);
@@ -106,14 +107,9 @@ class Fit {
             if (save_is_due_) save_within_epoch();
         }
         if (comm_ != nullptr) comm_->expect_steps(false);
-        note_epoch_time(waited_before);
-        return signal_ == 0;
-    }
-
-    void note_epoch_time(double waited_before) {
         epoch_seconds_ = seconds_since(epoch_start_);
-        epoch_wait_ = train_.wait_seconds() - waited_before;
         state().elapsed_s += epoch_seconds_;
+        return signal_ == 0;
     }
 
     void one_step() {
@@ -127,9 +123,10 @@ class Fit {
             trainer_.step({batch->images.data, batch->labels.data, batch->partners.data, batch->share}, state().step,
                           lr, part);
         }
-        const double wait = train_.wait_seconds() - waited;
+        double wait = train_.wait_seconds() - waited;
         StepResult found = trainer_.result();
-        agree(found);
+        agree(found, wait);
+        epoch_wait_ += wait;
         ++state().step;
         ++epoch_steps_;
         const double seconds = seconds_since(start);
@@ -171,22 +168,24 @@ class Fit {
             cat("diverged: ", what, " at step ", state().step, " (epoch ", epoch_now + 1, ")",
                 where.empty() ? "" : "; not finite first: " + where),
             cat("lower --lr, lengthen --warmup-epochs, or set --clip-norm 1",
-                saved ? cat("; ", run_.file("best.safetensors"), " keeps the weights of epoch ", state().best()->epoch) : ""));
+                saved ? cat("; ", run_.file("best.safetensors"), " keeps the weights of epoch ", state().best()->epoch)
+                      : ""));
     }
 
-    /// Makes this rank's loss the global batch's, and takes notice of what any rank has met: a signal, bad pictures,
-    /// the time to save.
-    void agree(StepResult& found) {
+    /// Makes this rank's loss the global batch's and its `wait` for pictures the longest of any rank, which is what the
+    /// step has lost; takes notice of what any rank has met: a signal, bad pictures, the time to save.
+    void agree(StepResult& found, double& wait) {
         const std::vector<BadPicture> bad = take_new(bad_train_);
         const bool due = leads() && options_.save_seconds > 0 && seconds_since(saved_) >= options_.save_seconds;
         if (comm_ == nullptr) {
             signal_ = interrupt_requested();
             save_is_due_ = due;
             list_of_ranks(bad_train_, bad);
+            waits_[0] += wait;
             return;
         }
         const std::vector<double> mine{found.loss, static_cast<double>(interrupt_requested()),
-                                       static_cast<double>(bad.size()), due ? 1.0 : 0.0};
+                                       static_cast<double>(bad.size()), due ? 1.0 : 0.0, wait};
         const std::vector<double> all = comm_->gather(mine);
         double any_bad = 0;
         found.loss = 0;
@@ -194,8 +193,10 @@ class Fit {
             found.loss += all[i];
             signal_ = std::max(signal_, static_cast<int>(all[i + 1]));
             any_bad += all[i + 2];
+            waits_[i / mine.size()] += all[i + 4];
+            wait = std::max(wait, all[i + 4]);
         }
-        save_is_due_ = all[mine.size() - 1] != 0;  // by rank 0's clock
+        save_is_due_ = all[3] != 0;  // by rank 0's clock
         found.loss /= comm_->size();
         if (any_bad > 0) list_of_ranks(bad_train_, bad);
     }
@@ -269,6 +270,7 @@ class Fit {
         if (epoch_seconds_ > 0) {
             summary.images_per_s = static_cast<double>(epoch_steps_ * pictures_a_step_) / epoch_seconds_;
             summary.data_wait = epoch_wait_ / epoch_seconds_;
+            summary.slowest_rank = static_cast<int>(std::max_element(waits_.begin(), waits_.end()) - waits_.begin());
         }
         state().history.push_back(summary);
         state().loss_sum = 0;
@@ -374,8 +376,9 @@ class Fit {
     Clock::time_point saved_ = Clock::now();
     FitResult result_;
     Clock::time_point epoch_start_{};
-    int64_t epoch_steps_ = 0;  ///< of the epoch, in this part of the run
-    double epoch_seconds_ = 0, epoch_wait_ = 0;
+    int64_t epoch_steps_ = 0;                    ///< of the epoch, in this part of the run
+    double epoch_seconds_ = 0, epoch_wait_ = 0;  ///< the wait: of the rank that waited longest in each step
+    std::vector<double> waits_;                  ///< seconds of the epoch that each rank waited for pictures
     BadList bad_train_{train_}, bad_val_{val_};
 };
 
