@@ -7,33 +7,12 @@
 #include "pipeline/loader.h"
 #include "pipeline/pack.h"
 #include "pipeline_support.h"
+#include "png_support.h"
 
 using namespace rn50;
 using namespace rn50::test;
 
 namespace {
-
-std::string big_endian(uint32_t value, int bytes = 4) {
-    std::string text;
-    for (int i = bytes - 1; i >= 0; --i)
-        text += static_cast<char>(value >> 8 * i);
-    return text;
-}
-
-/// CRC-32 bit by bit, as the PNG specification defines it.
-uint32_t crc_of(const std::string& bytes) {
-    uint32_t crc = ~0u;
-    for (const char c : bytes) {
-        crc ^= static_cast<uint8_t>(c);
-        for (int bit = 0; bit < 8; ++bit)
-            crc = (crc & 1 ? 0xEDB88320u : 0) ^ crc >> 1;
-    }
-    return ~crc;
-}
-
-std::string chunk(const std::string& type, const std::string& data) {
-    return big_endian(static_cast<uint32_t>(data.size())) + type + data + big_endian(crc_of(type + data));
-}
 
 /// A PNG of 16 bits and one row: `channels` 1 grey, 3 RGB. `significant`: the body of its sBIT chunk; "": none.
 std::vector<uint8_t> png_of(const std::vector<uint32_t>& samples, const std::string& significant = "",
@@ -48,9 +27,9 @@ std::vector<uint8_t> png_of(const std::vector<uint32_t>& samples, const std::str
         packed += {static_cast<char>(length & 255), static_cast<char>(length >> 8)};
     const std::string header =
         big_endian(width) + big_endian(1) + "\x10" + std::string(1, channels == 3 ? '\2' : '\0') + std::string(3, '\0');
-    const std::string text = "\x89PNG\r\n\x1a\n" + chunk("IHDR", header) +
-                             (significant.empty() ? "" : chunk("sBIT", significant)) +
-                             chunk("IDAT", packed + row + std::string(4, '\0')) + chunk("IEND", "");
+    const std::string text = "\x89PNG\r\n\x1a\n" + png_chunk("IHDR", header) +
+                             (significant.empty() ? "" : png_chunk("sBIT", significant)) +
+                             png_chunk("IDAT", packed + row + std::string(4, '\0')) + png_chunk("IEND", "");
     return {text.begin(), text.end()};
 }
 
