@@ -34,6 +34,17 @@ check "bench step --json: memory as planned and as taken" eval \
      sed "s/.*\"memory_mb\":\([0-9.]*\),\"memory_taken_mb\":\([0-9.]*\),.*/\1 \2/" out |
      awk "{ exit !(NF == 2 && \$1 > 100 && \$2 > \$1 / 2 && \$2 < 10 * \$1) }"'
 
+# --- loading -------------------------------------------------------------------------------------------------------------
+run bench loader --device cpu --workers 1 --batch-size 4 --image-size 32 --max-steps 9
+check "bench loader: without DATA it draws pictures of twice the side" eval \
+    'is 0 && says "100,000 drawn pictures of 64 px, 1 worker" && prints "(9 calls)" "batch 4 at 32 px"'
+mkdir -p pile/a pile/b
+for i in 1 2 3; do
+    { printf 'P6 40 40 255\n'; head -c 4800 /dev/urandom; } | tee pile/a/$i.ppm >pile/b/$i.ppm
+done
+run bench loader pile "${small[@]}" --workers 1
+check "bench loader: needs no val" eval 'is 0 && says "6 pictures, 1 worker" && prints "(1 calls)"'
+
 # --- several ranks -------------------------------------------------------------------------------------------------------
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT "${!SLURM_@}" "${!OMPI_@}"
 export OMP_WAIT_POLICY=passive

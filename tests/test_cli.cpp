@@ -10,7 +10,6 @@
 #include "base/error.h"
 #include "base/machine.h"
 #include "cli/config_file.h"
-#include "cli/loading_advice.h"
 #include "cli/option_table.h"
 #include "cli/options.h"
 #include "cli/progress.h"
@@ -214,7 +213,7 @@ TEST_CASE("options: what must be there and what has no place") {
     CHECK(contains(usage_error({"eval"}), "CHECKPOINT is missing"));
     CHECK(contains(usage_error({"eval", "c"}), "DATA is missing"));
     CHECK(contains(usage_error({"predict", "c"}), "PATH is missing"));
-    CHECK(contains(usage_error({"bench", "loader"}), "DATA is missing"));
+    CHECK(parse({"bench", "loader"}).data.empty());
     CHECK(contains(usage_error({"preview", "--out", "x.png"}), "DATA is missing"));
     CHECK(contains(usage_error({"preview", "d"}), "--out FILE.png is missing"));
     CHECK(contains(usage_error({"bench", "steps"}), "does not know \"steps\""));
@@ -443,30 +442,6 @@ TEST_CASE("options: auto and mixed precision are what the device multiplies, and
     CHECK(resolve_precision("tf32", device) == Precision::tf32);
     device.fp16 = device.bf16 = false;
     CHECK(resolve_precision("mixed", device) == Precision::fp32);
-}
-
-TEST_CASE("loading: the advice tells images/s needed and made, and a cure that this machine can take") {
-    LoadingFacts facts;
-    facts.images_per_s = 1500;
-    facts.data_wait = 0.4;
-    facts.images_per_worker_s = 180;
-    facts.workers = 8;
-    facts.cores = 16;
-    facts.image_size = 224;
-    facts.data = "shop";
-    const std::string more = loading_advice(facts);
-    CHECK(contains(more, "waited for pictures 40% of the time"));
-    CHECK(contains(more, "could take 2500 images/s, and 8 workers make 180 images/s each"));
-    CHECK(contains(more, "--workers 14"));  // 2500 / 180 = 13.9
-    CHECK(!contains(more, "pack"));
-    facts.cores = 12;
-    const std::string pack = loading_advice(facts);
-    CHECK(contains(pack, "It would take 14 on 12 cores"));
-    CHECK(contains(pack, "rn50 pack shop PACKED --format webdataset --shortest 256"));
-    facts.net_uses_cores = true;
-    CHECK(contains(loading_advice(facts), "on which the net computes too"));
-    facts.images_per_worker_s = 400;
-    CHECK(contains(loading_advice(facts), "the storage is slow"));
 }
 
 TEST_CASE("suggestions: edit distances and what is near enough") {

@@ -106,6 +106,21 @@ check "preview: grey pictures, and that colours have no saturation" eval \
     'is 0 && says "saturation of colours has nothing to do" && ! cmp -s grey.png first.png'
 run preview shop --out nowhere/sheet.png
 check "preview: a folder that is not there is 3" both 3 "nowhere/sheet.png"
+# Without val, and with pictures that cannot be used: the first of the one class, a cut one of the other.
+mkdir -p pile/a pile/b
+cp shop/train/a/1.ppm pile/a/2.ppm
+cp shop/train/a/2.ppm pile/a/3.ppm
+cp shop/train/b/2.ppm pile/b/2.ppm
+run preview pile --out good.png --image-size 32 --count 3
+check "preview: needs no val" eval 'is 0 && says "good.png: "'
+echo rubbish >pile/a/1.ppm
+head -c 2000 shop/train/b/1.ppm >pile/b/1.ppm
+run preview pile --out sheet.png --image-size 32 --count 3
+check "preview: pictures that cannot be used are skipped by name" eval \
+    'is 0 && says "skipped pile/a/1.ppm: " "skipped pile/b/1.ppm: " && [ "$(grep -c skipped err)" = 2 ]'
+for picture in pile/*/*.ppm; do echo rubbish >$picture; done
+run preview pile --out sheet.png --image-size 32
+check "preview: none that can be used is 3" both 3 "no picture can be used"
 run preview shop
 check "preview: needs a file to write" both 2 "--out FILE.png is missing"
 

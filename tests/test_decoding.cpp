@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "base/log.h"
 #include "cli/decoding.h"
+#include "cli/training_setup.h"
 #include "jpeg_support.h"
 #include "pipeline/folder.h"
 #include "pipeline/formats.h"
@@ -267,4 +268,74 @@ TEST_CASE("decoding: auto takes the device where it is faster, and says so") {
     CHECK(error.code() == Exit::device);
     CHECK(contains(error.what(), "--decode gpu: there is no such thing"));
     CHECK(memory.in_use == 0);
+}
+
+TEST_CASE("decoding: auto keeps the CPU where it feeds the net, without a try of the device") {
+    const Jpegs jpegs(700);
+    HostMemory memory;
+    int looks = 0;
+    const auto choose = [&](const std::string& asked, double net, std::unique_ptr<PictureDecoders> decoders) {
+        looks = 0;
+        DeviceDecoding device;
+        device.decoders = std::move(decoders);
+        device.free_memory = [&] { return ++looks, int64_t{1000}; };
+        device.net_images_per_s = [net] { return net; };
+        return choose_decoding(asked, "", std::move(device), *jpegs.source, loading_of(2), memory);
+    };
+    StandIn slow;
+    slow.delay_us = 3000;
+    // A net that takes next to nothing. The device stays as a remedy, should the CPU fall short after all.
+    Makes<Black>* tried = nullptr;
+    const auto black = [&] {
+        auto decoders = std::make_unique<Makes<Black>>();
+        tried = decoders.get();
+        return decoders;
+    };
+    const Decoding ample = choose("auto", 1, black());
+    CHECK(ample.way == "region");
+    CHECK(ample.device_is_left);
+    CHECK_FALSE(ample.decoders);
+    CHECK(looks == 2);  // at the device's memory, before and after the only try
+    // One that takes more than the CPU makes, and a device that decodes for next to nothing, or is slow at it.
+    const Decoding starved = choose("auto", 1e9, black());
+    CHECK(starved.way == "gpu");
+    CHECK(starved.decoders.get() == tried);
+    CHECK(tried->made == 2);
+    CHECK_FALSE(starved.device_is_left);
+    const Decoding slower = choose("auto", 1e9, std::make_unique<Makes<StandIn>>(slow));
+    CHECK(slower.way == "region");
+    CHECK_FALSE(slower.device_is_left);
+    CHECK(choose("region", 1, black()).device_is_left);
+    CHECK_FALSE(choose("region", 1, nullptr).device_is_left);
+    CHECK_FALSE(choose("gpu", 1, black()).device_is_left);
+    CHECK(memory.in_use == 0);
+}
+
+TEST_CASE("decoding: the device pays where the net comes to a tenth more with it, though they take turns") {
+    CHECK(device_pays(1101, 1000, 0));  // the net is not known: decoding alone
+    CHECK_FALSE(device_pays(1099, 1000, 0));
+    // A third of a millisecond to decode and half a millisecond in the net: 1200 images/s.
+    CHECK(net_with_device(3000, 2000) == doctest::Approx(1200));
+    CHECK(device_pays(3000, 1000, 2000));
+    CHECK(device_pays(3000, 1090, 2000));
+    CHECK_FALSE(device_pays(3000, 1092, 2000));
+    CHECK_FALSE(device_pays(2000, 1000, 2000));  // twice as fast at decoding, yet 1000 with either
+    CHECK_FALSE(device_pays(1e9, 1000, 1000));   // the CPU keeps up
+}
+
+TEST_CASE("decoding: what the net takes is timed in memory that is given back, whatever else its training does") {
+    TrainerOptions setup;
+    setup.net.model = "resnet18";
+    setup.net.classes = 3;
+    setup.net.image_size = 32;
+    setup.net.batch = 2;
+    setup.net.accumulate = 2;
+    setup.mixed = true;
+    setup.class_weights = {1, 2, 0.5f};
+    const std::unique_ptr<Backend> backend = make_backend("cpu", 1);
+    const auto start = std::chrono::steady_clock::now();
+    const double rate = net_images_per_s(*backend, setup);
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    CHECK(rate > 16 / took.count());  // eight steps of two are timed, and not all that was done
+    CHECK(rate < 1e5);
 }

@@ -66,6 +66,7 @@ TEST_CASE("gray net: weights for colour, summed, give grey pictures the same ans
         CHECK_NEAR(logits_of(*narrow, pictures), logits_of(*wide, tripled), 20 * rig.tolerance);
 
         info.channels = 1;
+        info.bits = 12;
         info.mean = {gray_mean, 0, 0};
         info.std = {gray_std, 0, 0};
         save_checkpoint(folder.path("gray"), rig.backend, ctx, *narrow, info, 0);
@@ -73,6 +74,8 @@ TEST_CASE("gray net: weights for colour, summed, give grey pictures the same ans
         CHECK(file.entry("conv1.weight").dims == Dims{64, 1, 7, 7});
         const CheckpointInfo read = read_checkpoint_info(file);
         CHECK(read.channels == 1);
+        CHECK(read.bits == 12);
+        CHECK(read_checkpoint_info(SafetensorsReader(folder.path("color"))).bits == 0);
         CHECK(read.mean[0] == gray_mean);
         CHECK(read.std[0] == gray_std);
         CHECK_NOTHROW(load_checkpoint(file, rig.backend, ctx, *narrow));

@@ -1,6 +1,7 @@
 // Decoding against Pillow's results (tools/golden_pictures.py), and every way in which a file can be bad.
 #include "pipeline/decode.h"
 #include "pipeline_support.h"
+#include "png_support.h"
 
 using namespace rn50;
 using namespace rn50::test;
@@ -22,22 +23,6 @@ const std::vector<std::string> files = {
     "runs.tga",          "rgb.ppm",           "gray.pgm",
 };
 
-/// CRC-32 bit by bit, as the PNG specification defines it.
-uint32_t crc_of(const std::string& bytes) {
-    uint32_t crc = ~0u;
-    for (const char c : bytes) {
-        crc ^= static_cast<uint8_t>(c);
-        for (int bit = 0; bit < 8; ++bit)
-            crc = (crc & 1 ? 0xEDB88320u : 0) ^ crc >> 1;
-    }
-    return ~crc;
-}
-
-std::string big_endian(uint32_t value) {
-    return {static_cast<char>(value >> 24), static_cast<char>(value >> 16), static_cast<char>(value >> 8),
-            static_cast<char>(value)};
-}
-
 /// A sound RGB PNG that says it has this size, and whose data unpack to 1 + 258 * runs zeros.
 std::string png_of(uint32_t width, uint32_t height, int runs) {
     std::string packed = "\x78\x01";
@@ -53,11 +38,9 @@ std::string png_of(uint32_t width, uint32_t height, int runs) {
     for (int i = 0; i < runs; ++i)
         put("1100010100000");  // 258 more of what was last
     put("0000000");
-    const auto chunk = [](const std::string& type, const std::string& data) {
-        return big_endian(static_cast<uint32_t>(data.size())) + type + data + big_endian(crc_of(type + data));
-    };
     const std::string header = big_endian(width) + big_endian(height) + std::string("\x08\x02\0\0\0", 5);
-    return "\x89PNG\r\n\x1a\n" + chunk("IHDR", header) + chunk("IDAT", packed + big_endian(0)) + chunk("IEND", "");
+    return "\x89PNG\r\n\x1a\n" + png_chunk("IHDR", header) + png_chunk("IDAT", packed + big_endian(0)) +
+           png_chunk("IEND", "");
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "base/files.h"
+#include "pipeline/encode.h"
 #include "pipeline/loader.h"
 #include "pipeline_support.h"
 
@@ -649,4 +650,67 @@ TEST_CASE("loader: ready() tells that next() will not block") {
     }
     CHECK(!loader.ready());  // the end of the epoch
     CHECK(loader.next() == nullptr);
+}
+
+TEST_CASE("a ring for training holds 256 MB, but 4 to 16 batches") {
+    CHECK(ring_slots(64 * 224 * 224 * 3) == 16);    // 9.6 MB: 26 would fit
+    CHECK(ring_slots(256 * 224 * 224 * 3) == 6);    // 38.5 MB
+    CHECK(ring_slots(256 * 1024 * 1024 * 3) == 4);  // 805 MB
+    CHECK(ring_slots(1) == 16);
+}
+
+TEST_CASE("a worker keeps no more than its bound of buffers, and what it takes is estimated from some pictures") {
+    const TempFolder folder;
+    constexpr int64_t side = 5000;  // 75 MB as RGB
+    std::string large = cat("P6 ", side, " ", side, " 255\n");
+    large.resize(large.size() + static_cast<size_t>(side * side * 3), 'x');
+    folder.write("a/1.ppm", large);
+    folder.write_picture("a/2.ppm", 2);
+    folder.write("a/3.ppm", std::string("not a picture"));
+    const auto source = make_folder_source(folder.path());
+    PictureOptions options;
+    options.image_size = 32;
+    options.augment = Augment::none;
+    std::vector<uint8_t> dst(32 * 32 * 3);
+    SampleMaker maker;
+    const auto make = [&](int64_t index) { maker.make(*source, index, options, {}, nullptr, dst.data()); };
+    make(1);
+    const int64_t small = maker.kept_bytes();
+    CHECK(small > 0);
+    CHECK(small < 10'000);
+    make(0);
+    CHECK(maker.kept_bytes() <= SampleMaker::most_kept);
+    const std::vector<uint8_t> whole = dst;
+    make(1);
+    CHECK(maker.kept_bytes() <= small);
+    make(0);
+    CHECK(dst == whole);
+
+    // The file and its pixels at least; eight times them at most.
+    const int64_t estimate = estimated_buffers(*source, options, false);
+    CHECK(estimate >= 2 * side * side * 3);
+    CHECK(estimate <= 8 * side * side * 3);
+    const auto small_ones = make_subset_source(make_folder_source(folder.path()), {1, 2});
+    CHECK(estimated_buffers(*small_ones, options, false) < 10'000);
+}
+
+TEST_CASE("what a worker takes of a JPEG: its crop in training, all of it in evaluation and for a cache") {
+    const TempFolder folder;
+    Picture picture;
+    picture.height = picture.width = 1200;
+    picture.rgb.assign(1200 * 1200 * 3, 100);
+    std::vector<uint8_t> jpeg;
+    encode_jpeg(picture, 90, jpeg);
+    folder.write("a/1.jpg", jpeg);
+    const auto source = make_folder_source(folder.path());
+    PictureOptions options;
+    options.image_size = 100;
+    options.augment = Augment::none;
+    const int64_t whole = estimated_buffers(*source, options, false);
+    CHECK(whole >= 1200 * 1200 * 3);
+    options.augment = Augment::crop;
+    CHECK(estimated_buffers(*source, options, false) < 1200 * 1200 * 3 / 4);
+    CHECK(estimated_buffers(*source, options, true) == whole);
+    options.decode = Decode::whole;
+    CHECK(estimated_buffers(*source, options, false) == whole);
 }

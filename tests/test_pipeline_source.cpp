@@ -213,3 +213,25 @@ TEST_CASE("pipeline: a split is drawn from each class, by the seed alone") {
     CHECK(val_names(1) == val_names(1));
     CHECK(val_names(1) != val_names(2));
 }
+
+TEST_CASE("pipeline: pictures to train on need no val and no second class where nothing is measured") {
+    const TempFolder folder;
+    std::vector<std::string> warnings;
+    const auto pictures = [&](double val_split) {
+        warnings.clear();
+        return open_training(folder.path(), {val_split, 1, 0}, warnings)->size();
+    };
+    write_class(folder, "a", 8);
+    CHECK(pictures(0) == 8);
+    write_class(folder, "b", 4);
+    CHECK(pictures(0) == 12);
+    CHECK(pictures(0.25) == open_data(folder.path(), {0.25, 1, 0}).train->size());
+    CHECK(pictures(0.25) == 9);
+    CHECK(warnings.empty());
+    const TempFolder split;
+    write_class(split, "val/a", 1);
+    CHECK(contains(error_of([&] { open_training(split.path(), {}, warnings); }).what(), "none named train"));
+    write_class(split, "train/a", 3);
+    CHECK(open_training(split.path(), {}, warnings)->size() == 3);
+    CHECK(open_training(split.path(), {0.25, 1, 0}, warnings)->size() == 3);
+}

@@ -270,6 +270,30 @@ check "grey: weights for colour are summed, said so" eval 'is 0 && says "conv1.w
 run train flat "${tiny[@]}" --val-split 0.2 --init g1/best.safetensors --out g4 --max-steps 1
 check "grey: weights for grey do not fit colour, and --channels is named" fails 3 "64x1x7x7" "--channels"
 
+# --- 16 bits -------------------------------------------------------------------------------------------------------------
+square() { printf "P5 8 8 $1\n" && printf "$2%.0s" {1..64}; } # MAXIMUM PIXEL: a PGM
+mkdir -p deep/a deep/b eight/a eight/b
+for i in 1 2 3 4; do
+    square 65535 '\x0f\xff' >deep/a/$i.pgm
+    square 65535 '\x01\x23' >deep/b/$i.pgm
+    square 255 '\xff' >eight/a/$i.pgm
+    square 255 '\x12' >eight/b/$i.pgm # 0x123 * 255 / 0xfff = 18.1
+done
+deep=(--val-split 0.25 --batch-size 2)
+run train deep "${tiny[@]}" "${deep[@]}" --epochs 1 --out d16
+check "16 bits: a run asks whether bits are unused" eval 'is 0 && says "4,095 of 65,535" "17 grey levels" "--bits 12?"'
+run train deep "${tiny[@]}" "${deep[@]}" --epochs 1 --bits 12 --out d12
+check "16 bits: and does not once they are given" eval 'is 0 && ! says "--bits"'
+run predict d12 deep/a/1.pgm --dump-tensor deep.safetensors
+run predict d12 eight/a/1.pgm --dump-tensor eight.safetensors
+check "16 bits: predict takes as many as the checkpoint says" cmp -s deep.safetensors eight.safetensors
+run predict d16 deep/a/1.pgm --dump-tensor deep.safetensors
+check "16 bits: and all of them where it says none" eval 'is 0 && ! cmp -s deep.safetensors eight.safetensors'
+for set in deep eight; do run eval d12 $set --json && mv out eval.$set; done
+check "16 bits: eval does so too" eval 'grep -q "\"images\":8" eval.deep && cmp -s eval.deep eval.eight'
+run eval d16 deep --json
+check "16 bits: and all of them" eval 'is 0 && ! cmp -s out eval.eight'
+
 # --- data and options of no use ------------------------------------------------------------------------------------------
 run train nowhere "${tiny[@]}"
 check "data: a missing folder is 3" fails 3 nowhere

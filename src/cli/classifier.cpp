@@ -29,6 +29,7 @@ struct Classifier::State {
         pictures.image_size = info.image_size;
         pictures.resize = info.resize;
         pictures.channels = info.channels;
+        pictures.bits = info.bits;
         pictures.augment = Augment::none;
         desc.model = info.model;
         desc.classes = static_cast<int64_t>(info.classes.size());

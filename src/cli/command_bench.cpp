@@ -12,15 +12,16 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/log.h"
-#include "base/math.h"
-#include "base/random.h"
 #include "cli/bench_comm.h"
 #include "cli/bench_kernels.h"
 #include "cli/commands.h"
+#include "cli/drawn_pictures.h"
 #include "cli/inference.h"
 #include "cli/launcher.h"
+#include "cli/loading_advice.h"
 #include "cli/picture_options.h"
 #include "cli/ranks.h"
+#include "cli/synthetic_batch.h"
 #include "cli/training_setup.h"
 #include "report/table.h"
 #include "train/fit.h"
@@ -34,6 +35,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t classes_of_imagenet = 1000;
 constexpr int warm_up_calls = 2;
 constexpr int64_t least_calls = 10, most_calls = 200;
+constexpr size_t times_kept = 4096;  ///< of the last calls: a bench that runs for days is to measure memory too
 constexpr double seconds_of_calls = 15;
 
 struct BenchResult {
@@ -51,14 +53,14 @@ int64_t peak_rss() {
     return int64_t{usage.ru_maxrss} * 1024;
 }
 
-/// Median seconds of one call: `max_steps` calls, or when that is 0 as many as take about a quarter of a minute. Ranks
-/// make as many as rank 0 wants.
+/// Median seconds of one call, of the last few thousand: `max_steps` calls, or when that is 0 as many as take about a
+/// quarter of a minute. Ranks make as many as rank 0 wants.
 template <class Call>
 double median_seconds(int64_t max_steps, int64_t& calls, const Call& call, Communicator* comm = nullptr) {
     std::vector<double> seconds;
     double sum = 0;
+    int64_t done = 0;
     const auto enough = [&] {
-        const auto done = static_cast<int64_t>(seconds.size());
         if (max_steps > 0) return done >= max_steps;
         return done >= most_calls || (done >= least_calls && sum >= seconds_of_calls);
     };
@@ -69,12 +71,17 @@ double median_seconds(int64_t max_steps, int64_t& calls, const Call& call, Commu
     while (go_on()) {
         const Clock::time_point start = Clock::now();
         if (!call()) break;
-        seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
-        sum += seconds.back();
-        log::progress(cat("call ", seconds.size(), ", ", report::fixed(1000 * seconds.back(), 1), " ms"));
+        const double took = std::chrono::duration<double>(Clock::now() - start).count();
+        if (seconds.size() < times_kept)
+            seconds.push_back(took);
+        else
+            seconds[static_cast<size_t>(done) % times_kept] = took;
+        ++done;
+        sum += took;
+        log::progress(cat("call ", done, ", ", report::fixed(1000 * took, 1), " ms"));
     }
     log::progress_done();
-    calls = static_cast<int64_t>(seconds.size());
+    calls = done;
     if (seconds.empty()) throw Error(Exit::data, "nothing was measured", "let it run for longer");
     std::nth_element(seconds.begin(), seconds.begin() + static_cast<std::ptrdiff_t>(seconds.size() / 2), seconds.end());
     return seconds[seconds.size() / 2];
@@ -102,23 +109,6 @@ void print_profile(const Profile& profile, int64_t calls) {
     log::info("time by operation:");
     std::fputs(table.str().c_str(), stderr);
 }
-
-/// A batch in the memory that the loader's batches come in.
-struct SyntheticBatch {
-    SyntheticBatch(Memory& memory, int64_t batch, int64_t size, int64_t channels, int64_t classes)
-        : arena(memory,
-                align_up(batch * size * size * channels, Arena::alignment) + align_up(batch * 4, Arena::alignment)),
-          pictures(arena.alloc(Use::input, DType::u8, {batch, size, size, channels})),
-          labels(arena.alloc(Use::input, DType::i32, {batch})) {
-        Random random(0, 0, 0, Purpose::demo);
-        for (int64_t i = 0; i < pictures.count(); ++i)
-            pictures.as<uint8_t>()[i] = static_cast<uint8_t>(random.u32() >> 24);
-        for (int64_t i = 0; i < batch; ++i)
-            labels.as<int32_t>()[i] = static_cast<int32_t>(random.below(static_cast<uint64_t>(classes)));
-    }
-    Arena arena;
-    Tensor pictures, labels;
-};
 
 /// What was in use before a bench took its own: of this process on a CPU, of the whole device elsewhere.
 class MemoryMeter {
@@ -181,7 +171,10 @@ BenchResult bench_step(const Options& given, const std::optional<Place>& place, 
     TrainerOptions setup = trainer_options(options, backend->info(), classes_of_imagenet);
     share_among_ranks(setup, options, comm);
     const MemoryPlan plan = plan_that_fits(
-        *backend, setup, options.memory, ring_bytes_a_picture(backend->info(), options.image_size, options.channels, 1),
+        *backend, setup, options.memory,
+        [bytes = ring_bytes_a_picture(backend->info(), options.image_size, options.channels, 1)](int64_t batch) {
+            return batch * bytes;
+        },
         place && backend->info().kind == "cpu" ? place->local_size : 1);
     describe(setup, plan);
     const SyntheticBatch data(backend->host_memory(), setup.net.batch, setup.net.image_size, setup.net.channels,
@@ -224,13 +217,25 @@ BenchResult bench_infer(const Options& options) {
     return measure(options, *backend, inference.context(), desc, peak, memory, one);
 }
 
+/// The pictures to train on; without DATA drawn ones, of which a crop has as many pixels as of photographs made ready
+/// for that size.
+std::unique_ptr<Source> source_of(const Options& options) {
+    if (options.data.empty()) return make_drawn_source(2 * options.image_size);
+    std::vector<std::string> warnings;
+    std::unique_ptr<Source> source = open_training(options.data, data_options(options), warnings);
+    for (const std::string& warning : warnings)
+        log::warn(warning);
+    return source;
+}
+
 /// The pictures of a data folder as training takes them, without a net behind.
 BenchResult bench_loader(const Options& options) {
     const std::unique_ptr<Backend> backend = open_backend(options);
-    const DataSplits data = open_data(options.data, data_options(options));
+    const std::unique_ptr<Source> source = source_of(options);
     LoaderOptions loading;
     loading.batch_size = options.batch_size;
     loading.workers = static_cast<int>(options.workers);
+    loading.slots = ring_slots(options.batch_size * options.image_size * options.image_size * options.channels);
     loading.seed = static_cast<uint64_t>(options.seed);
     loading.max_bad = options.max_bad;
     loading.shuffle = loading.drop_last = loading.replace_bad = true;
@@ -247,9 +252,10 @@ BenchResult bench_loader(const Options& options) {
         loading.decoders = decoders.get();
         log::info(cat("decoding: by ", decoders->name()));
     }
-    Loader loader(*data.train, loading, backend->host_memory());
-    log::info(cat(report::grouped(data.train->size()), " pictures, ", loader.workers(),
-                  loader.workers() == 1 ? " worker" : " workers"));
+    Loader loader(*source, loading, backend->host_memory());
+    log::info(cat(report::grouped(source->size()),
+                  options.data.empty() ? cat(" drawn pictures of ", 2 * options.image_size, " px, ") : " pictures, ",
+                  loader.workers(), loader.workers() == 1 ? " worker" : " workers"));
     int64_t epoch = 0, left = 0;
     const auto one = [&] {
         if (left == 0) {
@@ -268,6 +274,7 @@ BenchResult bench_loader(const Options& options) {
     const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
     result.images_per_s = static_cast<double>(options.batch_size * result.calls) / seconds;
     result.planned_bytes = loader.memory_bytes();
+    tell_unused_bits(loader.seen(), options.bits, true);
     if (const Loader::Decoded decoded = loader.decoded(); decoded.declined > 0)
         log::warn(cat(decoded.declined, " of ", decoded.all, " crops were left to the CPU"));
     result.device = backend->info().name;

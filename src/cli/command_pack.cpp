@@ -56,6 +56,7 @@ PackOptions pack_options(const Options& options) {
     packing.shortest = options.shortest;
     packing.quality = static_cast<int>(options.quality);
     packing.restart_markers = options.restart_markers;
+    packing.bits = static_cast<int>(options.bits);
     packing.workers = static_cast<int>(options.workers);
     packing.part_bytes = options.shard_mb * 1'000'000;
     packing.max_bad = options.max_bad;

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/math.h"
 #include "cli/commands.h"
+#include "cli/loading_advice.h"
 #include "cli/picture_options.h"
 #include "pipeline/sample_maker.h"
 #include "report/canvas.h"
@@ -17,16 +18,24 @@ namespace {
 constexpr int64_t epochs_shown = 5, gap = 6, least_cell = 128, largest_cell = 256;
 constexpr report::Color background = {32, 34, 40}, ink = {235, 235, 235};
 
-/// The first picture of each class, then the second of each, and so on.
-std::vector<int64_t> pictures_by_turns(const Source& source, int64_t count) {
+/// The first picture of each class that `usable` takes, then the second of each, and so on.
+template <class Usable>
+std::vector<int64_t> pictures_by_turns(const Source& source, int64_t count, const Usable& usable) {
     std::vector<std::vector<int64_t>> by_class(source.classes().size());
     for (int64_t i = 0; i < source.size(); ++i)
         by_class[static_cast<size_t>(source.label(i))].push_back(i);
+    std::vector<size_t> next(by_class.size());
     std::vector<int64_t> chosen;
-    count = std::min(count, source.size());
-    for (size_t turn = 0; static_cast<int64_t>(chosen.size()) < count; ++turn)
-        for (const std::vector<int64_t>& pictures : by_class)
-            if (turn < pictures.size() && static_cast<int64_t>(chosen.size()) < count) chosen.push_back(pictures[turn]);
+    for (bool more = true; more;) {
+        more = false;
+        for (size_t c = 0; c < by_class.size() && static_cast<int64_t>(chosen.size()) < count; ++c) {
+            while (next[c] < by_class[c].size() && !usable(by_class[c][next[c]]))
+                ++next[c];
+            if (next[c] == by_class[c].size()) continue;
+            chosen.push_back(by_class[c][next[c]++]);
+            more = true;
+        }
+    }
     return chosen;
 }
 
@@ -38,7 +47,13 @@ class Sheet {
           mixing_(mixing(options)),
           seed_(static_cast<uint64_t>(options.seed)),
           source_(source),
-          chosen_(pictures_by_turns(source, options.count)) {}
+          most_bad_(options.count) {
+        chosen_ = pictures_by_turns(source, options.count, [&](int64_t index) { return is_good(index); });
+        if (chosen_.empty()) throw Error(Exit::data, cat(options.data, ": no picture can be used"), "see the warnings");
+    }
+
+    /// What the pictures shown were like.
+    PicturesSeen take_seen() { return maker_.take_seen(); }
 
     report::Canvas draw() {
         const int64_t size = training_.image_size;
@@ -66,6 +81,21 @@ class Sheet {
   private:
     std::string name_of_class(int64_t index) const {
         return source_.classes()[static_cast<size_t>(source_.label(index))];
+    }
+
+    /// Whether it can be read and decoded, all of it; says why not. Throws when that was said as often as pictures are
+    /// to be shown.
+    bool is_good(int64_t index) {
+        std::vector<uint8_t> pixels(static_cast<size_t>(picture_bytes()));
+        try {
+            maker_.make(source_, index, evaluation_, {seed_, 0, index}, nullptr, pixels.data());
+            return true;
+        } catch (const Error& error) {
+            if (error.code() != Exit::data || bad_ == most_bad_) throw;
+            ++bad_;
+            log::warn(cat("skipped ", error.what()));
+            return false;
+        }
     }
 
     int64_t picture_bytes() const { return training_.image_size * training_.image_size * training_.channels; }
@@ -119,6 +149,8 @@ class Sheet {
     MixOptions mixing_;
     uint64_t seed_;
     const Source& source_;
+    const int64_t most_bad_;
+    int64_t bad_ = 0;
     std::vector<int64_t> chosen_;
     SampleMaker maker_;
 };
@@ -126,10 +158,13 @@ class Sheet {
 }  // namespace
 
 int run_preview(const Options& options) {
-    const DataSplits data = open_data(options.data, data_options(options));
-    for (const std::string& warning : data.warnings)
+    std::vector<std::string> warnings;
+    const std::unique_ptr<Source> source = open_training(options.data, data_options(options), warnings);
+    for (const std::string& warning : warnings)
         log::warn(warning);
-    const report::Canvas canvas = Sheet(options, *data.train).draw();
+    Sheet sheet(options, *source);
+    const report::Canvas canvas = sheet.draw();
+    tell_unused_bits(sheet.take_seen(), options.bits, true);
     write_file_atomic(options.out, canvas.png());
     log::info(cat(options.out, ": ", canvas.width(), "x", canvas.height(),
                   " pixels; the first column is what evaluation sees, the others are epochs of training"));

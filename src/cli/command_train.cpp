@@ -32,7 +32,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int train_slots = 4, val_slots = 2;
+constexpr int val_slots = 2;
 
 /// Where a resumed run lies.
 struct ResumePoint {
@@ -88,6 +88,11 @@ void describe_balance(const Options& options, const std::vector<std::string>& cl
             "--sampler balanced and --class-weights auto both even the classes out: together they favour rare ones");
 }
 
+/// Of `batch` pictures and their labels in host memory.
+int64_t batch_bytes(const Options& options, int64_t batch) {
+    return batch * (options.image_size * options.image_size * options.channels + 2 * int64_t{sizeof(int32_t)});
+}
+
 LoaderOptions evaluation_loading(const Options& options) {
     LoaderOptions loading;
     loading.batch_size = options.batch_size;
@@ -102,7 +107,7 @@ LoaderOptions evaluation_loading(const Options& options) {
 
 LoaderOptions training_loading(const Options& options) {
     LoaderOptions loading = evaluation_loading(options);
-    loading.slots = train_slots;
+    loading.slots = ring_slots(batch_bytes(options, options.batch_size));
     loading.seed = static_cast<uint64_t>(options.seed);
     loading.shuffle = loading.drop_last = loading.replace_bad = true;
     loading.accumulate = options.accumulate;
@@ -118,6 +123,7 @@ CheckpointInfo checkpoint_info(const Options& options, const NetDesc& net, const
     info.classes = classes;
     info.image_size = options.image_size;
     info.channels = static_cast<int>(options.channels);
+    info.bits = static_cast<int>(options.bits);
     info.resize = resize_from(options.resize);
     std::copy(std::begin(net.mean), std::end(net.mean), info.mean.begin());
     std::copy(std::begin(net.std), std::end(net.std), info.std.begin());
@@ -141,14 +147,28 @@ FitOptions fit_options(const Options& options, int64_t steps_per_epoch, const Me
     return fit;
 }
 
-LoadingFacts loading_facts(const EpochSummary& epoch, const Options& options, const Loader& loader) {
+/// What differs between the ranks is that of the one which waited longest; they all ask.
+LoadingFacts loading_facts(const EpochSummary& epoch, const Options& options, const Loader& loader, Communicator* comm,
+                           int ranks_here) {
     LoadingFacts facts;
     facts.images_per_s = epoch.images_per_s;
     facts.data_wait = epoch.data_wait;
-    facts.images_per_worker_s = loader.pictures_per_worker_s();
-    facts.workers = loader.workers();
-    facts.cores = cores_of_process().usable();
-    facts.cached = options.cache_mb > 0;
+    facts.ranks = comm != nullptr ? comm->size() : 1;
+    facts.rank = epoch.slowest_rank;
+    const std::vector<double> mine{loader.pictures_per_worker_s(), static_cast<double>(loader.workers()),
+                                   static_cast<double>(cores_of_process().usable()), static_cast<double>(ranks_here),
+                                   static_cast<double>(memory_of_process().usable())};
+    const std::vector<double> all = comm != nullptr ? comm->gather(mine) : mine;
+    const double* const of_rank = &all[static_cast<size_t>(facts.rank) * mine.size()];
+    facts.images_per_worker_s = of_rank[0];
+    facts.workers = static_cast<int>(of_rank[1]);
+    facts.cores = static_cast<int>(of_rank[2]);
+    facts.ranks_here = static_cast<int>(of_rank[3]);
+    facts.usable_memory = static_cast<int64_t>(of_rank[4]);
+    facts.cache_bytes = options.cache_mb * 1'000'000;
+    facts.seen = loader.seen();
+    facts.crops = options.augment != "none" && options.augment != "flip" && options.resize != "letterbox" &&
+                  options.decode == "region" && options.cache_mb == 0;
     facts.image_size = options.image_size;
     facts.data = options.data;
     return facts;
@@ -247,12 +267,13 @@ class Training {
         setup.changes = augments_on_device();
         share_among_ranks(setup, options_, comm_.get());
         options_.precision = name_of(setup.net.precision);  // run.toml repeats the run on another machine too
+        worker_bytes_ = bytes_of_workers();
+        const auto loading = [this](int64_t batch) { return loading_bytes(batch); };
+        plan_ = plan_that_fits(*backend_, setup, options_.memory, loading, sharers());
         decoding_ = resolve_decoding(options_, *backend_, comm_.get(), *data_.train,
-                                     of_this_rank(training_loading(here()), comm_.get()));
-        const int64_t ring =
-            ring_bytes_a_picture(backend_->info(), options_.image_size, options_.channels, train_slots + val_slots) +
-            ceil_div(decoding_.device_bytes, options_.batch_size);
-        plan_ = plan_that_fits(*backend_, setup, options_.memory, ring, sharers());
+                                     of_this_rank(training_loading(here()), comm_.get()),
+                                     [&] { return net_images_per_s(*backend_, setup); });
+        if (decoding_.device_bytes > 0) plan_ = plan_that_fits(*backend_, setup, options_.memory, loading, sharers());
         // Only now is it known that the run can be: loaders, arena and net take their memory once.
         make_cache();
         LoaderOptions train_loading = of_this_rank(training_loading(here()), comm_.get());
@@ -328,6 +349,21 @@ class Training {
         return false;
     }
 
+    /// About what the workers of both loaders take while each is at a picture, beside the rings.
+    int64_t bytes_of_workers() const {
+        const LoaderOptions train = training_loading(here()), val = evaluation_loading(here());
+        const bool cached = options_.cache_mb > 0;
+        return workers_of(train) * estimated_buffers(*data_.train, train.pictures, cached) +
+               workers_of(val) * estimated_buffers(*data_.val, val.pictures, cached);
+    }
+
+    /// What loading takes of the device's memory: all of it where that is the processor's.
+    int64_t loading_bytes(int64_t batch) const {
+        if (backend_->info().kind != "cpu") return decoding_.device_bytes;
+        const int64_t bytes = batch_bytes(options_, batch);
+        return (ring_slots(bytes) + val_slots) * bytes + worker_bytes_;
+    }
+
     void make_cache() {
         if (options_.cache_mb == 0) return;
         const bool on_cpu = backend_->info().kind == "cpu";
@@ -348,7 +384,7 @@ class Training {
                       options_.accumulate > 1 ? cat(", ", options_.accumulate, " batches a step") : "", ", ",
                       name_of(setup.net.precision), ", ", options_.optimizer, setup.net.lean ? ", lean memory" : ""));
         log::info(cat("memory plan: ", show_bytes(plan_.peak), " for the step, ", show_bytes(rings),
-                      " for loading pictures",
+                      " for loaded pictures, about ", show_bytes(worker_bytes_), " in the workers that load",
                       decoding_.device_bytes > 0 ? cat(", ", show_bytes(decoding_.device_bytes), " for decoding") : "",
                       cache_ ? cat(", up to ", show_bytes(cache_->capacity_bytes()), " to keep decoded ones") : "",
                       "\n", without_last_line_end(plan_.table())));
@@ -366,13 +402,22 @@ class Training {
         Progress progress(options_.epochs, steps, how.max_steps > 0 ? std::min(how.max_steps, all) : all, state.step,
                           options_.pictures_a_step());
         FitObserver watch = observer(progress, options_, data_.val->size());
+        watch.step = [&, tell = watch.step](int64_t epoch, int64_t step, double loss, double lr, double wait) {
+            tell(epoch, step, loss, lr, wait);
+            if (leads()) tell_unused_bits(train.seen(), options_.bits, false);
+        };
         watch.epoch = [&, tell = watch.epoch, epochs = 0](const EpochSummary& epoch, bool best) mutable {
             tell(epoch, best);
             tell_declined(train);
+            if (leads()) tell_unused_bits(train.seen(), options_.bits, true);
             // The first epoch reads from a cold disk; what waits in the second will wait in all.
-            if (++epochs < 2 || epoch.data_wait <= data_wait_worth_telling) return;
-            LoadingFacts facts = loading_facts(epoch, options_, train);
+            if (++epochs < 2) return;
+            LoadingFacts facts = loading_facts(epoch, options_, train, comm_.get(), place_ ? place_->local_size : 1);
+            if (!leads() || epoch.data_wait <= data_wait_worth_telling) return;
             facts.net_uses_cores = backend_->info().kind == "cpu";
+            facts.pictures = data_.train->size() + data_.val->size();
+            facts.device_could_decode = decoding_.device_is_left;
+            facts.in_files = data_.train->format() == "folder";
             log::warn_once("loading", loading_advice(facts));
         };
         const std::string way_on = cat("go on with: rn50 train --resume auto --out ", folder.path());
@@ -484,6 +529,7 @@ class Training {
     DataSplits data_;
     std::unique_ptr<PictureCache> cache_;
     Decoding decoding_;
+    int64_t worker_bytes_ = 0;
     MemoryPlan plan_;
     CheckpointInfo info_;
 };

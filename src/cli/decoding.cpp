@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t trial_batch = 8, trial_batches = 32, least_batches = 8;
 constexpr double worth_it = 1.1;  ///< less is within what two measurements of the same differ by
+constexpr double ample = 1.2;  ///< of what the net takes: reserve for the evaluation's pictures, and for other programs
 
 struct Trial {
     double images_per_s = 0;
@@ -65,31 +66,59 @@ class Trials {
     int workers_ = 0;
 };
 
+std::string rounded(double images_per_s) {
+    return report::grouped(static_cast<int64_t>(images_per_s));
+}
+
 std::string rate_of(const Trial& trial) {
-    return report::grouped(static_cast<int64_t>(trial.images_per_s));
+    return rounded(trial.images_per_s);
+}
+
+std::string workers_text(int workers) {
+    return cat(workers, workers == 1 ? " worker" : " workers");
 }
 
 }  // namespace
 
+double net_with_device(double decoded_by_device, double net) {
+    return net > 0 ? 1 / (1 / decoded_by_device + 1 / net) : decoded_by_device;
+}
+
+bool device_pays(double decoded_by_device, double decoded_by_cpu, double net) {
+    const double with_cpu = net > 0 ? std::min(decoded_by_cpu, net) : decoded_by_cpu;
+    return net_with_device(decoded_by_device, net) >= worth_it * with_cpu;
+}
+
 Decoding choose_decoding(const std::string& asked, const std::string& why_idle, DeviceDecoding device,
                          const Source& source, const LoaderOptions& loading, Memory& host_memory) {
     const bool insists = asked == "gpu";
-    if (!insists && asked != "auto") return {asked, nullptr, 0};
+    if (!insists && asked != "auto") return {asked, nullptr, 0, device.decoders != nullptr};
     if (!why_idle.empty()) {
         if (insists) log::warn(cat("--decode gpu has nothing to do: ", why_idle));
-        return {"region", nullptr, 0};
+        return {"region", nullptr, 0, false};
     }
     if (!device.decoders) {
         if (insists) throw Error(Exit::device, cat("--decode gpu: ", device.why_not), "use --decode region");
         log::info(cat("decoding: by the CPU, for ", device.why_not));
-        return {"region", nullptr, 0};
+        return {"region", nullptr, 0, false};
     }
     Trials trials(source, loading, device, host_memory);
     const std::string name = device.decoders->name();
     if (!trials.enough()) {
         log::info(
             cat("decoding: by ", insists ? name : cat("the CPU, for too few pictures to compare it with ", name)));
-        return {insists ? "gpu" : "region", insists ? std::move(device.decoders) : nullptr, 0};
+        return {insists ? "gpu" : "region", insists ? std::move(device.decoders) : nullptr, 0, !insists};
+    }
+    Trial by_cpu;
+    double net = 0;
+    if (!insists) {
+        by_cpu = trials.run(Decode::region);
+        if (device.net_images_per_s) net = device.net_images_per_s();
+        if (net > 0 && by_cpu.images_per_s >= ample * net) {
+            log::info(cat("decoding: the CPU makes ", rate_of(by_cpu), " images/s with ",
+                          workers_text(trials.workers()), ", the net takes ", rounded(net), ": --decode region"));
+            return {"region", nullptr, 0, true};
+        }
     }
     const Trial by_device = trials.run(Decode::device);
     const double share = static_cast<double>(by_device.decoded.declined) /
@@ -98,19 +127,21 @@ Decoding choose_decoding(const std::string& asked, const std::string& why_idle, 
         share == 0 ? "" : cat(" (", report::fixed(100 * share, 0), "% of the crops are left to the CPU)");
     if (insists) {
         log::info(cat("decoding: by ", name, ", ", rate_of(by_device), " images/s", left));
-        return {"gpu", std::move(device.decoders), by_device.device_bytes};
+        return {"gpu", std::move(device.decoders), by_device.device_bytes, false};
     }
-    const Trial by_cpu = trials.run(Decode::region);
-    const bool takes = by_device.images_per_s >= worth_it * by_cpu.images_per_s;
+    const bool takes = device_pays(by_device.images_per_s, by_cpu.images_per_s, net);
     log::info(cat("decoding: ", name, " makes ", rate_of(by_device), " images/s", left, ", the CPU ", rate_of(by_cpu),
-                  " with ", trials.workers(), trials.workers() == 1 ? " worker" : " workers", ": --decode ",
-                  takes ? "gpu" : "region"));
-    if (!takes) return {"region", nullptr, 0};
-    return {"gpu", std::move(device.decoders), by_device.device_bytes};
+                  " with ", workers_text(trials.workers()),
+                  net > 0 ? cat(", the net takes ", rounded(net), ", with ", name, " on the same GPU ",
+                                rounded(net_with_device(by_device.images_per_s, net)))
+                          : "",
+                  ": --decode ", takes ? "gpu" : "region"));
+    if (!takes) return {"region", nullptr, 0, false};
+    return {"gpu", std::move(device.decoders), by_device.device_bytes, false};
 }
 
 Decoding resolve_decoding(Options& options, Backend& backend, Communicator* comm, const Source& source,
-                          const LoaderOptions& loading) {
+                          const LoaderOptions& loading, const std::function<double()>& net_images_per_s) {
     std::string why_idle;
     if (options.augment == "none" || options.augment == "flip") why_idle = "--augment " + options.augment;
     if (options.resize == "letterbox") why_idle = "--resize letterbox";
@@ -118,6 +149,7 @@ Decoding resolve_decoding(Options& options, Backend& backend, Communicator* comm
     DeviceDecoding device;
     if (why_idle.empty()) device.decoders = backend.picture_decoders(device.why_not);
     device.free_memory = [&] { return backend.info().free_memory; };
+    device.net_images_per_s = net_images_per_s;
     const bool on_cpu = backend.info().kind == "cpu";
     Decoding decoding = choose_decoding(on_cpu && options.decode == "auto" ? "region" : options.decode, why_idle,
                                         std::move(device), source, loading, backend.host_memory());
@@ -125,7 +157,7 @@ Decoding resolve_decoding(Options& options, Backend& backend, Communicator* comm
         const std::vector<std::string> ways = comm->gather(decoding.way);
         if (std::count(ways.begin(), ways.end(), ways[0]) < static_cast<std::ptrdiff_t>(ways.size())) {
             log::info("decoding: the ranks found differently, so all take --decode region");
-            decoding = {"region", nullptr, 0};
+            decoding = {"region", nullptr, 0, false};
         }
     }
     options.decode = decoding.way;

@@ -17,6 +17,7 @@ struct Decoding {
     std::string way;                            ///< region|whole|gpu
     std::unique_ptr<PictureDecoders> decoders;  ///< where the way is gpu
     int64_t device_bytes = 0;                   ///< what they take of the device's memory
+    bool device_is_left = false;                ///< it could decode, does not, and was not found slower
 };
 
 /// The device's side of the choice.
@@ -24,19 +25,30 @@ struct DeviceDecoding {
     std::unique_ptr<PictureDecoders> decoders;
     std::string why_not;                   ///< where there are none
     std::function<int64_t()> free_memory;  ///< bytes of the device, now
+    /// That the net takes of this rank, without waiting for them; asked only where the device decodes. Null: not known.
+    std::function<double()> net_images_per_s = nullptr;
 };
 
-/// Resolves --decode `asked` for the pictures of `source`, loaded as `loading` says. auto takes the device's decoders
-/// where they make at least a tenth more of some hundred pictures a second than the CPU's with the same workers, which
-/// is said in a line; else, and where nothing is cropped (`why_idle`; "": something is), region. Throws
-/// Error(Exit::device) for gpu where the device decodes nothing.
+/// Images/s that the net comes to where the device decodes for it too, so that they take turns: the least that there
+/// can be, for some devices decode beside the net. `net`: what it takes alone; 0: not known, and left out.
+double net_with_device(double decoded_by_device, double net);
+/// Whether that is a tenth more than with the CPU's decoding beside the net.
+bool device_pays(double decoded_by_device, double decoded_by_cpu, double net);
+
+/// Resolves --decode `asked` for the pictures of `source`, loaded as `loading` says. auto stays with the CPU where it
+/// makes 1.2 times as many of some hundred pictures a second as the net takes. Else it takes the device's decoders
+/// where the net comes to at least a tenth more pictures with them than with the CPU's and the same workers, although
+/// what the device decodes keeps it from the net; where the net is not known, where they decode a tenth more. Either is
+/// said in a line. Where nothing is cropped (`why_idle`; "": something is), region. Throws Error(Exit::device) for gpu
+/// where the device decodes nothing.
 Decoding choose_decoding(const std::string& asked, const std::string& why_idle, DeviceDecoding device,
                          const Source& source, const LoaderOptions& loading, Memory& host_memory);
 
 /// The same for a training, whose `options` say --decode as resolved from then on, so that run.toml repeats it: other
-/// ways give other pixels. All ranks of `comm` (null: there is one) take the same. `loading`: of the training.
+/// ways give other pixels. All ranks of `comm` (null: there is one) take the same. `loading`: of the training, whose
+/// net takes `net_images_per_s`.
 Decoding resolve_decoding(Options& options, Backend& backend, Communicator* comm, const Source& source,
-                          const LoaderOptions& loading);
+                          const LoaderOptions& loading, const std::function<double()>& net_images_per_s);
 
 /// Says once, and how many, when crops were left to the CPU.
 void tell_declined(const Loader& loader);

@@ -174,8 +174,6 @@ void require_positional(const Options& options, const CommandRow& command) {
         missing = "--out FILE.png";
     else if (command.bit == in_predict && options.paths.empty())
         missing = "PATH";
-    else if (command.bit == in_bench && options.bench == "loader" && options.data.empty())
-        missing = "DATA";
     if (missing != nullptr) throw Error(Exit::usage, cat(missing, " is missing"), cat("usage: ", usage_of(command)));
     static const std::vector<std::string> kinds{"step", "loader", "infer", "kernels", "comm"};
     if (command.bit == in_bench && std::find(kinds.begin(), kinds.end(), options.bench) == kinds.end())

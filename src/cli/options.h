@@ -42,6 +42,7 @@ struct Options {
     // Pictures.
     int64_t image_size = 224;                     ///< pixels, square
     int64_t channels = 3;                         ///< 3: RGB, 1: grey
+    int64_t bits = 0;                             ///< that count of 16-bit pictures; 0: as the files say
     std::string augment = "crop";                 ///< none|flip|crop|randaugment|trivial
     std::array<double, 2> crop_scale{0.08, 1.0};  ///< area of the random crop, as fractions
     std::string flip = "horizontal";              ///< none|horizontal|vertical|both
@@ -98,9 +99,9 @@ struct Options {
     bool csv = false;
     bool verbose = false;
     bool quiet = false;
-    bool self_test = false;  ///< doctor
+    bool self_test = false;    ///< doctor
     double save_minutes = 10;  ///< between saves within an epoch; 0: none
-    int64_t count = 8;       ///< preview: pictures
+    int64_t count = 8;         ///< preview: pictures
 
     /// Pictures in a step of training, of all ranks.
     int64_t pictures_a_step() const { return batch_size * ranks * accumulate; }

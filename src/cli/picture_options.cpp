@@ -8,6 +8,7 @@ PictureOptions evaluation_pictures(const Options& options) {
     PictureOptions pictures;
     pictures.image_size = options.image_size;
     pictures.channels = static_cast<int>(options.channels);
+    pictures.bits = static_cast<int>(options.bits);
     pictures.resize = resize_from(options.resize);
     pictures.augment = Augment::none;
     return pictures;

@@ -1,11 +1,13 @@
 #include "cli/training_setup.h"
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/machine.h"
+#include "cli/synthetic_batch.h"
 #include "report/table.h"
 
 namespace rn50 {
@@ -123,10 +125,10 @@ int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int64
     return slots * (image_size * image_size * channels + 2 * int64_t{sizeof(int32_t)});
 }
 
-MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory, int64_t bytes_a_picture,
-                          int64_t sharers) {
+MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory,
+                          const std::function<int64_t(int64_t batch)>& loading, int64_t sharers) {
     const int64_t usable = usable_memory(backend.info()) / sharers;
-    const int64_t ring = trainer.net.batch * bytes_a_picture;
+    const int64_t ring = loading(trainer.net.batch);
     std::optional<MemoryPlan> plan;
     std::string reason;
     const auto try_plan = [&](bool lean) {
@@ -148,13 +150,33 @@ MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::
     const int64_t largest = largest_that_fits(trainer.net.batch, [&](int64_t batch) {
         TrainerOptions smaller = trainer;
         smaller.net.batch = smaller.net.eval_batch = batch;
-        return fits(plan_memory(backend, smaller), batch * bytes_a_picture, usable);
+        return fits(plan_memory(backend, smaller), loading(batch), usable);
     });
     throw_too_large(
         trainer.net,
         plan ? cat("needs ", show_bytes(plan->peak + ring), ", and ", show_bytes(usable), " of memory are free")
              : cat("is beyond this device: ", reason),
         largest);
+}
+
+double net_images_per_s(Backend& backend, TrainerOptions trainer) {
+    constexpr int64_t to_warm_up = 3, measured = 8;
+    trainer.comm = nullptr;
+    trainer.sync_norm = trainer.mixed = false;
+    trainer.net.accumulate = 1;
+    const NetDesc& net = trainer.net;
+    Arena arena(backend.memory(), plan_memory(backend, trainer).peak);
+    Trainer trial(backend, arena, trainer);
+    trial.initialize();
+    const SyntheticBatch data(backend.host_memory(), net.batch, net.image_size, net.channels, net.classes);
+    auto start = std::chrono::steady_clock::now();
+    for (int64_t step = 0; step < to_warm_up + measured; ++step) {
+        if (step == to_warm_up) start = std::chrono::steady_clock::now();
+        trial.step(data.pictures.data, data.labels.data, step, 0);
+        trial.result();
+    }
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    return static_cast<double>(measured * net.batch) / took.count();
 }
 
 }  // namespace rn50

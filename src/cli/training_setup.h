@@ -28,10 +28,14 @@ int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int64
 
 /// The memory plan of `trainer`, of whose net `lean` is set by --memory (auto: only where the full plan does not fit,
 /// which is said). `sharers` ranks have the memory between them. Throws Error(Exit::device) before anything is taken
-/// when the plan and the rings, of `bytes_a_picture`, are more than this process may use, naming the largest batch that
-/// fits.
-MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory, int64_t bytes_a_picture,
-                          int64_t sharers = 1);
+/// when the plan and what loading takes of the same memory, `loading` bytes for a batch size, are more than this
+/// process may use, naming the largest batch that fits.
+MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory,
+                          const std::function<int64_t(int64_t batch)>& loading, int64_t sharers = 1);
+
+/// Images/s that one rank of `trainer` takes when it need not wait for pictures or other ranks: some steps on noise, in
+/// memory that is taken for them and given back.
+double net_images_per_s(Backend& backend, TrainerOptions trainer);
 
 /// Bytes that a run may take now: of the device, or of this machine when the device is its processor; 0: not known.
 int64_t usable_memory(const DeviceInfo& device);

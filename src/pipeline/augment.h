@@ -44,6 +44,7 @@ struct PictureOptions {
     int64_t image_size = 224;
     Resize resize = Resize::squash;
     int channels = 3;  ///< 3: RGB; 1: ITU-R 601 luma of colour pictures, a grey picture's own values
+    int bits = 0;      ///< that count of pictures of 16 bits: Decoder::open()
     /// Evaluation uses none. With Resize::letterbox nothing is ever cut off: crop then acts as flip.
     Augment augment = Augment::none;
     Decode decode = Decode::region;

@@ -125,16 +125,17 @@ struct Decoder::State {
     Orientation orientation{1};
     PictureSize stored;  ///< a JPEG's size before it is turned
     PictureSize upright;
-    Picture picture;  ///< upright, unless it is a JPEG
+    Picture picture;              ///< upright, unless it is a JPEG
+    int highest_of_16_bits = -1;  ///< see there
 
     /// Anything but JPEG, as stored. Returns its orientation.
-    int decode_other(const DecodeLimits& limits) {
+    int decode_other(const DecodeLimits& limits, int bits) {
         if (starts_with(bytes, "\x89PNG\r\n\x1A\n", 8)) {
-            formats::decode_png(bytes, limits, picture);
+            highest_of_16_bits = formats::decode_png(bytes, limits, bits, picture);
             return formats::png_orientation(bytes);
         }
         if (starts_with(bytes, "P5", 2) || starts_with(bytes, "P6", 2))
-            formats::decode_pnm(bytes, limits, picture);
+            highest_of_16_bits = formats::decode_pnm(bytes, limits, bits, picture);
         else if (starts_with(bytes, "BM", 2))
             formats::decode_bmp(bytes, limits, picture);
         else if (ends_with_tga(name) && bytes.size > 18)
@@ -162,11 +163,12 @@ Decoder::Decoder() : state_(std::make_unique<State>()) {}
 Decoder::~Decoder() = default;
 
 PictureSize Decoder::open(const uint8_t* data, size_t size, const std::string& name, const DecodeLimits& limits,
-                          bool luma) {
+                          bool luma, int bits) {
     State& state = *state_;
     const formats::Bytes bytes{data, size};
     state.name = name;
     state.bytes = bytes;
+    state.highest_of_16_bits = -1;
     state.is_jpeg = starts_with(bytes, "\xFF\xD8\xFF", 3);
     state.named([&] {
         if (state.is_jpeg) {
@@ -174,7 +176,7 @@ PictureSize Decoder::open(const uint8_t* data, size_t size, const std::string& n
             state.orientation = Orientation(formats::jpeg_orientation(bytes));
             state.upright = state.orientation.turn(state.stored);
         } else {
-            turn_upright(Orientation(state.decode_other(limits)), state.picture, state.turned);
+            turn_upright(Orientation(state.decode_other(limits, bits)), state.picture, state.turned);
             state.upright = {state.picture.height, state.picture.width};
         }
     });
@@ -224,9 +226,30 @@ void Decoder::decode_opened(Picture& picture) {
     decode_region({whole(size), size.height, size.width}, picture);
 }
 
+bool Decoder::is_jpeg() const {
+    return state_->is_jpeg;
+}
+
+bool Decoder::has_restart_markers() const {
+    return state_->is_jpeg && state_->jpeg.has_restart_markers();
+}
+
+int Decoder::highest_of_16_bits() const {
+    return state_->highest_of_16_bits;
+}
+
+int64_t Decoder::kept_bytes() const {
+    return static_cast<int64_t>(state_->picture.rgb.capacity() + state_->turned.capacity());
+}
+
+void Decoder::release() {
+    std::vector<uint8_t>().swap(state_->picture.rgb);
+    std::vector<uint8_t>().swap(state_->turned);
+}
+
 void Decoder::decode(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits,
-                     Picture& picture) {
-    open(bytes, size, name, limits);
+                     Picture& picture, int bits) {
+    open(bytes, size, name, limits, false, bits);
     decode_opened(picture);
 }
 

@@ -40,7 +40,9 @@ struct DecodeLimits {
 /// The format is known by content, never by extension: JPEG, PNG, BMP, PNM (P5, P6); TGA has no signature, so it is
 /// tried for the extension .tga alone. The result is what Pillow's `ImageOps.exif_transpose(image).convert("RGB")`
 /// gives: grey is repeated, a palette looked up, alpha dropped (not composited), CMYK taken for Adobe's inverted kind;
-/// the EXIF orientation of JPEG and PNG is applied. 16 bits a channel become 8 by rounding value / 257.
+/// the EXIF orientation of JPEG and PNG is applied. 16 bits a channel become 8 by rounding value / 257, or, where fewer
+/// of them count, value * 255 / (2^bits - 1): as many as a PNG's sBIT chunk or a PNM's maximum says, or as is asked
+/// for.
 class Decoder {
   public:
     Decoder();
@@ -51,14 +53,22 @@ class Decoder {
     /// Throws Error(Exit::data), "NAME: reason", when the data are not a picture, are beyond the limits, or are damaged
     /// in a way that loses any of it: a half-grey picture is never returned. Throws ReadError when memory does not do.
     void decode(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits,
-                Picture& picture);
+                Picture& picture, int bits = 0);
 
     /// The first half of decode(): the upright picture's size. Of a JPEG the header alone is read. `bytes` must stay
     /// until decode_opened() or decode_region(), of which one may follow. Throws as decode() does.
     /// With `luma`, for nets that take grey, a JPEG in YCbCr becomes its Y in all three channels: the ITU-R 601 luma as
     /// it was encoded, before the rounding and clipping of RGB, for which its chroma need not be decoded.
+    /// `bits`: of samples stored in more than 8 bits, so many lower ones count; 0: as many as the file says, or all.
     PictureSize open(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits,
-                     bool luma = false);
+                     bool luma = false, int bits = 0);
+
+    /// Of the opened picture: whether it is a JPEG, and one with restart markers.
+    bool is_jpeg() const;
+    bool has_restart_markers() const;
+    /// Its highest sample where it has samples of 16 bits and neither it nor anybody says how many of them count; else
+    /// -1.
+    int highest_of_16_bits() const;
 
     /// The second half of decode().
     void decode_opened(Picture& picture);
@@ -73,6 +83,10 @@ class Decoder {
     /// False: it is not for the device (no JPEG, of another colour space than YCbCr and grey, or without its end), or
     /// the device does not take it; decode_region() may follow.
     bool decode_region_on(PictureDecoder& device, const Region& region, Picture& picture);
+
+    /// Of buffers, and their release; what was opened is gone then.
+    int64_t kept_bytes() const;
+    void release();
 
   private:
     struct State;

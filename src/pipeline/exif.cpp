@@ -67,17 +67,8 @@ int jpeg_orientation(Bytes bytes) {
 }
 
 int png_orientation(Bytes bytes) {
-    // The chunks have been checked by decode_png: signature, then length, type, body, checksum.
-    size_t at = 8;
-    while (bytes.size - at >= 12) {
-        const uint8_t* chunk = bytes.data + at;
-        const size_t length = static_cast<size_t>(chunk[0]) << 24 | static_cast<size_t>(chunk[1]) << 16 |
-                              static_cast<size_t>(chunk[2]) << 8 | chunk[3];
-        if (bytes.size - at - 12 < length) break;
-        if (std::memcmp(chunk + 4, "eXIf", 4) == 0) return tiff_orientation({chunk + 8, length});
-        at += 12 + length;
-    }
-    return 1;
+    const Bytes exif = find_png_chunk(bytes, "eXIf");
+    return exif.data != nullptr ? tiff_orientation(exif) : 1;
 }
 
 }  // namespace rn50::formats

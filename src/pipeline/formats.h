@@ -40,6 +40,7 @@ class Jpeg {
     /// Whether other decoders than libjpeg can be trusted with the opened picture: its colours are YCbCr or grey, which
     /// all understand alike, and its end marker is at the file's end, so that it was not cut.
     bool is_plain() const;
+    bool has_restart_markers() const;
     /// Decodes of the opened picture what the region needs, at a scale of n/8. Returns where in `picture` its box lies.
     /// Damage behind the region's last row goes unseen.
     Box decode(const Region& region, Picture& picture);
@@ -49,13 +50,17 @@ class Jpeg {
     std::unique_ptr<State> state_;
 };
 
-/// PNG, BMP and TGA by stb_image, as stored.
-void decode_png(Bytes bytes, const DecodeLimits& limits, Picture& picture);
+/// PNG, BMP and TGA by stb_image, as stored. Of PNG's samples of 16 bits so many count (Decoder::open). Returns the
+/// highest of them where nothing says how many count, else -1.
+int decode_png(Bytes bytes, const DecodeLimits& limits, int bits, Picture& picture);
 void decode_bmp(Bytes bytes, const DecodeLimits& limits, Picture& picture);
 void decode_tga(Bytes bytes, const DecodeLimits& limits, Picture& picture);
 /// Binary PNM: P5 (grey) and P6 (colour), maxval 1 to 65535. Own, because stb_image neither scales by maxval nor
-/// notices missing data.
-void decode_pnm(Bytes bytes, const DecodeLimits& limits, Picture& picture);
+/// notices missing data. `bits` and what is returned: as of PNG.
+int decode_pnm(Bytes bytes, const DecodeLimits& limits, int bits, Picture& picture);
+
+/// The first chunk of this type of a PNG whose chunks have been checked (decode_png); {nullptr, 0} when there is none.
+Bytes find_png_chunk(Bytes bytes, const char* type);
 
 /// The EXIF orientation, 1 to 8, of a JPEG or PNG file; 1 (upright) when it has none or it makes no sense.
 int jpeg_orientation(Bytes bytes);

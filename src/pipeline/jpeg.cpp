@@ -277,6 +277,10 @@ bool Jpeg::is_plain() const {
     return ends && (colors == JCS_YCbCr || colors == JCS_GRAYSCALE);
 }
 
+bool Jpeg::has_restart_markers() const {
+    return state_->info.restart_interval > 0;
+}
+
 Box Jpeg::decode(const Region& region, Picture& picture) {
     State& state = *state_;
     const Abort abort{state.info};

@@ -104,6 +104,7 @@ struct Loader::State {
     double worked = 0;     ///< seconds that workers spent at pictures
     int64_t pictures_made = 0;
     Decoded decoded{};
+    PicturesSeen seen;
     double rate_before = 0;  ///< rate() of the epoch before
     double rate() const { return worked > 0 ? static_cast<double>(pictures_made) / worked : 0; }
     int64_t next_batch = 0, next_place = 0;  ///< the next picture to hand out
@@ -158,7 +159,7 @@ Loader::State::State(const Source& source_, const LoaderOptions& options_, Memor
         slots[i].batch.indices.reserve(static_cast<size_t>(options.batch_size));
     }
     const bool on_device = options.pictures.decode == Decode::device && options.decoders != nullptr;
-    const int workers = options.workers > 0 ? options.workers : std::min(cores_of_process().usable(), 32);
+    const int workers = workers_of(options);
     try {
         for (int i = 0; i < workers; ++i)
             hands.push_back(std::make_unique<Hand>(on_device ? options.decoders->make() : nullptr));
@@ -285,6 +286,7 @@ void Loader::State::work(Hand& hand) {
         ++pictures_made;
         ++decoded.all;
         decoded.declined += hand.maker.declined() - declined_before;
+        seen.add(hand.maker.take_seen());
         if (--slot.todo == 1 && options.mix) {  // the last picture is there
             lock.unlock();
             mix(slot, batch, hand);
@@ -423,6 +425,15 @@ const Batch* Loader::State::deliver(Slot& slot) {
     return batch.count > 0 ? &batch : nullptr;
 }
 
+int workers_of(const LoaderOptions& options) {
+    return options.workers > 0 ? options.workers : std::min(cores_of_process().usable(), 32);
+}
+
+int ring_slots(int64_t batch_bytes) {
+    constexpr int64_t enough_bytes = 256'000'000;
+    return static_cast<int>(std::clamp<int64_t>(enough_bytes / std::max<int64_t>(batch_bytes, 1), 4, 16));
+}
+
 Slot& Loader::State::wait_for(std::unique_lock<std::mutex>& lock, int64_t batch) {
     Slot& slot = slots[static_cast<size_t>(batch) % slots.size()];
     const auto begin = std::chrono::steady_clock::now();
@@ -512,6 +523,10 @@ double Loader::pictures_per_worker_s() const {
 Loader::Decoded Loader::decoded() const {
     const std::lock_guard<std::mutex> lock(state_->mutex);
     return state_->decoded;
+}
+PicturesSeen Loader::seen() const {
+    const std::lock_guard<std::mutex> lock(state_->mutex);
+    return state_->seen;
 }
 const std::vector<BadPicture>& Loader::bad() const {
     return state_->bad;

@@ -11,6 +11,7 @@
 #include "pipeline/augment.h"
 #include "pipeline/cache.h"
 #include "pipeline/mix.h"
+#include "pipeline/sample_maker.h"
 #include "pipeline/sampler.h"
 #include "pipeline/source.h"
 #include "tensor/arena.h"
@@ -20,7 +21,7 @@ namespace rn50 {
 
 struct LoaderOptions {
     int64_t batch_size = 64;  ///< of this rank
-    int workers = 0;          ///< threads; 0: one a core that this process may use (cores_of_process()), at most 32
+    int workers = 0;          ///< threads; 0: one a core that this process may use, at most 32 (workers_of)
     int slots = 0;            ///< batches in the ring, at least 2; 0: 4
     uint64_t seed = 0;
     bool shuffle = false;    ///< a permutation by (seed, epoch); else the source's order
@@ -51,6 +52,13 @@ struct LoaderOptions {
     bool give_way = false;
     int rank = 0, ranks = 1;
 };
+
+/// The threads that a loader of these options has.
+int workers_of(const LoaderOptions& options);
+
+/// Batches of so many bytes that a ring for training holds: as many as 256 MB hold, which outlasts some uneven
+/// pictures, but from 4, so that loading and training overlap, to 16.
+int ring_slots(int64_t batch_bytes);
 
 /// A picture that could not be used.
 struct BadPicture {
@@ -107,6 +115,8 @@ class Loader {
         int64_t all, declined;
     };
     Decoded decoded() const;
+    /// What the pictures were like, in all epochs so far.
+    PicturesSeen seen() const;
     /// Bad pictures met so far, in all epochs, in the order of the batches delivered; each once.
     const std::vector<BadPicture>& bad() const;
     /// Throws as next() does when these, which the loaders of all ranks have met, are too many of the source.

@@ -120,16 +120,22 @@ Error no_val(const std::string& root, const SplitPlace& train) {
                      ", or give --val-split 0.2 to keep a fifth of the training pictures for it"));
 }
 
+/// The split train, or all there is.
+const SplitPlace& train_of(const Layout& layout, const std::string& root) {
+    const SplitPlace& first = layout.splits.front();
+    if (&first == layout.find("val"))
+        throw Error(Exit::data, cat(root, ": there is a split val but none named train"),
+                    cat("put the training pictures into ", join(root, "train/CLASS/")));
+    return first;
+}
+
 }  // namespace
 
 DataSplits open_data(const std::string& root, const DataOptions& options) {
     check_share(options.val_split);
     const Layout layout = layout_of(root);
-    const SplitPlace& train = layout.splits.front();  // or all there is
+    const SplitPlace& train = train_of(layout, root);
     const SplitPlace* const val = layout.find("val");
-    if (&train == val)
-        throw Error(Exit::data, cat(root, ": there is a split val but none named train"),
-                    cat("put the training pictures into ", join(root, "train/CLASS/")));
     if (!val && options.val_split == 0) throw no_val(root, train);
     DataSplits data;
     std::unique_ptr<Source> source = open_place(train, nullptr, options, true, data.warnings);
@@ -162,6 +168,17 @@ bool lacks_indices(const std::string& root) {
     } catch (const Error&) {
         return false;
     }
+}
+
+std::unique_ptr<Source> open_training(const std::string& root, const DataOptions& options,
+                                      std::vector<std::string>& warnings) {
+    check_share(options.val_split);
+    const Layout layout = layout_of(root);
+    if (options.val_split == 0 || layout.find("val"))
+        return open_place(train_of(layout, root), nullptr, options, true, warnings);
+    DataSplits drawn = open_data(root, options);
+    warnings.insert(warnings.end(), drawn.warnings.begin(), drawn.warnings.end());
+    return std::move(drawn.train);
 }
 
 std::vector<NamedSource> open_evaluation(const std::string& root, const DataOptions& options,

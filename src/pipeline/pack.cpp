@@ -136,7 +136,7 @@ void prepare(const Source& source, int64_t i, const PackOptions& options, const 
         with_patience(patience, [&] {
             source.read(i, item.bytes);
             item.bytes_read = static_cast<int64_t>(item.bytes.size());
-            hand.decoder.decode(item.bytes.data(), item.bytes.size(), name, DecodeLimits(), hand.picture);
+            hand.decoder.decode(item.bytes.data(), item.bytes.size(), name, DecodeLimits(), hand.picture, options.bits);
         });
         item.encoded_anew = shrink(hand.picture, options.longest, options.shortest, hand.smaller);
         if (item.encoded_anew)
@@ -182,6 +182,7 @@ class Packing {
         manifest_.quality = options.quality;
         manifest_.part_bytes = options.part_bytes;
         manifest_.restart_markers = options.restart_markers;
+        manifest_.bits = options.bits;
     }
 
     PackSummary run() {

@@ -17,6 +17,7 @@ struct PackOptions {
     int quality = 90;                   ///< of the JPEGs that pictures become when they are made smaller
     /// JPEGs that are copied get restart markers, where no pixel changes. Those that are encoded here always have them.
     bool restart_markers = false;
+    int bits = 0;     ///< that count of 16-bit pictures which are made smaller: Decoder::open()
     int workers = 0;  ///< threads; 0: one a core
     int64_t part_bytes = 1'000'000'000;
     double max_bad = 0.01;        ///< share of pictures that may be bad

@@ -51,10 +51,15 @@ void PackManifest::write(const std::string& folder) const {
     Json all = Json::array();
     for (const Split& split : splits)
         all.push_back(to_json(split));
-    const Json json{{"rn50_pack", 1},           {"complete", complete()},
-                    {"format", format},         {"longest", longest},
-                    {"shortest", shortest},     {"quality", quality},
-                    {"part_bytes", part_bytes}, {"restart_markers", restart_markers},
+    const Json json{{"rn50_pack", 1},
+                    {"complete", complete()},
+                    {"format", format},
+                    {"longest", longest},
+                    {"shortest", shortest},
+                    {"quality", quality},
+                    {"part_bytes", part_bytes},
+                    {"restart_markers", restart_markers},
+                    {"bits", bits},
                     {"splits", std::move(all)}};
     write_file_atomic(join(folder, file_name), json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
@@ -73,6 +78,7 @@ bool PackManifest::read(const std::string& folder, PackManifest& manifest) {
         json.at("quality").get_to(manifest.quality);
         json.at("part_bytes").get_to(manifest.part_bytes);
         manifest.restart_markers = json.value("restart_markers", false);
+        manifest.bits = json.value("bits", 0);
         for (const Json& split : json.at("splits"))
             manifest.splits.push_back(split_from(split));
         return true;
@@ -94,6 +100,7 @@ void PackManifest::require_same(const PackManifest& asked, const std::string& fo
     differs("shards of so many bytes:", part_bytes, asked.part_bytes);
     const auto yes_or_no = [](bool value) { return value ? "yes" : "no"; };
     differs("--restart-markers:", std::string(yes_or_no(restart_markers)), yes_or_no(asked.restart_markers));
+    differs("--bits", bits, asked.bits);
     differs("a number of splits:", splits.size(), asked.splits.size());
     for (size_t i = 0; i < splits.size(); ++i) {
         differs("split", splits[i].name, asked.splits[i].name);

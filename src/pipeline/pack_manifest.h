@@ -24,6 +24,7 @@ struct PackManifest {
     std::string format;
     int64_t longest = 0, shortest = 0, quality = 0, part_bytes = 0;
     bool restart_markers = false;
+    int bits = 0;
     std::vector<Split> splits;
 
     bool complete() const;

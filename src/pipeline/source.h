@@ -114,6 +114,10 @@ DataSplits open_data(const std::string& root, const DataOptions& options);
 /// Whether opening `root` means that shards are read through for their indices. Never throws: what is wrong with the
 /// data is for open_data() to say.
 bool lacks_indices(const std::string& root);
+/// The pictures to train on alone, where nothing is measured: what open_data() gives as train, but a set needs neither
+/// val nor `val_split`, and one class will do.
+std::unique_ptr<Source> open_training(const std::string& root, const DataOptions& options,
+                                      std::vector<std::string>& warnings);
 
 /// What a net that knows `classes` is measured on: val and the extra splits; without val what val_split draws; without
 /// both all there is ("all"). At least one split.

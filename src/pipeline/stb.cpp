@@ -1,5 +1,6 @@
 // PNG, BMP and TGA by stb_image. It forgives much; what it forgives at the cost of pixels is caught here: a file that
 // is cut short, a chunk whose checksum is wrong, memory without bound.
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -128,7 +129,32 @@ void decode_8_bit(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
     std::memcpy(picture.rgb.data(), pixels.data, picture.rgb.size());
 }
 
-void decode_16_bit(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
+/// How samples of 16 bits become 8.
+struct Scale {
+    int shift, highest;  ///< value >> shift, of which `highest` is white
+    uint8_t level(unsigned value) const {
+        const int sample = static_cast<int>(value >> shift);
+        // A half is never met, for `highest` is odd: so a double rounds as whole numbers would.
+        return static_cast<uint8_t>(std::min(sample, highest) * (255.0 / highest) + 0.5);
+    }
+};
+
+/// The scale of samples that have so many `significant` bits, by their file's sBIT chunk. PNG wants them in the upper
+/// bits; some cameras' programs leave them in the lower ones, where they have no business to be. A dark picture in the
+/// upper bits has nothing but zeros below them.
+Scale scale_of(const stbi_us* samples, size_t count, int significant) {
+    const unsigned below = (1u << (16 - significant)) - 1, highest = (1u << significant) - 1;
+    unsigned all = 0, most = 0;
+    for (size_t i = 0; i < count; ++i) {
+        all |= samples[i];
+        most = samples[i] > most ? samples[i] : most;
+    }
+    const bool in_lower_bits = most <= highest && (all & below) != 0;
+    return {in_lower_bits ? 0 : 16 - significant, static_cast<int>(highest)};
+}
+
+/// `bits`: how many of the lower ones count; 0: all, or those that the file names, `significant` (0: none are named).
+int decode_16_bit(Bytes bytes, const DecodeLimits& limits, int bits, int significant, Picture& picture) {
     read_size(bytes, limits, picture);
     Reader reader(bytes);
     int width = 0, height = 0, channels = 0;
@@ -136,9 +162,17 @@ void decode_16_bit(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
         stbi_load_16_from_callbacks(&Reader::callbacks, &reader, &width, &height, &channels, 3));
     if (!pixels.data) throw stb_failure();
     RN50_REQUIRE(width == picture.width && height == picture.height, "stb_image changed its mind about the size");
+    const size_t count = picture.rgb.size();
+    const Scale scale = bits > 0          ? Scale{0, (1 << bits) - 1}
+                        : significant > 0 ? scale_of(pixels.data, count, significant)
+                                          : Scale{0, UINT16_MAX};
     uint8_t* dst = picture.rgb.data();
-    for (size_t i = 0; i < picture.rgb.size(); ++i)
-        dst[i] = static_cast<uint8_t>((pixels.data[i] + 128u) / 257u);  // round(value / 257)
+    int highest = 0;
+    for (size_t i = 0; i < count; ++i) {
+        dst[i] = scale.level(pixels.data[i]);
+        highest = pixels.data[i] > highest ? pixels.data[i] : highest;
+    }
+    return bits > 0 || significant > 0 ? -1 : highest;
 }
 
 uint32_t little_endian(const uint8_t* p, int n) {
@@ -210,24 +244,46 @@ void check_png_chunks(Bytes bytes) {
         const uint8_t* type = chunk + 4;
         if (at == 8 && (std::memcmp(type, "IHDR", 4) != 0 || length != 13)) throw bad_picture("the PNG has no header");
         if (bytes.size - at - 12 < length) throw bad_picture("the PNG is cut short");
-        const bool critical = !(type[0] & 0x20);
-        if (critical && crc32(type, length + 4) != big_endian(chunk + 8 + length))
+        const bool used = !(type[0] & 0x20) || std::memcmp(type, "sBIT", 4) == 0;
+        if (used && crc32(type, length + 4) != big_endian(chunk + 8 + length))
             throw bad_picture("a PNG chunk is damaged (its checksum is wrong)");
         if (std::memcmp(type, "IEND", 4) == 0) return;
         at += 12 + length;
     }
 }
 
+/// How many bits of a sample of 16 were there before it was stored, in the channel that had most; 0: it does not say.
+int significant_bits(Bytes bytes) {
+    const Bytes chunk = find_png_chunk(bytes, "sBIT");
+    const size_t colors = bytes.data[25] & 2 ? 3 : 1;  // the header's colour type; alpha does not count
+    int most = 0;
+    for (size_t i = 0; i < colors && i < chunk.size; ++i)
+        most = chunk.data[i] > most ? chunk.data[i] : most;
+    return most <= 16 ? most : 0;
+}
+
 }  // namespace
 
-void decode_png(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
+Bytes find_png_chunk(Bytes bytes, const char* type) {
+    // Signature, then length, type, body, checksum.
+    size_t at = 8;
+    while (bytes.size - at >= 12) {
+        const uint8_t* chunk = bytes.data + at;
+        const size_t length = big_endian(chunk);
+        if (bytes.size - at - 12 < length) break;
+        if (std::memcmp(chunk + 4, type, 4) == 0) return {chunk + 8, length};
+        at += 12 + length;
+    }
+    return {nullptr, 0};
+}
+
+int decode_png(Bytes bytes, const DecodeLimits& limits, int bits, Picture& picture) {
     check_png_chunks(bytes);
     check_size({big_endian(bytes.data + 20), big_endian(bytes.data + 16)}, limits);  // stb_image gives no reason
-    const int bits = bytes.data[24];                                                 // the header's bit depth
-    if (bits == 16)
-        decode_16_bit(bytes, limits, picture);
-    else
-        decode_8_bit(bytes, limits, picture);
+    const int depth = bytes.data[24];                                                // of a sample, by the header
+    if (depth == 16) return decode_16_bit(bytes, limits, bits, significant_bits(bytes), picture);
+    decode_8_bit(bytes, limits, picture);
+    return -1;
 }
 
 void decode_bmp(Bytes bytes, const DecodeLimits& limits, Picture& picture) {

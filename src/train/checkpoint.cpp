@@ -177,6 +177,8 @@ CheckpointInfo read_checkpoint_info(const SafetensorsReader& file) {
     std::copy(mean.begin(), mean.end(), info.mean.begin());
     std::copy(deviation.begin(), deviation.end(), info.std.begin());
     info.precision = metadata_of(file, "precision");
+    if (file.metadata().count("bits") > 0) info.bits = json_of<int>(file, "bits");
+    if (info.bits != 0 && (info.bits < 8 || info.bits > 16)) not_a_checkpoint(file, cat(info.bits, " bits"));
     if (info.classes.empty()) not_a_checkpoint(file, "it knows no classes");
     if (info.image_size < 1 || info.image_size > 65536) not_a_checkpoint(file, cat("image size ", info.image_size));
     return info;
@@ -210,6 +212,7 @@ void save_checkpoint(const std::string& path, Backend& backend, Context& ctx, co
     writer.set_metadata("classes", text(info.classes));
     writer.set_metadata("image_size", std::to_string(info.image_size));
     writer.set_metadata("resize", name_of(info.resize));
+    writer.set_metadata("bits", std::to_string(info.bits));
     const auto by_channel = [&](const std::array<float, 3>& values) {
         return text(std::vector<float>(values.begin(), values.begin() + info.channels));
     };

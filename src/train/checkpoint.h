@@ -19,6 +19,7 @@ struct CheckpointInfo {
     int64_t image_size = 224;
     Resize resize = Resize::squash;      ///< how a picture is made square
     int channels = 3;                    ///< 3: RGB, 1: grey
+    int bits = 0;                        ///< that count of 16-bit pictures; 0: as the files say
     std::array<float, 3> mean{}, std{};  ///< of pixels / 255; the first `channels` of them count
     std::string precision;               ///< in which it was trained
 };

@@ -117,7 +117,8 @@ class Fit {
         epoch_start_ = Clock::now();
         training_ = true;
         epoch_steps_ = 0;
-        const double waited_before = train_.wait_seconds();
+        waits_.assign(comm_ != nullptr ? static_cast<size_t>(comm_->size()) : 1, 0);
+        epoch_wait_ = 0;
         if (comm_ != nullptr && steps_made_) {
             comm_->barrier();  // until rank 0 has saved
             comm_->expect_steps(true);
@@ -134,15 +135,10 @@ class Fit {
             if (save_is_due_) save_within_epoch();
         }
         if (comm_ != nullptr) comm_->expect_steps(false);
-        note_epoch_time(waited_before);
-        return signal_ == 0;
-    }
-
-    void note_epoch_time(double waited_before) {
         epoch_seconds_ = seconds_since(epoch_start_);
-        epoch_wait_ = train_.wait_seconds() - waited_before;
         state().elapsed_s += epoch_seconds_;
         training_ = false;
+        return signal_ == 0;
     }
 
     /// Brings the next batch of the epoch to the device.
@@ -180,8 +176,8 @@ class Fit {
         ++state().step;
         ++epoch_steps_;
         between_steps_ = true;
-        agree(found);
-        const double wait = train_.wait_seconds() - waited;
+        const double wait = agree(found, waited);
+        epoch_wait_ += wait;
         const double seconds = seconds_since(start);
 
         MetricsLine line;
@@ -225,40 +221,50 @@ class Fit {
                       : ""));
     }
 
-    /// Makes this rank's loss the global batch's, and takes notice of what any rank has met: a signal, bad pictures,
-    /// the time to save.
-    void agree(StepResult& found) {
+    /// Makes this rank's loss the global batch's, and returns the longest wait for pictures of any rank, which is what
+    /// the step has lost: `waited` is what this one had waited before it. Takes notice of what any rank has met: a
+    /// signal, bad pictures, the time to save.
+    double agree(StepResult& found, double waited) {
         const std::vector<BadPicture> bad = take_new(bad_train_);
         const bool due = leads() && options_.save_seconds > 0 && seconds_since(saved_) >= options_.save_seconds;
         if (comm_ == nullptr) {
             signal_ = interrupt_requested();
             save_is_due_ = due;
             list_of_ranks(bad_train_, bad);
-            return;
+            const double wait = train_.wait_seconds() - waited;
+            waits_[0] += wait;
+            return wait;
         }
         // A rank that lacks its next batch says so now: in the middle of a step the others could not save any more. The
         // wait costs nothing, because the batch would be waited for right after.
         const bool another = state().step % steps_per_epoch_ != 0 && state().step < last_;
         const std::string unread = another && !staged_ ? train_.wait_for_next() : "";
-        const std::vector<double> mine{found.loss, static_cast<double>(interrupt_requested()),
-                                       static_cast<double>(bad.size()), due ? 1.0 : 0.0, unread.empty() ? 0.0 : 1.0};
+        const std::vector<double> mine{found.loss,
+                                       static_cast<double>(interrupt_requested()),
+                                       static_cast<double>(bad.size()),
+                                       due ? 1.0 : 0.0,
+                                       train_.wait_seconds() - waited,
+                                       unread.empty() ? 0.0 : 1.0};
         const std::vector<double> all = comm_->gather(mine);
-        double any_bad = 0, any_unread = 0;
+        double any_bad = 0, any_unread = 0, wait = 0;
         found.loss = 0;
         for (size_t i = 0; i < all.size(); i += mine.size()) {
             found.loss += all[i];
             signal_ = std::max(signal_, static_cast<int>(all[i + 1]));
             any_bad += all[i + 2];
-            any_unread += all[i + 4];
+            waits_[i / mine.size()] += all[i + 4];
+            wait = std::max(wait, all[i + 4]);
+            any_unread += all[i + 5];
         }
         save_is_due_ = all[3] != 0;  // by rank 0's clock
         found.loss /= comm_->size();
         if (any_bad > 0) list_of_ranks(bad_train_, bad);
-        if (any_unread == 0) return;
+        if (any_unread == 0) return wait;
         const std::vector<std::string> reasons = comm_->gather(unread);
         const auto first =
             std::find_if(reasons.begin(), reasons.end(), [](const std::string& one) { return !one.empty(); });
         unread_by_a_rank_.emplace(cat("rank ", first - reasons.begin(), ": ", *first), EIO);
+        return wait;
     }
 
     /// The bad pictures of a loader and of those of the other ranks.
@@ -330,6 +336,7 @@ class Fit {
         if (epoch_seconds_ > 0) {
             summary.images_per_s = static_cast<double>(epoch_steps_ * pictures_a_step_) / epoch_seconds_;
             summary.data_wait = epoch_wait_ / epoch_seconds_;
+            summary.slowest_rank = static_cast<int>(std::max_element(waits_.begin(), waits_.end()) - waits_.begin());
         }
         state().history.push_back(summary);
         state().loss_sum = 0;
@@ -440,8 +447,9 @@ class Fit {
     Clock::time_point saved_ = Clock::now();
     FitResult result_;
     Clock::time_point epoch_start_{};
-    int64_t epoch_steps_ = 0;  ///< of the epoch, in this part of the run
-    double epoch_seconds_ = 0, epoch_wait_ = 0;
+    int64_t epoch_steps_ = 0;                    ///< of the epoch, in this part of the run
+    double epoch_seconds_ = 0, epoch_wait_ = 0;  ///< the wait: of the rank that waited longest in each step
+    std::vector<double> waits_;                  ///< seconds of the epoch that each rank waited for pictures
     BadList bad_train_{train_}, bad_val_{val_};
 };
 

@@ -21,8 +21,9 @@ struct EpochSummary {
     int64_t epoch = 0;  ///< from 1
     double lr = 0;      ///< of its last step
     double train_loss = 0, val_loss = 0;
-    double top1 = 0, top5 = 0, macro_f1 = 0;  ///< percent, on val
-    double images_per_s = 0, data_wait = 0, seconds = 0;
+    double top1 = 0, top5 = 0, macro_f1 = 0;              ///< percent, on val
+    double images_per_s = 0, data_wait = 0, seconds = 0;  ///< data_wait: of the rank that waited longest in each step
+    int slowest_rank = 0;  ///< which waited longest for pictures; not kept when the run is resumed
 };
 
 /// Where a run stands. Together with the weights, the optimizer and the StepState this is all that the rest of the run
