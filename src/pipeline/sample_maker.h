@@ -61,7 +61,7 @@ class SampleMaker {
 
   private:
     void make_picture(const Source& source, int64_t index, const PictureOptions& options, const SampleKey& key,
-                      PictureCache* cache, uint8_t* dst);
+                      PictureCache* cache, uint8_t* dst, pixel::Changes* apart);
     void note(PictureSize size);
     void release_large();
 
