@@ -349,7 +349,18 @@ class Training {
             facts.net_uses_cores = backend_->info().kind == "cpu";
             log::warn_once("loading", loading_advice(facts));
         };
-        FitResult result = fit(trainer, train, val, folder, info_, how, std::move(state), watch);
+        FitResult result;
+        try {
+            result = fit(trainer, train, val, folder, info_, how, std::move(state), watch);
+        } catch (const Error& error) {
+            // A GPU that is lost takes the steps since the last save with it, and nothing more.
+            if (error.code() == Exit::device && fs::exists(folder.file("state.safetensors"))) {
+                log::progress_done();
+                log::info(
+                    cat("what was saved last is kept; go on with: rn50 train --resume auto --out ", folder.path()));
+            }
+            throw;
+        }
         log::progress_done();
         if (result.signal != 0) {
             log::info(cat("saved; go on with: rn50 train --resume auto --out ", folder.path()));
