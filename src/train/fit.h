@@ -28,12 +28,18 @@ struct EpochSummary {
 /// Where a run stands. Together with the weights, the optimizer and the StepState this is all that the rest of the run
 /// depends on.
 struct FitState {
-    int64_t pictures = 0;  ///< to train on: what an epoch is
-    int64_t step = 0;      ///< optimizer steps done, skipped ones included
-    double loss_sum = 0;   ///< over the steps of the epoch in progress
-    int64_t loss_steps = 0;
+    int64_t pictures = 0;               ///< to train on: what an epoch is
+    int64_t step = 0;                   ///< optimizer steps done, skipped ones included
+    double loss_sum = 0;                ///< over the steps of the epoch in progress
+    int64_t loss_steps = 0;             ///< those that it holds
     double elapsed_s = 0;               ///< of training, in all parts of the run
     std::vector<EpochSummary> history;  ///< the epochs that were evaluated
+
+    /// Into the epoch's mean. A step that fp16 left out may have a loss that is no number: it would make all of the
+    /// epoch's mean none, and has no part in it.
+    void add_loss(double loss);
+    /// NaN when no step of the epoch has a part in it.
+    double mean_loss() const;
 
     /// Highest val top-1, then lowest val loss, then the earliest; null without a history.
     const EpochSummary* best() const;
@@ -73,8 +79,8 @@ struct FitResult {
 };
 
 /// Trains from where `state` stands to the last epoch. After each epoch: evaluation on `val`, then best, last and state
-/// are saved; a signal, --max-steps and `save_seconds` save last and state within an epoch. Throws Error(Exit::diverged) naming the
-/// step when the loss stops being a number, or 50 steps in a row are skipped.
+/// are saved; a signal, --max-steps and `save_seconds` save last and state within an epoch. Throws
+/// Error(Exit::diverged) naming the step when the loss stops being a number, or 50 steps in a row are skipped.
 FitResult fit(Trainer& trainer, Loader& train, Loader& val, RunDir& run, const CheckpointInfo& info,
               const FitOptions& options, FitState state, const FitObserver& observer);
 
