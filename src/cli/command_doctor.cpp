@@ -52,8 +52,8 @@ void print_op(const doctor::OpResult& result) {
     std::fflush(stdout);  // a device that hangs should show where
 }
 
-void print_ops_json(const std::string& device, const std::string& reference,
-                    const std::vector<doctor::OpResult>& results, bool passed) {
+void print_ops_json(const DeviceInfo& device, const DeviceInfo& reference, const std::vector<doctor::OpResult>& results,
+                    bool passed) {
     Json ops = Json::array();
     for (const doctor::OpResult& result : results)
         ops.push_back({{"op", result.op},
@@ -62,7 +62,11 @@ void print_ops_json(const std::string& device, const std::string& reference,
                        {"tolerance", result.tolerance},
                        {"ms", result.milliseconds},
                        {"fault", result.fault}});
-    put_line({{"device", device}, {"reference", reference}, {"passed", passed}, {"ops", ops}});
+    put_line({{"device", device.name},
+              {"reference", reference.name},
+              {"passed", passed},
+              {"ops", ops},
+              {"fp32_only_repeated", device.kind == reference.kind}});
 }
 
 int run_self_test(const Options& options) {
@@ -70,8 +74,8 @@ int run_self_test(const Options& options) {
     // Without a CPU backend the device's own fp32 is all there is to compare with.
     const std::unique_ptr<Backend> reference =
         doctor::has_cpu_backend() ? make_backend("cpu") : make_backend(options.device);
-    const std::string name = device->info().name, beside = reference->info().name;
-    if (!options.json) std::printf("%s, beside %s in fp32\n", name.c_str(), beside.c_str());
+    const DeviceInfo info = device->info(), beside = reference->info();
+    if (!options.json) std::printf("%s\n", doctor::self_test_heading(info, beside).c_str());
     const std::vector<doctor::OpResult> results =
         doctor::self_test(*device, *reference, [&](const doctor::OpResult& result) {
             if (!options.json) print_op(result);
@@ -79,7 +83,7 @@ int run_self_test(const Options& options) {
     const auto failed = std::count_if(results.begin(), results.end(),
                                       [](const doctor::OpResult& result) { return !result.fault.empty(); });
     if (options.json)
-        print_ops_json(name, beside, results, failed == 0);
+        print_ops_json(info, beside, results, failed == 0);
     else if (failed == 0)
         std::printf("all %zu passed\n", results.size());
     else
