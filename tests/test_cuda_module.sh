@@ -144,6 +144,7 @@ refused "a module that asks the program for what it has not" "$work/yesterday.so
 
 # A whole module, without CUDA: its faults are the user's to see, and what it shares with the program works.
 cat >whole.cpp <<'CODE'
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 
@@ -160,6 +161,8 @@ const bool works = std::getenv("IMAGINARY_GPU") != nullptr;
 
 // The step in which it is lost, of this process, counted from 1; 0: never.
 const int lost_in = std::getenv("IMAGINARY_LOSS") == nullptr ? 0 : std::atoi(std::getenv("IMAGINARY_LOSS"));
+// Every step's gradients overflow but those of each so-manieth step.
+const char* const good_every = std::getenv("IMAGINARY_GOOD_STEP");
 
 class ImaginaryGpu : public rn50::cpu::CpuBackend {
   public:
@@ -174,9 +177,15 @@ class ImaginaryGpu : public rn50::cpu::CpuBackend {
     }
 
   protected:
+    void do_check_gradients(const rn50::Tensor& gradients, float clip_norm, const rn50::ScalePolicy& policy,
+                            double factor, const rn50::Tensor& state) override {
+        ++steps_;
+        if (good_every != nullptr && steps_ % std::atoi(good_every) != 0) gradients.as<float>()[0] = INFINITY;
+        CpuBackend::do_check_gradients(gradients, clip_norm, policy, factor, state);
+    }
     void do_optimize(const rn50::OptimizerDesc& desc, const rn50::Tensor& parameters, const rn50::Tensor& gradients,
                      const rn50::Tensor& moment1, const rn50::Tensor& moment2, const rn50::Tensor& state) override {
-        if (++steps_ == lost_in)
+        if (steps_ == lost_in)
             throw rn50::Error(rn50::Exit::device, "wait for the GPU: an imaginary fault (cudaErrorContained)",
                               "the GPU was lost: continue with --resume auto");
         CpuBackend::do_optimize(desc, parameters, gradients, moment1, moment2, state);
@@ -290,7 +299,7 @@ if library whole.so <whole.cpp; then
         check "found beside the program or one folder above: $place" eval '[ $code = 0 ] && prints "$work/rn50_cuda.so, CUDA 13.0"'
     done
     source "$tests/several_gpus.sh"
-    source "$tests/lost_gpu.sh"
+    source "$tests/faulty_gpu.sh"
 else
     code=1
     check "a module can be compiled against src/" false

@@ -1,4 +1,5 @@
-# A GPU that is lost in the middle of a run, an imaginary one; sourced by test_cuda_module.sh after several_gpus.sh.
+# A GPU that is lost in the middle of a run, or whose gradients overflow: an imaginary one; sourced by test_cuda_module.sh
+# after several_gpus.sh.
 lasting=("${tiny[@]}" --epochs 2 --max-steps 0)
 steps_a_epoch=10
 runs() { # STEP ARGUMENTS: of this process's GPU, which is lost in that step; 0: never
@@ -24,3 +25,15 @@ check "the first epoch is kept" eval 'ls lost/best.safetensors lost/last.safeten
 runs 0 train --resume auto --out lost
 check "resumed on another GPU, it equals what was never lost, bit for bit" eval \
     'is 0 && cmp -s whole/last.safetensors lost/last.safetensors && cmp -s whole/best.safetensors lost/best.safetensors'
+
+overflowing() { # GOOD_STEP STEPS FOLDER: a run in which each GOOD_STEPth step alone has finite gradients
+    IMAGINARY_GPU=1 IMAGINARY_GOOD_STEP=$1 timeout 100 "$program" "${tiny[@]}" --epochs 10 --max-steps "$2" --out "$3" >out 2>err
+    code=$?
+}
+overflowing 1000 60 never
+check "50 steps left out in a row: 5, with the step, the first gradient and what is kept" eval \
+    'is 5 && says "gradients were not finite for 50 steps in a row at step 50 (epoch 5)" \
+         "not finite first: the gradient of conv1.weight" "never/best.safetensors keeps the weights of epoch 1" "lower --lr"'
+check "that steps are left out is said once" eval '[ "$(grep -c "the step is left out" err)" = 1 ]'
+overflowing 40 85 seldom
+check "83 of 85 steps left out, but no 50 in a row: the run goes on" eval 'is 0 && says "step 1: the gradients are not finite"'
