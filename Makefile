@@ -204,7 +204,7 @@ $(PROGRAM): $(MAIN_OBJECT) $(LIBRARY)
 
 $(BUILD)/rn50_tests: $(TEST_OBJECTS) $(EMULATED_OBJECTS) $(DRAWING_OBJECTS) $(LIBRARY) $(BUILD)/sources
 	@echo "link     $@"
-	@$(link)
+	@$(link) $(EMULATOR_FLAGS)
 
 $(BUILD)/cuda_library_tests: $(LIBRARY_TEST_OBJECTS) $(LIBRARY) $(BUILD)/sources
 	@echo "link     $@"
@@ -246,7 +246,9 @@ $(LIBRARY_TESTS:%.cpp=$(BUILD)/%.o): $(BUILD)/%.o: %.cpp $(BUILD)/flags
 	@$(compile) $(TEST_FLAGS) -isystem '$(CUDA_HOME)/include'
 
 $(BUILD)/tests/test_simt.o: FILE_FLAGS := -Wno-unknown-pragmas
-$(EMULATED_OBJECTS): FILE_FLAGS := -x c++ -DRN50_SIMT -Wno-unknown-pragmas -Wno-maybe-uninitialized
+# EMULATOR_FLAGS: with which tools/mutate_kernels.sh instruments the kernels and the emulator, and links; nothing else.
+$(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/simt*.cpp)): FILE_FLAGS := $(EMULATOR_FLAGS)
+$(EMULATED_OBJECTS): FILE_FLAGS := -x c++ -DRN50_SIMT -Wno-unknown-pragmas -Wno-maybe-uninitialized $(EMULATOR_FLAGS)
 $(EMULATED_OBJECTS): $(BUILD)/tests/simt/%.o: cuda/%.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "compile  $< (for the emulator)"
