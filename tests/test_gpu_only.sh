@@ -26,14 +26,16 @@ check "GPU_ONLY=1: neither oneDNN nor Gloo is linked" eval 'is 0 && linked | gre
 check "GPU_ONLY=1: no file of the CPU backend is compiled, and Gloo's is told" eval \
     '! prints "src/backend/cpu/" && ! prints "-DRN50_GLOO" && grep "src/backend/factory.cpp" out | grep -q -- "-DRN50_GPU_ONLY"'
 
-if [ -z "$build" ] || ! command -v "${CXX:-g++}" >/dev/null; then
+cxx=${CXX:-g++}
+if [ -z "$build" ] || ! command -v "${cxx%% *}" >/dev/null; then
     echo "left out: the program itself, which needs the objects beside $program and a compiler"
     exit $failed
 fi
-compiler=(${CXX:-g++} -std=c++17 -march=x86-64-v2 -ffp-contract=off -fopenmp -O0 "-I$root/src")
+# shellcheck disable=SC2206  # lists of words
+compiler=($cxx -std=c++17 -march=x86-64-v2 -fopenmp -O0 "-I$root/src" ${CPPFLAGS:-} ${LDFLAGS:-})
 case $build in *sanitize-*) compiler+=("-fsanitize=$(basename "$build" | sed 's/sanitize-//; s/-/,/g')") ;; esac
 for file in backend/factory comm/gloo; do
-    "${compiler[@]}" -DRN50_GPU_ONLY -c "$root/src/$file.cpp" -o "$(basename $file).o" 2>err || code=$?
+    "${compiler[@]}" -DRN50_GPU_ONLY -c "$root/src/$file.cpp" -o "$(basename $file).o" 2>err
 done
 find "$build/src" -name '*.o' ! -path '*/backend/cpu/*' ! -name factory.o ! -name gloo.o >objects
 "${compiler[@]}" factory.o gloo.o $(cat objects) -Wl,--dynamic-list="$root/src/exports.list" -ljpeg -llmdb -lpthread -ldl \
