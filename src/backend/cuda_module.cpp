@@ -149,7 +149,8 @@ ModuleFailure driver_too_old(int driver, int cuda) {
                                             : "a newer driver";
     return {cat("the NVIDIA driver", release.empty() ? "" : " " + release, " is too old: it runs CUDA up to ",
                 driver / 1000, ".", driver % 1000 / 10, ", rn50_cuda.so is made with CUDA ", cuda),
-            cat("install ", needed, ", or take an rn50_cuda.so that was built with CUDA ", driver / 1000)};
+            cat("install ", needed, ", or build rn50 with CUDA ", driver / 1000, " (make NVCC=/usr/local/cuda-",
+                driver / 1000, ".", driver % 1000 / 10, "/bin/nvcc)")};
 }
 
 ModuleFailure driver_behind_module() {
