@@ -137,7 +137,7 @@ if compgen -G 'cases/*.failed' >/dev/null; then
     exit 1
 fi
 by_time=$(for i in "${!cases[@]}"; do echo "$(cat "cases/$i.ms") $i"; done | sort -n | cut -d' ' -f2)
-echo "${#cases[@]} test cases, $(($(cat cases/*.ms | paste -sd+) / 1000)) s"
+echo "${#cases[@]} test cases, $((($(cat cases/*.ms | paste -sd+)) / 1000)) s"
 
 attempt() { # NUMBER WHAT
     local log=mutant_$1.log i by shown=0
