@@ -246,8 +246,9 @@ $(LIBRARY_TESTS:%.cpp=$(BUILD)/%.o): $(BUILD)/%.o: %.cpp $(BUILD)/flags
 	@$(compile) $(TEST_FLAGS) -isystem '$(CUDA_HOME)/include'
 
 $(BUILD)/tests/test_simt.o: FILE_FLAGS := -Wno-unknown-pragmas
-# EMULATOR_FLAGS: with which tools/mutate_kernels.sh instruments the kernels and the emulator, and links; nothing else.
-$(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/simt*.cpp)): FILE_FLAGS := $(EMULATOR_FLAGS)
+# EMULATOR_FLAGS: with which tools/mutate_kernels.sh instruments the kernels, the emulator and the red zones of arenas, and
+# links; nothing else.
+$(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/simt*.cpp) src/tensor/arena.cpp): FILE_FLAGS := $(EMULATOR_FLAGS)
 $(EMULATED_OBJECTS): FILE_FLAGS := -x c++ -DRN50_SIMT -Wno-unknown-pragmas -Wno-maybe-uninitialized $(EMULATOR_FLAGS)
 $(EMULATED_OBJECTS): $(BUILD)/tests/simt/%.o: cuda/%.cu $(BUILD)/flags
 	@mkdir -p $(@D)

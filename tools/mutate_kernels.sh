@@ -3,10 +3,10 @@
 # asks the op tests on the emulator to notice:
 #   - each __syncthreads() is left out,
 #   - each comparison with a bound inside a kernel lets one element more through.
-# The copy is built once, with a switch at each place; RN50_MUTANT throws one of them. Kernels and emulator are under the
-# address and undefined-behaviour sanitizers there; all else is what is built already. First each test case runs alone without any mutant, which tells how long it takes and
-# which switches it comes by; a mutant is then shown to these cases only, the quickest first. One that nobody notices
-# fails the run.
+# The copy is built once, with a switch at each place; RN50_MUTANT throws one of them. Kernels, emulator and arenas are
+# under the address and undefined-behaviour sanitizers there; all else is what is built already. First each test case runs
+# alone without any mutant, which tells how long it takes and which switches it comes by; a mutant is then shown to these
+# cases only, the quickest first. One that nobody notices fails the run.
 #   tools/mutate_kernels.sh [FILE...]        all of cuda/, or these files of it; JOBS=2 mutants at a time
 #   tools/mutate_kernels.sh --list           the places alone
 set -uo pipefail
@@ -14,7 +14,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 tests=build/rn50_tests
-instrument='-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-maybe-uninitialized -Wno-sign-compare'
+instrument='-O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all -Wno-maybe-uninitialized -Wno-sign-compare'
 # Vectors made in the code that is not instrumented do not tell which of their elements are in use.
 export ASAN_OPTIONS=detect_container_overflow=0:detect_odr_violation=0
 filter='--source-file=*test_ops_*,*test_*_kernels*'
@@ -109,7 +109,7 @@ if [ -n "$list" ]; then
     printf '%s\n' "${places[@]}"
     exit 0
 fi
-touch tests/simt*.cpp
+touch tests/simt*.cpp src/tensor/arena.cpp
 make --no-print-directory -j"${JOBS:-2}" RN50_HOME="$root" EMULATOR_FLAGS="$instrument" build/rn50_tests >build.log 2>&1 || {
     grep -m5 error build.log
     exit 1
