@@ -20,7 +20,9 @@ namespace {
 class Guarded {
   public:
     Guarded(DType dtype, const std::vector<float>& values) : dtype_(dtype), count_(values.size()) {
-        bytes_.assign(2 * guard + count_ * size(), 0xA5);
+        static uint8_t used = 0;
+        mark_ = ++used;  // one copied from another is seen
+        bytes_.assign(2 * guard + count_ * size(), mark_);
         for (size_t i = 0; i < count_; ++i) {
             const uint16_t bits = dtype == DType::bf16 ? f32_to_bf16(values[i]) : f32_to_f16(values[i]);
             const auto byte = static_cast<uint8_t>(values[i]);
@@ -46,16 +48,17 @@ class Guarded {
         return all;
     }
     bool guards_stand() const {
-        const auto is_guard = [](uint8_t byte) { return byte == 0xA5; };
+        const auto is_guard = [this](uint8_t byte) { return byte == mark_; };
         return std::all_of(bytes_.begin(), bytes_.begin() + guard, is_guard) &&
                std::all_of(bytes_.end() - guard, bytes_.end(), is_guard);
     }
 
   private:
     size_t size() const { return static_cast<size_t>(size_of(dtype_)); }
-    static constexpr ptrdiff_t guard = 64;
+    static constexpr ptrdiff_t guard = 1024;
     DType dtype_;
     size_t count_;
+    uint8_t mark_ = 0;
     std::vector<uint8_t> bytes_;
 };
 
@@ -121,4 +124,19 @@ TEST_CASE("layout kernels: bytes with a pending norm, in other widths than a net
                 CHECK(dst.values() == expected);
                 CHECK(dst.guards_stand());
             }
+}
+
+TEST_CASE("layout kernels: a tile that would hold one row more") {
+    // 128 channels of f32 are 32 packs: tiles of 64 rows, of which there are 63.
+    const int64_t channels = 128, rows = 7 * 9;
+    const std::vector<float> values = eighths(rows * channels, 3);
+    Guarded src(DType::f32, values), dst(DType::f32, std::vector<float>(values.size(), 9));
+    Activation plain;
+    plain.raw = {src.data(), DType::f32, {1, 7, 9, channels}};
+    for (const EmulatorOrder order : {EmulatorOrder::forward, EmulatorOrder::backward}) {
+        set_emulator_order(order);
+        cuda::apply_pending(nullptr, plain, dst.data(), DType::f32, channels);
+        CHECK(dst.values() == values);
+        CHECK(dst.guards_stand());
+    }
 }
