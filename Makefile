@@ -144,7 +144,8 @@ BASE_FLAGS := -std=c++17 -march=x86-64-v2 -ffp-contract=off -fopenmp -Wall -Wext
 # Tests find their files in this folder, also when a copy of the tree is built.
 RN50_HOME ?= $(CURDIR)
 TEST_FLAGS := -Itools -Icuda -Itests -DRN50_TESTS_DIR='"$(RN50_HOME)/tests"' -DRN50_PROGRAM='"$(RN50_HOME)/$(PROGRAM)"'
-HAVE_GLOO := $(wildcard build/deps/gloo.version)
+# Gloo serves ranks on CPUs.
+HAVE_GLOO := $(if $(GPU_ONLY),,$(wildcard build/deps/gloo.version))
 LIBS := $(if $(GPU_ONLY),,-ldnnl) -ljpeg -llmdb $(if $(HAVE_GLOO),-lgloo) -lpthread -ldl
 FILE_FLAGS :=
 compile = $(CXX) $(BASE_FLAGS) $(FILE_FLAGS) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
@@ -203,7 +204,7 @@ $(PROGRAM): $(MAIN_OBJECT) $(LIBRARY)
 
 $(BUILD)/rn50_tests: $(TEST_OBJECTS) $(EMULATED_OBJECTS) $(DRAWING_OBJECTS) $(LIBRARY) $(BUILD)/sources
 	@echo "link     $@"
-	@$(link)
+	@$(link) $(EMULATOR_FLAGS)
 
 $(BUILD)/cuda_library_tests: $(LIBRARY_TEST_OBJECTS) $(LIBRARY) $(BUILD)/sources
 	@echo "link     $@"
@@ -228,7 +229,7 @@ $(BUILD)/src/pipeline/jpeg.o: $(HAVE_PARTS)
 
 # The one file that knows whether ranks on CPUs have Gloo.
 $(BUILD)/src/comm/gloo.o: FILE_FLAGS := $(if $(HAVE_GLOO),-DRN50_GLOO)
-$(BUILD)/src/comm/gloo.o: $(HAVE_GLOO)
+$(BUILD)/src/comm/gloo.o: $(HAVE_GLOO) $(BUILD)/sources
 
 # The one file that knows whether there is a CPU backend.
 $(BUILD)/src/backend/factory.o: FILE_FLAGS := $(if $(GPU_ONLY),-DRN50_GPU_ONLY)
@@ -245,7 +246,10 @@ $(LIBRARY_TESTS:%.cpp=$(BUILD)/%.o): $(BUILD)/%.o: %.cpp $(BUILD)/flags
 	@$(compile) $(TEST_FLAGS) -isystem '$(CUDA_HOME)/include'
 
 $(BUILD)/tests/test_simt.o: FILE_FLAGS := -Wno-unknown-pragmas
-$(EMULATED_OBJECTS): FILE_FLAGS := -x c++ -DRN50_SIMT -Wno-unknown-pragmas -Wno-maybe-uninitialized
+# EMULATOR_FLAGS: with which tools/mutate_kernels.sh instruments the kernels, the emulator and the red zones of arenas, and
+# links; nothing else.
+$(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/simt*.cpp) src/tensor/arena.cpp): FILE_FLAGS := $(EMULATOR_FLAGS)
+$(EMULATED_OBJECTS): FILE_FLAGS := -x c++ -DRN50_SIMT -Wno-unknown-pragmas -Wno-maybe-uninitialized $(EMULATOR_FLAGS)
 $(EMULATED_OBJECTS): $(BUILD)/tests/simt/%.o: cuda/%.cu $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "compile  $< (for the emulator)"

@@ -8,7 +8,16 @@ namespace {
 
 const char lost[] =
     "the GPU was lost: `dmesg | grep -i xid` tells why (13, 31: a faulty access of a program; 48, 63, 64, 94, 95: its "
-    "memory; 79: it fell off the bus); when nvidia-smi shows it again, continue with --resume";
+    "memory; 79: it fell off the bus); when nvidia-smi shows it again, continue with --resume auto";
+const char mps[] =
+    "MPS, through which several programs share this GPU, failed: /var/log/nvidia-mps/server.log tells why; end the "
+    "others and start it anew (`echo quit | nvidia-cuda-mps-control`, then `nvidia-cuda-mps-control -d`), or do "
+    "without "
+    "it, and continue with --resume auto";
+const char mps_full[] =
+    "MPS, through which several programs share this GPU, takes no more of them: end one (nvidia-smi shows which), or "
+    "do "
+    "without MPS";
 const char no_device[] =
     "nvidia-smi must list a GPU, and CUDA_VISIBLE_DEVICES must not hide it; or train on the processor with --device "
     "cpu";
@@ -106,7 +115,9 @@ std::string remedy_for(cublasStatus_t status) {
 }  // namespace
 
 std::string remedy_for(cudaError_t status) {
-    switch (status) {
+    // Younger than CUDA 12.2, whose headers do not name it: a memory error that ended this program's part of the GPU.
+    constexpr int contained = 226;
+    switch (static_cast<int>(status)) {
         case cudaErrorNoDevice:
         case cudaErrorInvalidDevice:
             return no_device;
@@ -147,7 +158,19 @@ std::string remedy_for(cudaError_t status) {
         case cudaErrorLaunchTimeout:
         case cudaErrorAssert:
         case cudaErrorUnknown:
+        case contained:
+        case cudaErrorDeviceUninitialized:  // what is left of a GPU that was reset
+        case cudaErrorContextIsDestroyed:
+        case cudaErrorExternalDevice:
             return lost;
+        case cudaErrorMpsConnectionFailed:
+        case cudaErrorMpsRpcFailure:
+        case cudaErrorMpsServerNotReady:
+        case cudaErrorMpsClientTerminated:
+            return mps;
+        case cudaErrorMpsMaxClientsReached:
+        case cudaErrorMpsMaxConnectionsReached:
+            return mps_full;
         default:
             return report;
     }

@@ -13,10 +13,22 @@ namespace rn50::cuda {
 
 namespace {
 
-Error no_memory(const char* what, int64_t bytes, cudaError_t status) {
-    return Error(
-        Exit::device, cat("no room for ", bytes >> 20, " MiB of ", what, " (CUDA error ", int{status}, ")"),
-        "use a smaller --batch-size or --image-size, or --memory lean; nvidia-smi shows who else uses the GPU");
+/// Of an allocation that did not succeed. Only one status means that there is no room: a lost GPU gives nothing either.
+void require_memory(cudaError_t status, const char* call, const std::string& lacking, const std::string& remedy) {
+    if (status != cudaErrorMemoryAllocation) return check(status, call);
+    cudaGetLastError();  // else the next launch would return it once more
+    throw Error(Exit::device, lacking, remedy);
+}
+
+/// The plan was held against the free memory before anything was taken.
+std::string room_on_gpu(int64_t bytes) {
+    size_t free = 0, total = 0;
+    const std::string lacking = cat("no room for ", bytes >> 20, " MiB of GPU memory");
+    if (cudaMemGetInfo(&free, &total) != cudaSuccess) {
+        cudaGetLastError();
+        return lacking;
+    }
+    return cat(lacking, ": ", free >> 20, " of ", total >> 20, " MiB are free");
 }
 
 class DeviceMemory final : public Memory {
@@ -24,7 +36,10 @@ class DeviceMemory final : public Memory {
     void* allocate(int64_t bytes) override {
         void* data = nullptr;
         const cudaError_t status = cudaMalloc(&data, static_cast<size_t>(bytes));
-        if (status != cudaSuccess) throw no_memory("GPU memory", bytes, status);
+        if (status != cudaSuccess)
+            require_memory(status, "cudaMalloc", room_on_gpu(bytes),
+                           "another program has probably taken memory of this GPU since the plan was made: nvidia-smi "
+                           "shows which; end it, or use a smaller --batch-size or --image-size, or --memory lean");
         return data;
     }
     void release(void* data, int64_t) override { cudaFree(data); }
@@ -43,7 +58,9 @@ class PinnedMemory final : public Memory {
     void* allocate(int64_t bytes) override {
         void* data = nullptr;
         const cudaError_t status = cudaMallocHost(&data, static_cast<size_t>(bytes));
-        if (status != cudaSuccess) throw no_memory("pinned host memory", bytes, status);
+        if (status != cudaSuccess)
+            require_memory(status, "cudaMallocHost", cat("no room for ", bytes >> 20, " MiB of pinned host memory"),
+                           "free memory of the machine (`free -m`), or use fewer --workers or a smaller --batch-size");
         return data;
     }
     void release(void* data, int64_t) override { cudaFreeHost(data); }

@@ -42,11 +42,6 @@ std::string cublaslt_version(size_t number) {
     return cat(number / 10000, ".", number / 100 % 100, ".", number % 100);
 }
 
-/// The oldest driver that runs programs of this toolkit's major version (CUDA release notes, table of drivers).
-const char* needed_driver() {
-    return CUDART_VERSION >= 13000 ? "580.65.06" : "525.60.13";
-}
-
 std::string text_of(cudaError_t error) {
     return cat(cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
 }
@@ -59,9 +54,7 @@ ModuleFailure driver_failure(cudaError_t error) {
     const char* const visible = std::getenv("CUDA_VISIBLE_DEVICES");
     switch (error) {
         case cudaErrorInsufficientDriver:
-            return {cat("the NVIDIA driver is too old: it runs CUDA up to ", cuda_version(driver),
-                        ", rn50_cuda.so is made with ", cuda_version(CUDART_VERSION)),
-                    cat("install driver ", needed_driver(), " or newer, or build with an older CUDA toolkit")};
+            return driver_too_old(driver, CUDART_VERSION / 1000);
         case cudaErrorNoDevice:
             if (visible != nullptr)
                 return {cat("CUDA_VISIBLE_DEVICES=", visible, " hides every GPU"),

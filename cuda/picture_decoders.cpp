@@ -75,6 +75,7 @@ class Room {
         const int64_t more = bytes + bytes / 4;
         const auto n = static_cast<size_t>(more);
         if ((pinned_ ? cudaMallocHost(&data_, n) : cudaMalloc(&data_, n)) != cudaSuccess) {
+            cudaGetLastError();  // else the next launch would return it once more
             data_ = nullptr;
             return false;
         }

@@ -84,7 +84,7 @@ Fiber* running = nullptr;
 void* scheduler_stack = nullptr;
 const std::function<void()>* block_body = nullptr;
 std::string kernel_name;
-std::set<std::string> names_run;
+std::set<std::string> names_run, described_run;
 Order the_order = Order::forward;
 uint64_t random_state = 1;
 
@@ -219,7 +219,21 @@ void run_block(dim3 grid, dim3 size, dim3 block) {
     }
 }
 
-/// "join_kernel" from "... [with auto kernel = rn50::cuda::join_kernel<float, 4>; ...]"
+/// Filled while the program starts, by files in any order.
+std::set<std::string>& known() {
+    static std::set<std::string> instances;
+    return instances;
+}
+
+/// "rn50::cuda::join_kernel<float, 4>" from "... [with auto kernel = rn50::cuda::join_kernel<float, 4>]"
+std::string instance_in(const std::string& description) {
+    const std::string before = "kernel = ";
+    const size_t begin = description.find(before), end = description.rfind(']');
+    if (begin == std::string::npos || end == std::string::npos) return description;
+    return description.substr(begin + before.size(), end - begin - before.size());
+}
+
+/// "join_kernel" from the same
 std::string name_in(const std::string& description) {
     const size_t end = description.find("_kernel", description.find("kernel = "));
     if (end == std::string::npos) return description;
@@ -241,9 +255,23 @@ const std::set<std::string>& kernels_run() {
     return names_run;
 }
 
+const std::set<std::string>& instances_known() {
+    return known();
+}
+
+const std::set<std::string>& instances_run() {
+    return described_run;
+}
+
+bool know(const char* description) {
+    known().insert(instance_in(description));
+    return true;
+}
+
 void run(const char* description, dim3 grid, dim3 block, const std::function<void()>& body) {
     kernel_name = name_in(description);
     names_run.insert(kernel_name);
+    described_run.insert(instance_in(description));
     const int64_t threads = int64_t{block.x} * block.y * block.z;
     if (threads < 1 || threads > 1024) fail("blocks of " + std::to_string(threads) + " threads");
     if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > 65535 || grid.z > 65535 || grid.x > 0x7FFFFFFF)

@@ -16,6 +16,8 @@
 #include <string>
 #include <utility>
 
+#include "base/error.h"
+
 #define __global__
 #define __device__
 #define __host__
@@ -35,6 +37,12 @@ void set_order(Order order, uint64_t seed = 0);
 
 /// The names of all kernels that have run in this process: "join_kernel".
 const std::set<std::string>& kernels_run();
+/// Every instance of a kernel that some launch in this program names, and those that have run, in the compiler's words:
+/// "rn50::cuda::{anonymous}::join_kernel<float, 4>".
+const std::set<std::string>& instances_known();
+const std::set<std::string>& instances_run();
+/// `description` as of run(). True, for a static variable to hold.
+bool know(const char* description);
 
 /// Indices of the fiber that is running.
 struct Place {
@@ -190,7 +198,18 @@ inline __half __float2half_rn(float f) {
 
 // --- the part of the runtime that the backend uses
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2 };
+enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorECCUncorrectable = 214 };
+
+namespace rn50::simt {
+
+/// What the next allocation returns in place of memory, and the error that cudaGetLastError() would give.
+inline cudaError_t next_allocation = cudaSuccess, last_error = cudaSuccess;
+
+}  // namespace rn50::simt
+
+inline cudaError_t cudaGetLastError() {
+    return std::exchange(rn50::simt::last_error, cudaSuccess);
+}
 typedef struct SimtStream* cudaStream_t;
 struct cudaDeviceProp {
     char name[256] = "emulated device";
@@ -212,9 +231,11 @@ inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 }
 template <class T>
 cudaError_t cudaMalloc(T** data, size_t bytes) {
+    using namespace rn50::simt;
+    if (next_allocation != cudaSuccess) return last_error = std::exchange(next_allocation, cudaSuccess);
     // Not a byte more than was asked for, so that a sanitizer sees the first one behind.
     void* block = nullptr;
-    if (posix_memalign(&block, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+    if (posix_memalign(&block, 256, bytes) != 0) return last_error = cudaErrorMemoryAllocation;
     *data = static_cast<T*>(block);
     return cudaSuccess;
 }
@@ -256,12 +277,25 @@ inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
 
 namespace rn50::cuda {
 
-inline void check(cudaError_t, const std::string&) {}
+inline void check(cudaError_t status, const std::string& what) {
+    if (status == cudaSuccess) return;
+    cudaGetLastError();
+    throw Error(Exit::device, cat(what, ": CUDA error ", int{status}), "as cuda/check.cpp says");
+}
 
-/// The emulator's twin of portable.h's launch. The compiler spells the kernel's name into __PRETTY_FUNCTION__.
+/// A kernel that some launch names, noted when the program starts. The compiler spells its name into
+/// __PRETTY_FUNCTION__.
+template <auto kernel>
+struct Launched {
+    static const char* description() { return __PRETTY_FUNCTION__; }
+    static inline const bool noted = simt::know(description());
+};
+
+/// The emulator's twin of portable.h's launch.
 template <auto kernel, class... Args>
 void launch(dim3 grid, dim3 block, cudaStream_t, Args... args) {
-    simt::run(__PRETTY_FUNCTION__, grid, block, [&] { kernel(args...); });
+    static_cast<void>(Launched<kernel>::noted);
+    simt::run(Launched<kernel>::description(), grid, block, [&] { kernel(args...); });
 }
 
 }  // namespace rn50::cuda

@@ -9,6 +9,14 @@ std::unique_ptr<Backend> make_emulated_backend() {
     return std::make_unique<cuda::CudaBackend>(0);
 }
 
+void fail_next_allocation(int cuda_error) {
+    simt::next_allocation = static_cast<cudaError_t>(cuda_error);
+}
+
+int last_cuda_error() {
+    return simt::last_error;
+}
+
 const char* name_of(EmulatorOrder order) {
     static const char* const names[] = {"forward", "backward", "shuffled"};
     return names[static_cast<int>(order)];
@@ -21,6 +29,29 @@ void set_emulator_order(EmulatorOrder order) {
 
 const std::set<std::string>& emulated_kernels() {
     return simt::kernels_run();
+}
+
+namespace {
+
+/// Without those of the emulator's own tests.
+std::set<std::string> instances_of_cuda() {
+    std::set<std::string> instances;
+    for (const std::string& instance : simt::instances_known())
+        if (instance.find("rn50::cuda::") != std::string::npos) instances.insert(instance);
+    return instances;
+}
+
+}  // namespace
+
+std::set<std::string> instances_not_emulated() {
+    std::set<std::string> instances = instances_of_cuda();
+    for (const std::string& run : simt::instances_run())
+        instances.erase(run);
+    return instances;
+}
+
+size_t instances_of_kernels() {
+    return instances_of_cuda().size();
 }
 
 }  // namespace rn50::test

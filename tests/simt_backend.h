@@ -11,6 +11,11 @@ namespace rn50::test {
 
 std::unique_ptr<Backend> make_emulated_backend();
 
+/// The next allocation of its device or pinned memory returns this error of CUDA's in place of memory.
+void fail_next_allocation(int cuda_error);
+/// What the runtime keeps of the last error for the next launch to return.
+int last_cuda_error();
+
 /// How the emulator takes the threads of a block from now on. Each call shuffles differently.
 enum class EmulatorOrder { forward, backward, shuffled };
 const char* name_of(EmulatorOrder order);
@@ -18,5 +23,10 @@ void set_emulator_order(EmulatorOrder order);
 
 /// The kernels that have run on it: "join_kernel".
 const std::set<std::string>& emulated_kernels();
+/// Those instances of templates among cuda/'s kernels that are launched somewhere and have not run:
+/// "rn50::cuda::{anonymous}::join_kernel<float, 1>".
+std::set<std::string> instances_not_emulated();
+/// How many are launched somewhere.
+size_t instances_of_kernels();
 
 }  // namespace rn50::test

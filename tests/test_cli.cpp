@@ -501,6 +501,11 @@ TEST_CASE("machine: NVIDIA's graphics devices are counted on the bus, not their 
     device("02:00.0", "0x10de\n", "0x030200\n");
     device("03:00.0", "0x8086\n", "0x030000\n");
     CHECK(nvidia_devices(root) == 2);
+    CHECK(nvidia_driver_release(root) == "");
+    folder.file(
+        "proc/driver/nvidia/version",
+        "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version:\n");
+    CHECK(nvidia_driver_release(root) == "535.104.05");
 }
 
 TEST_CASE("progress: the line drops what matters least until it fits") {

@@ -32,6 +32,7 @@ TEST_CASE("the loss scale follows torch.amp.GradScaler through a recorded sequen
         broken[36] = std::numeric_limits<double>::infinity();
         const Tensor bad = rig.put_f32(broken);
         int64_t steps = 0;
+        int in_row = 0;
         for (size_t i = 0; i < overflows.size(); ++i) {
             const bool overflow = overflows[i] == '1';
             steps += !overflow;
@@ -41,8 +42,37 @@ TEST_CASE("the loss scale follows torch.amp.GradScaler through a recorded sequen
             CHECK(now.good_steps == tracker[i]);
             CHECK((now.skip != 0) == overflow);
             CHECK(now.t == steps);
+            in_row = overflow ? in_row + 1 : 0;  // 50 of them end a run
+            CHECK(now.skipped_in_row == in_row);
         }
     });
+}
+
+TEST_CASE("memory that is not given: no room is one thing, a lost GPU another") {
+    const std::unique_ptr<Backend> backend = make_emulated_backend();
+    const auto refusal = [](Memory& memory, int cuda_error) {
+        fail_next_allocation(cuda_error);
+        try {
+            memory.release(memory.allocate(int64_t{300} << 20), int64_t{300} << 20);
+        } catch (const Error& error) {
+            CHECK(error.code() == Exit::device);
+            return cat(error.what(), " -> ", error.remedy());
+        }
+        return std::string("memory");
+    };
+    const auto has = [](const std::string& text, const char* words) { return text.find(words) != std::string::npos; };
+    constexpr int no_error = 0, out_of_memory = 2, memory_fault = 214;
+    CHECK(refusal(backend->memory(), no_error) == "memory");
+    const std::string taken = refusal(backend->memory(), out_of_memory);
+    CHECK(has(taken, "no room for 300 MiB of GPU memory: 8192 of 8192 MiB are free"));
+    CHECK(has(taken, "another program has probably taken memory"));
+    CHECK(last_cuda_error() == no_error);  // the next launch has no part in it
+    const std::string lost = refusal(backend->memory(), memory_fault);
+    CHECK(has(lost, "cudaMalloc: CUDA error 214"));
+    CHECK_FALSE(has(lost, "--batch-size"));
+    CHECK(has(refusal(backend->host_memory(), out_of_memory), "no room for 300 MiB of pinned host memory"));
+    CHECK(last_cuda_error() == no_error);
+    CHECK(has(refusal(backend->host_memory(), memory_fault), "cudaMallocHost: CUDA error 214"));
 }
 
 TEST_CASE("the loss scale never grows to infinity") {

@@ -82,10 +82,60 @@ for name in libcudnn.so.9 libcublasLt.so.13 libfoo.so.2; do
     { echo 'extern "C" int gone();' && echo 'int used = gone();' && cat version.cpp; } | library needs.so ./$name
     rm $name
     remedy='install the package that holds it'
-    case $name in *cudnn*) remedy="install NVIDIA's cuDNN 9" ;; *cublas*) remedy="CUDA toolkit 13" ;; esac
+    case $name in *cudnn*) remedy="install NVIDIA's cuDNN 9" ;; *cublas*) remedy="install the libraries of NVIDIA's CUDA toolkit 13" ;; esac
     if ldconfig -p 2>/dev/null | grep -q "$name"; then continue; fi
     refused "without $name" "$work/needs.so" "needs.so needs $name, which is not found" "$remedy"
 done
+
+# Another major version of what is needed is no help, and is named beside the one remedy.
+needed=9 other=8
+if ldconfig -p 2>/dev/null | grep -q "libcudnn.so.9"; then needed=8 other=9; fi
+for major in 8 9; do
+    echo 'extern "C" int gone() { return 0; }' | library driver/libcudnn.so.$major -Wl,-soname,libcudnn.so.$major
+done
+{ echo 'extern "C" int gone();' && echo 'int used = gone();' && cat version.cpp; } | library needs.so driver/libcudnn.so.$needed
+rm driver/libcudnn.so.$needed
+if ! ldconfig -p 2>/dev/null | grep -q "libcudnn.so.$needed"; then
+    refused "with cuDNN $other where $needed is needed" "$work/needs.so" \
+        "needs.so needs libcudnn.so.$needed, which is not found (libcudnn.so.$other is, another major version, which does not do)" \
+        "install NVIDIA's cuDNN $needed"
+    check "and of cuDNN nothing else is said" eval '[ "$(grep -ci cudnn out)" = 2 ] && ! prints "✓ cuDNN"'
+fi
+rm -f driver/libcudnn.so.*
+
+# A driver too old for the module is told first: what the module needs beside it would be installed in vain.
+mv driver/libcuda.so.1 nothing.so
+library driver/libcuda.so.1 <<'CODE'
+#include <cstring>
+extern "C" {
+int cuDriverGetVersion(int* version) { *version = 12020; return 0; }
+int cuInit(unsigned) { return 0; }
+int cuDeviceGetCount(int* count) { *count = 1; return 0; }
+int cuDeviceGet(int* device, int) { *device = 0; return 0; }
+int cuDeviceGetName(char* name, int, int) { std::strcpy(name, "Imaginary 4090"); return 0; }
+int cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = 24000000000; return 0; }
+int cuDeviceGetAttribute(int* value, int what, int) { *value = what == 75 ? 8 : 9; return 0; }
+}
+CODE
+for toolkit in 13 12; do
+    echo 'extern "C" int gone() { return 0; }' | library libcublasLt.so.$toolkit -Wl,-soname,libcublasLt.so.$toolkit
+    { echo 'extern "C" int gone();' && echo 'int used = gone();' && cat version.cpp; } | library cuda$toolkit.so ./libcublasLt.so.$toolkit
+    mv libcublasLt.so.$toolkit driver/
+done
+for installed in yes no; do
+    [ $installed = yes ] || rm driver/libcublasLt.so.*
+    refused "a driver too old for the module, its libraries there: $installed" "$work/cuda13.so" \
+        "too old: it runs CUDA up to 12.2, rn50_cuda.so is made with CUDA 13" "install driver 580 or newer"
+    [ $installed = yes ] && continue
+    check "and doctor says nothing else of it" eval \
+        'prints "! GPU driver" "✓ GPU 0        Imaginary 4090" && ! prints "✓ GPU driver" && [ "$(grep -c "→ install" out)" = 1 ] && ! prints "libcublasLt"'
+    if ! ldconfig -p 2>/dev/null | grep -q "libcublasLt.so.12"; then
+        refused "a driver that is new enough" "$work/cuda12.so" "cuda12.so needs libcublasLt.so.12, which is not found" \
+            "install the libraries of NVIDIA's CUDA toolkit 12"
+        check "and doctor sees no fault in it" prints "✓ GPU driver" "up to CUDA 12.2"
+    fi
+done
+mv nothing.so driver/libcuda.so.1
 
 { echo 'namespace rn50 { int of_yesterday(); }' && echo 'int used = rn50::of_yesterday();' && cat version.cpp; } |
     library yesterday.so
@@ -94,6 +144,7 @@ refused "a module that asks the program for what it has not" "$work/yesterday.so
 
 # A whole module, without CUDA: its faults are the user's to see, and what it shares with the program works.
 cat >whole.cpp <<'CODE'
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 
@@ -108,6 +159,11 @@ namespace {
 
 const bool works = std::getenv("IMAGINARY_GPU") != nullptr;
 
+// The step in which it is lost, of this process, counted from 1; 0: never.
+const int lost_in = std::getenv("IMAGINARY_LOSS") == nullptr ? 0 : std::atoi(std::getenv("IMAGINARY_LOSS"));
+// Every step's gradients overflow but those of each so-manieth step.
+const char* const good_every = std::getenv("IMAGINARY_GOOD_STEP");
+
 class ImaginaryGpu : public rn50::cpu::CpuBackend {
   public:
     ImaginaryGpu() : CpuBackend(1) {}
@@ -119,6 +175,24 @@ class ImaginaryGpu : public rn50::cpu::CpuBackend {
         info.fp16 = false;
         return info;
     }
+
+  protected:
+    void do_check_gradients(const rn50::Tensor& gradients, float clip_norm, const rn50::ScalePolicy& policy,
+                            double factor, const rn50::Tensor& state) override {
+        ++steps_;
+        if (good_every != nullptr && steps_ % std::atoi(good_every) != 0) gradients.as<float>()[0] = INFINITY;
+        CpuBackend::do_check_gradients(gradients, clip_norm, policy, factor, state);
+    }
+    void do_optimize(const rn50::OptimizerDesc& desc, const rn50::Tensor& parameters, const rn50::Tensor& gradients,
+                     const rn50::Tensor& moment1, const rn50::Tensor& moment2, const rn50::Tensor& state) override {
+        if (steps_ == lost_in)
+            throw rn50::Error(rn50::Exit::device, "wait for the GPU: an imaginary fault (cudaErrorContained)",
+                              "the GPU was lost: continue with --resume auto");
+        CpuBackend::do_optimize(desc, parameters, gradients, moment1, moment2, state);
+    }
+
+  private:
+    int steps_ = 0;
 };
 
 int count() {
@@ -132,7 +206,8 @@ rn50::CudaModuleInfo info() {
     info.driver_limit = "12.2";
     info.cudnn = info.cudnn_built = "9.1.0";
     info.cublaslt = "13.0.2";
-    info.architectures = "sm_89";
+    const char* const architectures = std::getenv("IMAGINARY_CODE");
+    info.architectures = architectures == nullptr ? "sm_89" : architectures;
     info.nccl_built = "2.16.5";
     info.nvjpeg = "12.2.5";
     if (std::getenv("IMAGINARY_NCCL") != nullptr) info.nccl = "2.18.3";
@@ -204,10 +279,19 @@ if library whole.so <whole.cpp; then
     check "auto takes a GPU that works" eval '[ $code = 3 ] && says "imaginary GPU, shapes like 2x3" && ! says warning'
     take cpu "$work/whole.so"
     check "cpu leaves it alone" eval '[ $code = 3 ] && ! says imaginary && ! says warning'
-    RN50_CUDA_MODULE=$work/whole.so "$program" doctor >out 2>err
-    code=$?
+    examine() { # CODE: doctor, where the module holds this code
+        IMAGINARY_CODE=$1 RN50_CUDA_MODULE=$work/whole.so "$program" doctor >out 2>err
+        code=$?
+    }
+    gpu='Imaginary 3090, 20.0 GB free of 24.0 GB, compute capability 8.6'
+    examine compute_75
+    check "doctor: PTX alone is a slow first start, with what mends it" eval \
+        '[ $code = 0 ] && prints "! GPU 0        $gpu; the module holds PTX for it alone" "→ make CUDA_ARCHS=86 makes its machine code"'
+    examine sm_90
+    check "doctor: no code for the GPU" eval '[ $code = 0 ] && prints "! GPU 0        $gpu: the module holds no code for it" "→ make CUDA_ARCHS=86"'
+    examine 'sm_86 compute_86'
     check "doctor describes module and GPU" eval \
-        '[ $code = 0 ] && prints "whole.so, CUDA 13.0, code for sm_89" && prints "up to CUDA 12.2" && prints "✓ cuDNN        9.1.0; cuBLASLt 13.0.2" && prints "✓ nvJPEG       12.2.5" && prints "Imaginary 3090, 20.0 GB free of 24.0 GB, compute capability 8.6" && prints "backends: cuda, cpu"'
+        '[ $code = 0 ] && prints "✓ GPU 0        $gpu, machine code for it in the module" && prints "whole.so, CUDA 13.0, code for sm_86 compute_86" && prints "up to CUDA 12.2" && prints "✓ cuDNN        9.1.0; cuBLASLt 13.0.2" && prints "✓ nvJPEG       12.2.5" && prints "Imaginary 3090, 20.0 GB free of 24.0 GB, compute capability 8.6" && prints "backends: cuda, cpu"'
     cp whole.so rn50_cuda.so && mkdir -p bin && cp "$program" rn50 && cp "$program" bin/rn50
     for place in ./rn50 bin/rn50; do
         $place doctor >out 2>err
@@ -215,6 +299,7 @@ if library whole.so <whole.cpp; then
         check "found beside the program or one folder above: $place" eval '[ $code = 0 ] && prints "$work/rn50_cuda.so, CUDA 13.0"'
     done
     source "$tests/several_gpus.sh"
+    source "$tests/faulty_gpu.sh"
 else
     code=1
     check "a module can be compiled against src/" false
@@ -223,6 +308,8 @@ fi
 # --- the self-test, on the CPU, which every machine has ------------------------------------------------------------------
 "$program" doctor --self-test --device cpu >out 2>err
 code=$?
+check "self-test: says that a device beside itself is only repeated in fp32" \
+    prints "beside itself in fp32: there fp32 is only repeated, not compared with anything else"
 check "self-test: passes on the CPU" eval '[ $code = 0 ] && grep -qE "^all [0-9]+ passed$" out && prints "✓ conv 3x3 backward"'
 "$program" doctor --self-test --device cpu --json >out 2>err
 code=$?

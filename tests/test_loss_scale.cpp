@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-#include "train/trainer.h"
+#include "train/fit.h"
 
 using namespace rn50;
 
@@ -39,6 +39,7 @@ class Run {
         }
     }
     const StepResult& result() const { return result_; }
+    std::string first_non_finite() { return trainer_.first_non_finite(); }
     std::vector<float> parameters() { return fetch(trainer_.net().state().parameters); }
     std::vector<float> gradients() { return fetch(trainer_.net().state().gradients); }
 
@@ -84,4 +85,15 @@ TEST_CASE("loss scale: gradients that overflow skip their step, and a constant s
     CHECK(run.result().state.skipped == 2);
     CHECK(run.result().state.t == 0);
     CHECK(run.result().state.loss_scale == 3e38f);
+    CHECK(run.result().state.skipped_in_row == 2);
+    CHECK(run.first_non_finite().find("the gradient of ") == 0);
+}
+
+TEST_CASE("loss scale: a step left out for a loss that is no number has no part in the epoch's mean loss") {
+    FitState state;
+    CHECK(std::isnan(state.mean_loss()));
+    for (const double loss : {1.0, std::nan(""), double{HUGE_VAL}, 4.0})
+        state.add_loss(loss);
+    CHECK(state.mean_loss() == 2.5);
+    CHECK(state.loss_steps == 2);
 }

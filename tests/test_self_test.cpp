@@ -294,3 +294,19 @@ TEST_CASE("rigs: after a device was lost, every case says where") {
     CHECK(run == 2);
     CHECK_NOTHROW(test::run_rig(*cpu, Precision::fp32, nothing));
 }
+
+TEST_CASE("self-test: a device beside itself is said to be only repeated in fp32") {
+    const auto info = [](const char* kind, const char* name) {
+        DeviceInfo device;
+        device.kind = kind;
+        device.name = name;
+        return device;
+    };
+    const DeviceInfo gpu = info("cuda", "NVIDIA H200"), cpu = info("cpu", "AMD EPYC");
+    CHECK(doctor::self_test_heading(gpu, cpu) == "NVIDIA H200, beside AMD EPYC in fp32");
+    CHECK(doctor::self_test_heading(gpu, gpu) ==
+          "NVIDIA H200, beside itself in fp32, for this build has no CPU backend: there fp32 is only repeated, not "
+          "compared with anything else");
+    CHECK(doctor::self_test_heading(cpu, cpu) ==
+          "AMD EPYC, beside itself in fp32: there fp32 is only repeated, not compared with anything else");
+}

@@ -216,4 +216,7 @@ TEST_CASE("every kernel of cuda/ has run on the emulator") {
         found += declared;
     }
     CHECK(found >= 20);
+    CHECK(static_cast<int>(instances_of_kernels()) > found);
+    for (const std::string& instance : instances_not_emulated())
+        FAIL_CHECK("never ran: ", instance);
 }

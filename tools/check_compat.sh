@@ -18,7 +18,7 @@ oldest='nvidia-cudnn-cu12==8.9.7.29 nvidia-cuda-runtime-cu12==12.2.140 nvidia-cu
 libraries='cuda/check.cpp cuda/conv_graph.cpp cuda/conv_products.cpp cuda/plan_cache.cpp cuda/gemm.cpp cuda/libraries.cpp
            cuda/nccl_library.cpp cuda/nccl_meeting.cpp cuda/nccl_collectives.cpp'
 below='src/base/*.cpp src/tensor/*.cpp src/comm/*.cpp src/backend/backend.cpp src/backend/checks.cpp src/backend/conv.cpp
-       src/backend/types.cpp src/backend/cuda_module.cpp'
+       src/backend/types.cpp src/backend/cuda_module.cpp src/backend/elf.cpp'
 nvjpeg='nvidia-nvjpeg-cu12==12.2.0.2 nvidia-nvjpeg==13.3.2.43' # not part of every toolkit
 mkdir -p "$folder/objects"
 failed=0 proven=() unproven=()

@@ -1,14 +1,13 @@
 #include "backend/cuda_module.h"
 
 #include <dlfcn.h>
-#include <elf.h>
 
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <regex>
+#include <sstream>
 
+#include "backend/elf.h"
 #include "base/machine.h"
 
 namespace fs = std::filesystem;
@@ -45,15 +44,30 @@ std::string remedy_for(const std::string& library) {
     return cat("install the package that holds it", or_show);
 }
 
-/// Whether a file is a shared library for this processor with its end there: dlopen maps a copy that broke off, and
-/// dies.
-bool is_whole_library(const std::string& path) {
-    Elf64_Ehdr header{};
-    std::ifstream in(path, std::ios::binary);
-    if (!in.read(reinterpret_cast<char*>(&header), sizeof header)) return false;
-    if (std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0 || header.e_machine != EM_X86_64) return false;
-    in.seekg(0, std::ios::end);
-    return header.e_shoff + uint64_t{header.e_shnum} * header.e_shentsize <= static_cast<uint64_t>(in.tellg());
+/// The major version in "libcudnn.so.9", or 0.
+int major_of(const std::string& library) {
+    const size_t dot = library.find(".so.");
+    return dot == std::string::npos ? 0 : std::atoi(library.c_str() + dot + 4);
+}
+
+/// What is found of a library in another major version, the next one or that before: "libcudnn.so.8", or "".
+std::string other_major(const std::string& library) {
+    const int major = major_of(library);
+    if (major < 1) return "";
+    for (const int other : {major + 1, major - 1}) {
+        const std::string name = cat(library.substr(0, library.find(".so.") + 4), other);
+        if (void* const handle = dlopen(name.c_str(), RTLD_LAZY | RTLD_LOCAL)) {
+            dlclose(handle);
+            return name;
+        }
+    }
+    return "";
+}
+
+ModuleFailure library_missing(const std::string& module, const std::string& library) {
+    const std::string other = other_major(library), reason = cat(module, " needs ", library, ", which is not found");
+    if (other.empty()) return {reason, remedy_for(library)};
+    return {cat(reason, " (", other, " is, another major version, which does not do)"), remedy_for(library)};
 }
 
 /// In words, what dlopen said.
@@ -62,7 +76,7 @@ ModuleFailure not_loaded(const std::string& path, const std::string& said) {
     const std::string module = cat("the GPU module ", path);
     if (std::regex_search(said, found, std::regex("^([^ ]+): cannot open shared object file: No such")) &&
         found[1] != path)
-        return {cat(module, " needs ", found[1].str(), ", which is not found"), remedy_for(found[1])};
+        return library_missing(module, found[1]);
     if (std::regex_search(said, found, std::regex("version `([^']+)' not found")))
         return {cat(module, " needs ", found[1].str(), ", newer than this system's library"),
                 "build it on this machine, or on one with a system as old"};
@@ -127,6 +141,34 @@ const CudaModule* cuda_module(ModuleFailure& why) {
     return loaded.module;
 }
 
+ModuleFailure driver_too_old(int driver, int cuda) {
+    const std::string release = nvidia_driver_release();
+    // CUDA's release notes, the table of drivers: what each major version needs at least.
+    const std::string needed = cuda == 13   ? "driver 580 or newer"
+                               : cuda == 12 ? "driver 525 or newer"
+                                            : "a newer driver";
+    return {cat("the NVIDIA driver", release.empty() ? "" : " " + release, " is too old: it runs CUDA up to ",
+                driver / 1000, ".", driver % 1000 / 10, ", rn50_cuda.so is made with CUDA ", cuda),
+            cat("install ", needed, ", or build rn50 with CUDA ", driver / 1000, " (make NVCC=/usr/local/cuda-",
+                driver / 1000, ".", driver % 1000 / 10, "/bin/nvcc)")};
+}
+
+ModuleFailure driver_behind_module() {
+    int cuda = 0;
+    const std::string path = cuda_module_path();
+    if (path.empty()) return {};
+    for (const std::string& library : libraries_needed(path))
+        if (library.rfind("libcublasLt.so.", 0) == 0) cuda = major_of(library);
+    void* const driver = cuda == 0 ? nullptr : dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (driver == nullptr) return {};
+    int version = 0;  // 12020 is CUDA 12.2
+    const auto get = reinterpret_cast<int (*)(int*)>(dlsym(driver, "cuDriverGetVersion"));
+    const bool told = get != nullptr && get(&version) == 0 && version > 0;
+    dlclose(driver);
+    if (!told || version / 1000 >= cuda) return {};
+    return driver_too_old(version, cuda);
+}
+
 ModuleFailure gpus_out_of_reach() {
     if (hidden())
         return {"CUDA_VISIBLE_DEVICES is set to nothing, which hides every GPU",
@@ -134,7 +176,7 @@ ModuleFailure gpus_out_of_reach() {
     // Asked here, a machine without a driver need not load CUDA's large libraries to find out.
     if (void* const driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL)) {
         dlclose(driver);
-        return {};
+        return driver_behind_module();
     }
     const int devices = nvidia_devices();
     if (devices == 0) return {"this machine has no NVIDIA GPU", "use --device cpu, or a machine that has one"};
@@ -154,6 +196,27 @@ const CudaModule& require_cuda_module() {
     const CudaModule* const module = why.reason.empty() ? cuda_module(why) : nullptr;
     if (module == nullptr) throw Error(Exit::device, why.reason, why.remedy);
     return *module;
+}
+
+ModuleCode module_code(const std::string& architectures, int major, int minor) {
+    ModuleCode best = ModuleCode::none;
+    std::istringstream words(architectures);
+    const std::regex form("(sm|compute)_([0-9]+)([0-9])([af]?)");
+    for (std::string word; words >> word;) {
+        std::smatch found;
+        if (!std::regex_match(word, found, form)) continue;
+        const int its_major = std::stoi(found[2]), its_minor = std::stoi(found[3]);
+        const bool ptx = found[1] == "compute", same_major = its_major == major, older = its_minor <= minor;
+        // Machine code serves its own generation from its own GPU on, PTX all later ones too; "a" is one GPU's alone,
+        // "f" a generation's.
+        const bool serves = found[4] == "a"          ? same_major && its_minor == minor
+                            : ptx && found[4] != "f" ? its_major < major || (same_major && older)
+                                                     : same_major && older;
+        if (!serves) continue;
+        if (!ptx) return ModuleCode::machine;
+        best = ModuleCode::ptx;
+    }
+    return best;
 }
 
 int gpu_of_rank(int local_rank, int visible) {

@@ -64,8 +64,22 @@ struct ModuleFailure {
 std::string cuda_module_path();
 /// The module, loaded once. Null when it is not there or does not load: then `why` says why.
 const CudaModule* cuda_module(ModuleFailure& why);
-/// What keeps every GPU from use before any module is asked: CUDA_VISIBLE_DEVICES set to nothing, or no driver.
+/// What keeps every GPU from use before any module is loaded: CUDA_VISIBLE_DEVICES set to nothing, no driver, or one
+/// that is too old for the module.
 ModuleFailure gpus_out_of_reach();
+/// The last of these alone. The module's file names the CUDA that it was made with, in the libraries that it needs: so
+/// it is told before one of them is missed, which a new driver's user would then install in vain.
+ModuleFailure driver_behind_module();
+/// In words: a driver that runs CUDA up to `driver` (12020 is 12.2), and a module made with CUDA `cuda` (13).
+ModuleFailure driver_too_old(int driver, int cuda);
+
+/// How a module built for `architectures` ("sm_89 compute_75") serves a GPU of a compute capability.
+enum class ModuleCode : uint8_t {
+    none,
+    ptx,      ///< the driver makes machine code when it first meets it, and keeps that
+    machine,  ///< holds its machine code
+};
+ModuleCode module_code(const std::string& architectures, int major, int minor);
 /// Whether something speaks of a GPU: the module, RN50_CUDA_MODULE, or an NVIDIA device that is not hidden. Where
 /// nothing does, nobody needs to be told that the CPU computes.
 bool gpu_expected();

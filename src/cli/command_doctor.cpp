@@ -87,11 +87,11 @@ int run_self_test(const Options& options) {
     // Without a CPU backend the device's own fp32 is all there is to compare with.
     const std::unique_ptr<Backend> reference =
         doctor::has_cpu_backend() ? make_backend("cpu") : make_backend(options.device);
-    const std::string name = device->info().name, beside = reference->info().name;
+    const DeviceInfo info = device->info(), beside = reference->info();
     if (options.json)
-        put_line({{"device", name}, {"reference", beside}});
+        put_line({{"device", info.name}, {"reference", beside.name}, {"fp32_only_repeated", info.kind == beside.kind}});
     else
-        std::printf("%s, beside %s in fp32\n", name.c_str(), beside.c_str());
+        std::printf("%s\n", doctor::self_test_heading(info, beside).c_str());
     const std::vector<doctor::OpResult> results =
         doctor::self_test(*device, *reference, options.json ? print_op_json : print_op);
     const auto failed = std::count_if(results.begin(), results.end(),

@@ -421,17 +421,23 @@ class Training {
             log::warn_once("loading", loading_advice(facts));
         };
         const std::string way_on = cat("go on with: rn50 train --resume auto --out ", folder.path());
+        FitResult result;
         try {
-            FitResult result = fit(trainer, train, val, folder, info_, how, std::move(state), watch);
-            log::progress_done();
-            if (result.signal != 0) {
-                log::info(cat("saved; ", way_on));
-                return exit_code_of_signal(result.signal);
-            }
-            train.stop();
-            return report(trainer, val, folder, result);
+            result = fit(trainer, train, val, folder, info_, how, std::move(state), watch);
         } catch (const ReadError& error) {
             throw Error(Exit::data, error.what(), cat(error.remedy(), "; then ", way_on));
+        } catch (const Error& error) {
+            // A GPU that is lost takes the steps since the last save with it, and nothing more.
+            if (error.code() == Exit::device && fs::exists(folder.file("state.safetensors"))) {
+                log::progress_done();
+                log::info(cat("what was saved last is kept; ", way_on));
+            }
+            throw;
+        }
+        log::progress_done();
+        if (result.signal != 0) {
+            log::info(cat("saved; ", way_on));
+            return exit_code_of_signal(result.signal);
         }
     }
 

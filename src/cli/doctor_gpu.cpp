@@ -1,8 +1,5 @@
 #include <dlfcn.h>
 
-#include <fstream>
-#include <regex>
-
 #include "backend/cuda_module.h"
 #include "base/error.h"
 #include "base/machine.h"
@@ -41,17 +38,11 @@ Finding fault(const std::string& topic, const ModuleFailure& failure) {
     return {state_of_fault(), topic, failure.reason, failure.remedy};
 }
 
-/// "535.104.05" from the kernel module, or "".
-std::string driver_release() {
-    std::ifstream in("/proc/driver/nvidia/version");
-    std::string line;
-    std::getline(in, line);
-    std::smatch found;
-    return std::regex_search(line, found, std::regex("[0-9]{3,}\\.[0-9.]+")) ? found.str() : "";
-}
-
+/// A driver that answers: `newest_cuda` is what it runs.
 Finding driver_finding(const std::string& newest_cuda) {
-    const std::string release = driver_release();
+    const ModuleFailure old = driver_behind_module();
+    if (!old.reason.empty()) return fault("GPU driver", old);
+    const std::string release = nvidia_driver_release();
     return {State::good, "GPU driver", cat(release.empty() ? "loaded" : release, ", up to CUDA ", newest_cuda), ""};
 }
 
@@ -83,21 +74,24 @@ std::string describe_device(const Library& driver, int index) {
     return cat(name, ", ", gigabytes(static_cast<double>(bytes)), ", compute capability ", major, ".", minor);
 }
 
-std::vector<Finding> driver_findings() {
-    const ModuleFailure first = gpus_out_of_reach();
-    if (!first.reason.empty()) return {fault("GPU", first)};
+std::vector<Finding> driver_findings(const ModuleFailure& first) {
+    const ModuleFailure old = driver_behind_module();
+    if (!first.reason.empty() && old.reason.empty()) return {fault("GPU", first)};
     const Library driver("libcuda.so.1");
     const auto init = driver.symbol<Result(unsigned)>("cuInit");
     const auto version = driver.symbol<Result(int*)>("cuDriverGetVersion");
     const auto count_devices = driver.symbol<Result(int*)>("cuDeviceGetCount");
     if (init == nullptr || version == nullptr || count_devices == nullptr)
-        return {fault("GPU", {"libcuda.so.1 is no NVIDIA driver", "install NVIDIA's driver anew"})};
+        return {!old.reason.empty()
+                    ? fault("GPU driver", old)
+                    : fault("GPU", {"libcuda.so.1 is no NVIDIA driver", "install NVIDIA's driver anew"})};
 
     int devices = 0;
     Result code = init(0);
     if (code == 0) code = count_devices(&devices);
     if (code != 0 || devices == 0) {
-        const std::string release = driver_release();
+        const std::string release = nvidia_driver_release();
+        if (!old.reason.empty()) return {fault("GPU driver", old)};
         return {{state_of_fault(), "GPU",
                  cat("the driver", release.empty() ? "" : " " + release,
                      " is there but gives no GPU: ", code != 0 ? error_text(driver, code) : "none is visible"),
@@ -114,6 +108,7 @@ std::vector<Finding> driver_findings() {
     return findings;
 }
 
+/// For a build that has no module yet: a module tells itself which cuDNN it needs.
 Finding cudnn_finding() {
     // libcudnn.so is a door; it ends the program when the part behind it is missing.
     const std::pair<const char*, const char*> doors[] = {{"libcudnn.so.9", "libcudnn_graph.so.9"},
@@ -132,27 +127,38 @@ Finding cudnn_finding() {
 
 // --- what the GPU module tells -----------------------------------------------------------------------------------
 
-Finding device_finding(const CudaDevice& device, size_t index) {
-    const std::string topic = cat("GPU ", index);
+Finding device_finding(const CudaDevice& device, size_t index, const std::string& architectures) {
+    const std::string topic = cat("GPU ", index), number = cat(device.major, device.minor);
     if (!device.fault.empty()) return fault(topic, {device.fault, device.remedy});
-    return {State::good, topic,
-            cat(device.name, ", ", gigabytes(static_cast<double>(device.free_memory)), " free of ",
-                gigabytes(static_cast<double>(device.total_memory)), ", compute capability ", device.major, ".",
-                device.minor),
-            ""};
+    const std::string text = cat(device.name, ", ", gigabytes(static_cast<double>(device.free_memory)), " free of ",
+                                 gigabytes(static_cast<double>(device.total_memory)), ", compute capability ",
+                                 device.major, ".", device.minor);
+    switch (module_code(architectures, device.major, device.minor)) {
+        case ModuleCode::machine:
+            return {State::good, topic, cat(text, ", machine code for it in the module"), ""};
+        case ModuleCode::ptx:
+            return {State::costs, topic,
+                    cat(text,
+                        "; the module holds PTX for it alone, which the driver compiles at the first start: "
+                        "that takes a while, and again after each update of either"),
+                    cat("make CUDA_ARCHS=", number, " makes its machine code")};
+        case ModuleCode::none:
+            break;
+    }
+    return fault(topic, {cat(text, ": the module holds no code for it"), cat("make CUDA_ARCHS=", number)});
 }
 
-std::vector<Finding> module_findings(CudaModuleInfo info) {
-    const ModuleFailure first = gpus_out_of_reach();
+std::vector<Finding> module_findings(CudaModuleInfo info, const ModuleFailure& first) {
     if (!first.reason.empty()) {
         info.fault = first.reason;
         info.remedy = first.remedy;
     }
     std::vector<Finding> findings;
     if (!info.driver_limit.empty()) findings.push_back(driver_finding(info.driver_limit));
+    const bool told = !findings.empty() && findings[0].state != State::good;
     for (size_t i = 0; i < info.devices.size(); ++i)
-        findings.push_back(device_finding(info.devices[i], i));
-    if (info.devices.empty()) findings.push_back(fault("GPU", {info.fault, info.remedy}));
+        findings.push_back(device_finding(info.devices[i], i, info.architectures));
+    if (info.devices.empty() && !told) findings.push_back(fault("GPU", {info.fault, info.remedy}));
     findings.push_back({State::good, "GPU module",
                         cat(cuda_module_path(), ", CUDA ", info.toolkit,
                             info.runtime == info.toolkit ? "" : cat(" (runtime ", info.runtime, ")"), ", code for ",
@@ -179,11 +185,13 @@ std::vector<Finding> module_findings(CudaModuleInfo info) {
 
 std::vector<Finding> examine_gpu() {
     ModuleFailure why;
+    const ModuleFailure first = gpus_out_of_reach();
     const CudaModule* const module = cuda_module(why);
-    if (module != nullptr) return module_findings(module->info());
-    std::vector<Finding> findings = driver_findings();
-    if (findings.size() > 1) findings.push_back(cudnn_finding());
-    findings.push_back(fault("GPU module", why));
+    if (module != nullptr) return module_findings(module->info(), first);
+    std::vector<Finding> findings = driver_findings(first);
+    if (findings.size() > 1 && cuda_module_path().empty()) findings.push_back(cudnn_finding());
+    // What a module lacks that the driver cannot run is not the next thing to do.
+    if (driver_behind_module().reason.empty()) findings.push_back(fault("GPU module", why));
     return findings;
 }
 

@@ -95,4 +95,11 @@ std::vector<OpResult> self_test(Backend& device, Backend& reference,
     return results;
 }
 
+std::string self_test_heading(const DeviceInfo& device, const DeviceInfo& reference) {
+    if (device.kind != reference.kind) return cat(device.name, ", beside ", reference.name, " in fp32");
+    return cat(device.name, ", beside itself in fp32",
+               device.kind == "cpu" ? "" : ", for this build has no CPU backend",
+               ": there fp32 is only repeated, not compared with anything else");
+}
+
 }  // namespace rn50::doctor

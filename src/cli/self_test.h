@@ -29,4 +29,8 @@ bool answers(Backend& device);
 std::vector<OpResult> self_test(Backend& device, Backend& reference,
                                 const std::function<void(const OpResult&)>& report);
 
+/// What the results mean, before the first of them: "NVIDIA H200, beside AMD EPYC in fp32". A device beside itself
+/// shows nothing in fp32 but that it repeats itself, which is said.
+std::string self_test_heading(const DeviceInfo& device, const DeviceInfo& reference);
+
 }  // namespace rn50::doctor

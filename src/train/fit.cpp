@@ -193,8 +193,7 @@ class Fit {
         line.memory_mb = options_.memory_mb;
         run_.log(line);
         check(found, epoch_now);
-        state().loss_sum += found.loss;
-        ++state().loss_steps;
+        state().add_loss(found.loss);
         observer_.step(epoch_now + 1, (state().step - 1) % steps_per_epoch_ + 1, found.loss, lr, wait);
     }
 
@@ -327,7 +326,7 @@ class Fit {
         EpochSummary summary;
         summary.epoch = epoch();
         summary.lr = options_.schedule.at(state().step - 1);
-        summary.train_loss = state().loss_sum / static_cast<double>(std::max<int64_t>(state().loss_steps, 1));
+        summary.train_loss = state().mean_loss();
         summary.val_loss = metrics.loss();
         summary.top1 = metrics.top1();
         summary.top5 = metrics.top5();

@@ -32,11 +32,17 @@ struct FitState {
     int64_t pictures = 0;  ///< to train on: what an epoch is
     /// fingerprint_of() them; absent in the state of an earlier version.
     std::optional<uint32_t> fingerprint = std::nullopt;
-    int64_t step = 0;     ///< optimizer steps done, skipped ones included
-    double loss_sum = 0;  ///< over the steps of the epoch in progress
-    int64_t loss_steps = 0;
+    int64_t step = 0;                   ///< optimizer steps done, skipped ones included
+    double loss_sum = 0;                ///< over the steps of the epoch in progress
+    int64_t loss_steps = 0;             ///< those that it holds
     double elapsed_s = 0;               ///< of training, in all parts of the run
     std::vector<EpochSummary> history;  ///< the epochs that were evaluated
+
+    /// Into the epoch's mean. A step that fp16 left out may have a loss that is no number: it would make all of the
+    /// epoch's mean none, and has no part in it.
+    void add_loss(double loss);
+    /// NaN when no step of the epoch has a part in it.
+    double mean_loss() const;
 
     /// Highest val top-1, then lowest val loss, then the earliest; null without a history.
     const EpochSummary* best() const;

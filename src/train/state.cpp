@@ -1,5 +1,7 @@
 // state.safetensors: what a stopped run goes on from.
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -68,6 +70,16 @@ std::string names(const std::vector<std::string>& classes) {
 }
 
 }  // namespace
+
+void FitState::add_loss(double loss) {
+    if (!std::isfinite(loss)) return;
+    loss_sum += loss;
+    ++loss_steps;
+}
+
+double FitState::mean_loss() const {
+    return loss_steps > 0 ? loss_sum / static_cast<double>(loss_steps) : std::numeric_limits<double>::quiet_NaN();
+}
 
 const EpochSummary* FitState::best() const {
     const EpochSummary* best = nullptr;

@@ -161,8 +161,18 @@ TEST_CASE("check: an error of a library carries what, its words and a remedy") {
     says(remedy(cudaErrorInsufficientDriver), "not loaded");
     says(remedy(cudaErrorMemoryAllocation), "another process");
     says(remedy(cudaErrorNoKernelImageForDevice), "no code for this GPU");
-    for (const cudaError_t lost : {cudaErrorECCUncorrectable, cudaErrorLaunchFailure, cudaErrorIllegalAddress})
-        says(remedy(lost), "--resume");
+    const auto contained = static_cast<cudaError_t>(226);  // unknown to the headers of CUDA 12.2
+    for (const cudaError_t lost :
+         {cudaErrorECCUncorrectable, cudaErrorLaunchFailure, cudaErrorIllegalAddress, contained,
+          cudaErrorDeviceUninitialized, cudaErrorContextIsDestroyed, cudaErrorExternalDevice}) {
+        says(remedy(lost), "the GPU was lost");
+        says(remedy(lost), "--resume auto");
+    }
+    for (const cudaError_t shared : {cudaErrorMpsConnectionFailed, cudaErrorMpsRpcFailure, cudaErrorMpsServerNotReady,
+                                     cudaErrorMpsClientTerminated})
+        says(remedy(shared), "start it anew");
+    for (const cudaError_t full : {cudaErrorMpsMaxClientsReached, cudaErrorMpsMaxConnectionsReached})
+        says(remedy(full), "MPS, through which several programs share this GPU, takes no more");
     says(remedy(CUDNN_STATUS_NOT_SUPPORTED), "--precision");
     says(remedy(CUDNN_STATUS_EXECUTION_FAILED), "--resume");
     says(remedy(CUDNN_STATUS_NOT_INITIALIZED), "nvidia-smi");

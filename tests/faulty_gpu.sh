@@ -1,0 +1,39 @@
+# A GPU that is lost in the middle of a run, or whose gradients overflow: an imaginary one; sourced by test_cuda_module.sh
+# after several_gpus.sh.
+lasting=("${tiny[@]}" --epochs 2 --max-steps 0)
+steps_a_epoch=10
+runs() { # STEP ARGUMENTS: of this process's GPU, which is lost in that step; 0: never
+    local lost=$1
+    shift
+    IMAGINARY_GPU=1 IMAGINARY_LOSS=$lost timeout 100 "$program" "$@" >out 2>err
+    code=$?
+}
+runs 0 "${lasting[@]}" --out whole
+check "a GPU that lives: the run to compare with" eval \
+    'is 0 && [ "$(grep -c "\"event\":\"step\"" whole/metrics.jsonl)" = $((2 * steps_a_epoch)) ]'
+runs 3 "${lasting[@]}" --out lost
+check "a GPU lost before anything is saved: 4, in the library's words, with what to do" eval \
+    'is 4 && says "wait for the GPU: an imaginary fault" "the GPU was lost" && ! says "what was saved last"'
+check "nothing half-written stays" [ -z "$(find lost -name '*.safetensors*')" ]
+runs 0 train --resume auto --out lost
+check "and the run starts again" eval 'is 0 && cmp -s whole/last.safetensors lost/last.safetensors'
+rm -r lost
+runs $((steps_a_epoch + 3)) "${lasting[@]}" --out lost
+check "a GPU lost in the second epoch: 4, and how to go on" eval \
+    'is 4 && says "an imaginary fault" "what was saved last is kept; go on with: rn50 train --resume auto --out lost"'
+check "the first epoch is kept" eval 'ls lost/best.safetensors lost/last.safetensors lost/state.safetensors >/dev/null'
+runs 0 train --resume auto --out lost
+check "resumed on another GPU, it equals what was never lost, bit for bit" eval \
+    'is 0 && cmp -s whole/last.safetensors lost/last.safetensors && cmp -s whole/best.safetensors lost/best.safetensors'
+
+overflowing() { # GOOD_STEP STEPS FOLDER: a run in which each GOOD_STEPth step alone has finite gradients
+    IMAGINARY_GPU=1 IMAGINARY_GOOD_STEP=$1 timeout 100 "$program" "${tiny[@]}" --epochs 10 --max-steps "$2" --out "$3" >out 2>err
+    code=$?
+}
+overflowing 1000 60 never
+check "50 steps left out in a row: 5, with the step, the first gradient and what is kept" eval \
+    'is 5 && says "gradients were not finite for 50 steps in a row at step 50 (epoch 5)" \
+         "not finite first: the gradient of conv1.weight" "never/best.safetensors keeps the weights of epoch 1" "lower --lr"'
+check "that steps are left out is said once" eval '[ "$(grep -c "the step is left out" err)" = 1 ]'
+overflowing 40 85 seldom
+check "83 of 85 steps left out, but no 50 in a row: the run goes on" eval 'is 0 && says "step 1: the gradients are not finite"'
