@@ -81,9 +81,10 @@ struct Options {
 
     // Packing and looking.
     std::string format = "webdataset";  ///< folder|webdataset|tfrecord|lmdb
+    std::string encode = "keep";        ///< keep|jpeg|png
     int64_t longest = 0;                ///< bound of the longer side in pixels; 0: none
     int64_t shortest = 0;               ///< bound of the shorter side in pixels; 0: none
-    int64_t quality = 90;               ///< of JPEGs that are made smaller
+    int64_t quality = 90;               ///< of JPEGs that are encoded
     bool restart_markers = false;       ///< in JPEGs that are copied
     int64_t shard_mb = 1000;
     int64_t sample = -1;  ///< inspect: show this picture; -1: none
@@ -98,9 +99,9 @@ struct Options {
     bool csv = false;
     bool verbose = false;
     bool quiet = false;
-    bool self_test = false;  ///< doctor
+    bool self_test = false;    ///< doctor
     double save_minutes = 10;  ///< between saves within an epoch; 0: none
-    int64_t count = 8;       ///< preview: pictures
+    int64_t count = 8;         ///< preview: pictures
 
     /// Pictures in a step of training, of all ranks.
     int64_t pictures_a_step() const { return batch_size * ranks * accumulate; }

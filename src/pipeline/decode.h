@@ -40,7 +40,8 @@ struct DecodeLimits {
 /// The format is known by content, never by extension: JPEG, PNG, BMP, PNM (P5, P6); TGA has no signature, so it is
 /// tried for the extension .tga alone. The result is what Pillow's `ImageOps.exif_transpose(image).convert("RGB")`
 /// gives: grey is repeated, a palette looked up, alpha dropped (not composited), CMYK taken for Adobe's inverted kind;
-/// the EXIF orientation of JPEG and PNG is applied. 16 bits a channel become 8 by rounding value / 257.
+/// the orientation of JPEG and PNG, by EXIF or else XMP, is applied. 16 bits a channel become 8 by rounding value /
+/// 257.
 class Decoder {
   public:
     Decoder();

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "base/error.h"
 #include "pipeline/decode.h"
@@ -49,15 +50,20 @@ class Jpeg {
     std::unique_ptr<State> state_;
 };
 
-/// PNG, BMP and TGA by stb_image, as stored.
+/// PNG and TGA by stb_image, as stored.
 void decode_png(Bytes bytes, const DecodeLimits& limits, Picture& picture);
-void decode_bmp(Bytes bytes, const DecodeLimits& limits, Picture& picture);
 void decode_tga(Bytes bytes, const DecodeLimits& limits, Picture& picture);
+/// BMP: 1, 2, 4, 8, 16, 24 and 32 bits, run lengths, colour masks, headers of Windows and OS/2. Alpha is dropped.
+void decode_bmp(Bytes bytes, const DecodeLimits& limits, Picture& picture);
 /// Binary PNM: P5 (grey) and P6 (colour), maxval 1 to 65535. Own, because stb_image neither scales by maxval nor
 /// notices missing data.
 void decode_pnm(Bytes bytes, const DecodeLimits& limits, Picture& picture);
 
-/// The EXIF orientation, 1 to 8, of a JPEG or PNG file; 1 (upright) when it has none or it makes no sense.
+/// Appends to `out` what zlib compressed, by stb_image. False: it is damaged, or more than `limit` bytes.
+bool inflate(Bytes zlib, size_t limit, std::vector<uint8_t>& out);
+
+/// The orientation, 1 to 8, of a JPEG or PNG file by its EXIF (in PNG also ImageMagick's "Raw profile type exif"), else
+/// its XMP; 1 (upright) when it has none or it makes no sense.
 int jpeg_orientation(Bytes bytes);
 int png_orientation(Bytes bytes);
 

@@ -17,7 +17,13 @@ void SampleMaker::make(const Source& source, int64_t index, const PictureOptions
     std::optional<AugmentParameters> drawn;
     if (options.augment != Augment::none)
         drawn = draw_augment(options, size.height, size.width, key.seed, key.epoch, key.sample);
-    if (drawn && drawn->cropped && options.decode != Decode::whole && !cache) {
+    const Reduced* how = nullptr;
+    Reduced reduced{size, {0, 0, static_cast<double>(size.width), static_cast<double>(size.height)}};
+    if (drawn && !drawn->cropped && options.decode != Decode::whole && !cache) {
+        const PictureSize to = resized_size(options, size);
+        reduced.where = decoder_.decode_region({reduced.where, to.height, to.width}, picture_);
+        how = &reduced;
+    } else if (drawn && options.decode != Decode::whole && !cache) {
         const Region region{drawn->crop, options.image_size, options.image_size};
         const bool on_device = options.decode == Decode::device && device_;
         if (on_device && decoder_.decode_region_on(*device_, region, picture_)) {
@@ -31,7 +37,7 @@ void SampleMaker::make(const Source& source, int64_t index, const PictureOptions
         decoder_.decode_opened(picture_);
         if (cache) cache->offer(source, index, picture_);
     }
-    renderer_.render(kept ? *kept : picture_, options, drawn ? &*drawn : nullptr, dst);
+    renderer_.render(kept ? *kept : picture_, options, drawn ? &*drawn : nullptr, dst, how);
 }
 
 }  // namespace rn50

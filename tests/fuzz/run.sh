@@ -7,9 +7,53 @@ folder=$1 seconds=$2
 shift 2
 tests=$(cd "$(dirname "$0")/.." && pwd)
 
+number() { # VALUE BYTES: little-endian
+    local value=$1 i
+    for ((i = 0; i < $2; ++i, value >>= 8)); do
+        # shellcheck disable=SC2059
+        printf "\\x$(printf %02x $((value & 255)))"
+    done
+}
+text() { number ${#1} 8 && printf %s "$1"; }
+
+varint() { # VALUE: of protobuf
+    local value=$1
+    for (( ; value > 127; value >>= 7)); do number $((value & 127 | 128)) 1; done
+    number "$value" 1
+}
+
+datums() { # FOLDER: Caffe's Datum, one of raw planes (3 x 1 x 2, label 1) and some of encoded pictures
+    local picture
+    printf '\x08\x03\x10\x01\x18\x02\x22\x06abcdef\x28\x01' >"$1/planes"
+    for picture in rgb.png gray.jpg rgb.bmp; do
+        { printf '\x22' && varint "$(stat -c %s "$tests/golden/pictures/$picture")" && cat "$tests/golden/pictures/$picture" &&
+            printf '\x28\x02\x38\x01'; } >"$1/$picture"
+    done
+}
+
+index() { # what follows the head of an index: two class names, a reason, two samples (see ShardIndex::pack)
+    number 2 8 && text crack && text dent
+    number 1 8 && text 'no label' && number 3 8 && text a.jpg
+    text one.jpgtwo.jpg
+    number 2 8
+    number 512 8 && number 100 8 && number 1 8 && number 0 4 && number 7 8
+    number 700 8 && number 300 8 && number 2 8 && number 1 4 && number 14 8
+}
+
+manifest() { # a pack that has written one shard of two
+    cat <<'JSON'
+{"rn50_pack": 1, "complete": false, "format": "webdataset", "longest": 512, "shortest": 0, "quality": 90, "part_bytes": 1000,
+ "restart_markers": true, "splits": [{"name": "train", "pictures": 9, "fingerprint": 123, "next": 5, "complete": false,
+ "parts": [{"file": "train-000000.tar", "pictures": 4, "bytes": 900}], "bad": [{"name": "a.jpg", "reason": "empty"}]}]}
+JSON
+}
+
 seeds() { # NAME FOLDER: puts files that the parser knows into the folder
     case $1 in
-        jpeg) cp "$tests"/golden/pictures/*.jpg "$2" ;;
+        datum) datums "$2" ;;
+        index) index >"$2/index" ;;
+        manifest) manifest >"$2/manifest" ;;
+        jpeg | restarts) cp "$tests"/golden/pictures/*.jpg "$2" ;;
         picture) find "$tests/golden/pictures" -type f ! -name '*.rgb' -exec cp {} "$2" \; ;;
         safetensors) cp "$tests"/golden/*.safetensors "$2" ;;
         tar | tfrecord) cp "$tests"/data/shards/*."$1" "$2" ;;
