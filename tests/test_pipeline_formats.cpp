@@ -243,7 +243,7 @@ TEST_CASE("pipeline: a PNG's orientation stands in EXIF, in EXIF written as text
 }
 
 TEST_CASE("pipeline: a JPEG's orientation stands in XMP where EXIF has none") {
-    const Bytes plain = encode(soft_picture(20, 30), {"4:4:4", 1, 1});
+    const Bytes plain = test::read_file(golden_path("baseline.jpg"));  // without EXIF
     const auto with = [&](const std::string& packet) {
         const std::string body = std::string("http://ns.adobe.com/xap/1.0/") + '\0' + packet;
         const auto n = static_cast<uint8_t>(body.size() + 2);

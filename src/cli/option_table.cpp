@@ -65,8 +65,8 @@ std::vector<OptionRow> make_table() {
         {"crop-scale", &O::crop_scale, on_training_pictures, pictures, "MIN,MAX", 0.001, 1,
          "area of the random crop, as fractions of the picture"},
         {"decode", &O::decode, on_training_pictures, pictures, "auto|region|whole|gpu", choice, choice,
-         "region: of a JPEG only what the random crop needs, reduced while decoding; gpu: by nvJPEG; auto: region, or "
-         "gpu where train finds it faster"},
+         "region: of a JPEG only what the training input needs, reduced while decoding; gpu: crops by nvJPEG; auto: "
+         "region, or gpu where train finds it faster"},
         {"flip", &O::flip, on_training_pictures, pictures, "none|horizontal|vertical|both", choice, choice,
          "which flips augmentation draws"},
         {"jitter", &O::jitter, on_training_pictures, pictures, "X", 0, 1,

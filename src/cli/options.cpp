@@ -193,11 +193,10 @@ void reject_idle_options(const Options& options) {
         for (const char* name : {"flip", "jitter", "crop-scale", "decode", "rotate90", "randaugment", "blur", "noise",
                                  "erasing", "erasing-fill"})
             if (asked(name)) idle(name, "--augment none");
-    if (options.augment == "flip")
-        for (const char* name : {"crop-scale", "decode"})
-            if (asked(name)) idle(name, "--augment flip");
+    if (options.augment == "flip" && asked("crop-scale")) idle("crop-scale", "--augment flip");
     if (options.decode == "gpu" && asked("decode")) {
         if (options.cache_mb > 0) idle("decode gpu", "--cache-mb");
+        if (options.augment == "flip") idle("decode gpu", "--augment flip");
         if (options.resize == "letterbox") idle("decode gpu", "--resize letterbox");
         if (options.command == "preview") idle("decode gpu", "preview");
     }
