@@ -66,8 +66,9 @@ class Decoder {
 
     /// Decodes of the opened picture no more than the region needs: of a JPEG the rows and columns around the box, at
     /// the smallest power of two of 1/8 that leaves at least height x width pixels in the box (the inverse DCT
-    /// reduces); of others the whole. Returns where the box lies in `picture`, in its pixels. Resampled from there the
-    /// result is within 2/255 on average of what the whole picture gives. Damage outside of the region may go unseen.
+    /// reduces; CMYK is not); of others the whole. Returns where the box lies in `picture`, in its pixels. Resampled
+    /// from there the result is within 2/255 on average of what the whole picture gives. Damage outside of the region
+    /// may go unseen.
     Box decode_region(const Region& region, Picture& picture);
 
     /// decode_region() by a device, which also resamples: fills `picture` with the box at region.height x region.width.
