@@ -145,6 +145,12 @@ TEST_CASE("pipeline: what is no picture is called by its name") {
     CHECK(contains(reason("\xFF\xD8\xFF\xD9"), "a.jpg: "));
     CHECK(contains(reason("BM"), "cut short"));
     CHECK(contains(reason(std::string(40, 'x'), "a.tga"), "a.tga: "));
+    // Headers of 4096 x 4096 pixels, of 24 bits and of runs, and nothing else.
+    for (const char kind : {'\2', '\12'})
+        CHECK(contains(reason(std::string("\0\0", 2) + kind + std::string(10, '\0') + '\x10' + std::string(1, '\0') +
+                                  '\x10' + '\x18' + std::string(9, '\0'),
+                              "a.tga"),
+                       "cut short, or no TGA"));  // before anything is decoded
 }
 
 TEST_CASE("pipeline: enormous pictures are refused before memory is taken") {

@@ -251,6 +251,15 @@ TEST_CASE("pipeline: a JPEG's orientation stands in XMP where EXIF has none") {
     };
     CHECK(decode_bytes(with(xmp_6)).rgb == turned_right(decode_bytes(plain)).rgb);
     CHECK(decode_bytes(with("tiff:Orientation=\"1\"")).rgb == decode_bytes(plain).rgb);
+    // Bytes between segments are passed over, as libjpeg passes over them.
+    const Bytes segment = with(xmp_6);
+    const auto at = [](const Bytes& bytes, size_t i) { return bytes.begin() + static_cast<std::ptrdiff_t>(i); };
+    const size_t jfif_end = 20, segment_end = segment.size() - (plain.size() - 2);
+    for (const Bytes& between : {Bytes{0}, Bytes{0x12, 0x34}, Bytes{0xFF}, Bytes{0xFF, 0}}) {
+        const Bytes junk = Bytes(plain.begin(), at(plain, jfif_end)) + between +
+                           Bytes(at(segment, 2), at(segment, segment_end)) + Bytes(at(plain, jfif_end), plain.end());
+        CHECK(decode_bytes(junk).rgb == turned_right(decode_bytes(plain)).rgb);
+    }
     // EXIF of 3 before XMP of 6.
     const Bytes upside_down = encode(soft_picture(20, 30), {"turned by 180", 1, 1, false, false, 0, 3});
     const std::string body = std::string("http://ns.adobe.com/xap/1.0/") + '\0' + xmp_6;

@@ -155,9 +155,9 @@ int jpeg_orientation(Bytes bytes) {
     Findings found;
     const uint8_t* data = bytes.data;
     size_t at = 2;  // behind the start marker; each segment: ff, marker, two bytes of length, which counts itself
-    while (at + 4 <= bytes.size && data[at] == 0xFF) {
+    while (at + 4 <= bytes.size) {
         const uint8_t marker = data[at + 1];
-        if (marker == 0xFF) {  // fill byte
+        if (data[at] != 0xFF || marker == 0xFF || marker == 0) {  // bytes between segments, which libjpeg passes over
             ++at;
             continue;
         }

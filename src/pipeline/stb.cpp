@@ -209,7 +209,19 @@ bool inflate(Bytes zlib, size_t limit, std::vector<uint8_t>& out) {
     return true;
 }
 
+/// Whether the file can hold so many pixels; stb_image would make them up, one byte at a time.
+static bool can_hold_tga(Bytes bytes) {
+    const uint8_t* header = bytes.data;
+    const auto u16 = [&](size_t at) { return size_t{header[at]} | size_t{header[at + 1]} << 8; };
+    const bool runs = header[2] >= 9;
+    const size_t pixels = u16(12) * u16(14), pixel_bytes = (size_t{header[16]} + 7) / 8;
+    // A run is one byte, and a pixel for at most 128.
+    const size_t least = runs ? (pixels + 127) / 128 * (1 + pixel_bytes) : pixels * pixel_bytes;
+    return bytes.size >= 18 && bytes.size - 18 >= least;
+}
+
 void decode_tga(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
+    if (!can_hold_tga(bytes)) throw bad_picture("the file is cut short, or no TGA");
     decode_8_bit(bytes, limits, picture);
 }
 
