@@ -208,9 +208,13 @@ void reject_idle_options(const Options& options) {
         throw Error(Exit::usage, "--resume auto needs the run's folder",
                     "add --out DIR, or name a state file: --resume FILE");
     if (!options.resume.empty() && asked("init")) idle("init", "--resume");
+    if (options.encode == "png")
+        for (const char* name : {"quality", "restart-markers"})
+            if (asked(name)) idle(name, "--encode png");
     if (options.longest > 0 && options.shortest > 0)
         throw Error(Exit::usage, "--longest and --shortest exclude each other", "choose one");
-    if (asked("quality") && options.longest == 0 && options.shortest == 0) idle("quality", "pictures that are copied");
+    if (asked("quality") && options.encode == "keep" && options.longest == 0 && options.shortest == 0)
+        idle("quality", "pictures that are copied");
     if (options.json && options.csv) throw Error(Exit::usage, "--json and --csv exclude each other", "choose one");
 }
 

@@ -49,10 +49,9 @@ struct PackSummary {
 /// Writes `splits` to the folder `out`: shards, classes.txt, pack.json (what is finished; a later call goes on behind
 /// it) and bad.txt (pictures that cannot be decoded, which are left out). Every picture is decoded once; those that
 /// need neither become smaller nor be encoded otherwise are copied byte for byte, unless restart markers are asked for.
-/// What is written depends
-/// neither on the number of workers nor on how often it was interrupted, except the bytes of an LMDB. `show` is called
-/// now and then. Throws Error(Exit::data): `out` holds something else, a disk is full, too many are bad, something
-/// reads back differently; Error(Exit::usage) by name when `out` was begun with other options.
+/// What is written depends neither on the number of workers nor on how often it was interrupted, except the bytes of an
+/// LMDB. `show` is called now and then. Throws Error(Exit::data): `out` holds something else, a disk is full, too many
+/// are bad, something reads back differently; Error(Exit::usage) by name when `out` was begun with other options.
 PackSummary pack(const std::vector<NamedSource>& splits, const std::string& out, const PackOptions& options,
                  const std::function<void(const PackState&)>& show);
 
