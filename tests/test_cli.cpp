@@ -143,6 +143,11 @@ TEST_CASE("options: pack, unpack and inspect") {
     CHECK(contains(usage_error({"train", "shop", "--decode", "gpu", "--cache-mb", "9"}),
                    "does nothing beside --cache-mb"));
     CHECK(contains(usage_error({"train", "shop", "--decode", "gpu", "--resize", "letterbox"}), "does nothing beside"));
+    CHECK(contains(usage_error({"train", "shop", "--decode", "gpu", "--augment", "flip"}), "does nothing beside"));
+    CHECK(parse({"train", "shop", "--decode", "whole", "--augment", "flip"}).decode == "whole");
+    CHECK(contains(usage_error({"pack", "a", "b", "--encode", "png", "--quality", "80"}),
+                   "--quality does nothing beside --encode png"));
+    CHECK(parse({"pack", "a", "b", "--encode", "jpeg", "--quality", "80"}).encode == "jpeg");
     CHECK(
         contains(usage_error({"preview", "shop", "--out", "x.png", "--decode", "gpu"}), "does nothing beside preview"));
     CHECK(contains(usage_error({"pack", "shop", "out", "--longest", "9", "--shortest", "9"}), "exclude each other"));

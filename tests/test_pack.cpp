@@ -148,6 +148,12 @@ TEST_CASE("pack: a folder of something else, other options and other pictures ar
     folder.write("out/pack.json", std::string("{\"rn50_pack\": 1"));
     CHECK(contains(error_of([&] { pack_to(folder.path("set"), out, options_for(PackFormat::webdataset)); }).what(),
                    "pack.json: is damaged"));
+    folder.write("out/pack.json",
+                 std::string("{\"rn50_pack\":1,\"format\":\"webdataset\",\"longest\":0,\"shortest\":0,\"quality\":90,"
+                             "\"part_bytes\":3000,\"splits\":[{\"name\":\"train\",\"pictures\":22,\"fingerprint\":1,"
+                             "\"next\":23,\"complete\":false,\"parts\":[],\"bad\":[]}]}"));
+    CHECK(contains(error_of([&] { pack_to(folder.path("set"), out, options_for(PackFormat::webdataset)); }).what(),
+                   "counts more pictures than there are"));
 }
 
 TEST_CASE("pack: bad pictures are left out by name; too many end it") {
@@ -276,6 +282,70 @@ TEST_CASE("pack: pictures become smaller, never larger") {
     CHECK(shrink(source, 59, 0, same));
     CHECK(same.width == 59);
     CHECK(same.height == 39);
+}
+
+TEST_CASE("pack: --encode makes pictures JPEG or PNG at their size, and says what lost something") {
+    const TempFolder folder;
+    const Picture drawing = soft_picture(90, 150);
+    const std::vector<uint8_t> jpeg = encode(drawing, {"turned right", 2, 2, false, false, 0, 6});
+    folder.write("set/train/a/turned.jpg", jpeg);
+    folder.write("set/train/a/gray.bmp", test::read_file(golden_path("gray.bmp")));
+    folder.write("set/train/b/rgb.png", test::read_file(golden_path("rgb.png")));
+    folder.write("set/val/a/deep.png", test::read_file(golden_path("deep.png")));
+    folder.write("set/val/b/b.ppm", test::read_file(golden_path("rgb.ppm")));
+    const auto packed = [&](PackEncode encode, int64_t longest, int64_t lossy) {
+        PackOptions options = options_for(PackFormat::folder);
+        options.encode = encode;
+        options.longest = longest;
+        options.quality = 95;
+        const std::string out = folder.path(cat(name_of(encode), longest));
+        const PackSummary summary = pack_to(folder.path("set"), out, options);
+        CHECK(summary.pictures == 5);
+        CHECK(summary.made_lossy == lossy);
+        return contents(out);
+    };
+    const auto decoded = [](const std::vector<uint8_t>& bytes) { return decode(bytes.data(), bytes.size(), "x"); };
+    const auto original = [&](const std::string& name) { return test::read_file(folder.path("set" + name)); };
+
+    auto files = packed(PackEncode::png, 0, 0);
+    CHECK(decoded(files.at("/train/a/turned.jpg.png")).rgb == decoded(jpeg).rgb);
+    CHECK(decoded(files.at("/train/a/gray.bmp.png")).rgb == golden_rgb("gray.bmp").rgb);
+    CHECK(files.at("/train/a/gray.bmp.png")[25] == 0);  // the header's colour type: grey
+    CHECK(files.at("/train/b/rgb.png")[25] == 2);
+    CHECK(decoded(files.at("/train/b/rgb.png")).rgb == golden_rgb("rgb.png").rgb);
+    CHECK(decoded(files.at("/val/a/deep.png")).rgb == golden_rgb("deep.png").rgb);
+    CHECK(decoded(files.at("/val/b/b.ppm.png")).rgb == golden_rgb("rgb.ppm").rgb);
+
+    files = packed(PackEncode::jpeg, 0, 4);
+    CHECK(files.at("/train/a/turned.jpg") == jpeg);
+    for (const char* name : {"/train/a/gray.bmp", "/val/b/b.ppm"}) {
+        const Picture made = decoded(files.at(cat(name, ".jpg"))), before = decoded(original(name));
+        REQUIRE(made.rgb.size() == before.rgb.size());
+        CHECK(difference(made.rgb, before.rgb) > 0);
+        CHECK(made.height == before.height);
+    }
+    // Components, behind the frame header's size, and how the first one is sampled.
+    const auto frame_of = [](const std::vector<uint8_t>& bytes) {
+        for (size_t i = 0; i + 11 < bytes.size(); ++i)
+            if (bytes[i] == 0xFF && bytes[i + 1] == 0xC0) return cat(int{bytes[i + 9]}, " of ", int{bytes[i + 11]});
+        return std::string("none");
+    };
+    CHECK(frame_of(files.at("/train/a/gray.bmp.jpg")) == "1 of 17");
+    CHECK(frame_of(files.at("/val/b/b.ppm.jpg")) == "3 of 34");
+    // A grey JPEG keeps every level to within what quality 95 rounds.
+    CHECK(difference(decoded(files.at("/train/a/gray.bmp.jpg")).rgb, golden_rgb("gray.bmp").rgb) < 16);
+
+    files = packed(PackEncode::keep, 20, 4);
+    CHECK(frame_of(files.at("/train/a/gray.bmp.jpg")) == "1 of 17");
+    CHECK(decoded(files.at("/train/a/turned.jpg")).height == 20);
+    files = packed(PackEncode::keep, 26, 0);
+    CHECK(files.at("/train/a/gray.bmp") == original("/train/a/gray.bmp"));
+    PackOptions other = options_for(PackFormat::folder);
+    other.longest = 26;
+    other.quality = 95;
+    other.encode = PackEncode::png;
+    CHECK(contains(error_of([&] { pack_to(folder.path("set"), folder.path("keep26"), other); }).what(),
+                   "was begun with --encode keep, not png"));
 }
 
 TEST_CASE("pack: restart markers leave every pixel as it was, or are left out") {

@@ -48,6 +48,15 @@ check "the defaults of the set go with it" cmp set/rn50.toml packed/rn50.toml
 run pack set whole --shard-mb 1 --workers 4 --quiet
 check "what was interrupted equals what was not" diff -r -x '*.rn50idx' packed whole
 
+# --- what pictures become ------------------------------------------------------------------------------------------------
+run pack set encoded --format folder --encode jpeg
+check "--encode jpeg says how many pictures lost something" eval \
+    'is 0 && says "402 pictures without loss" && says "quality 90" && [ -e encoded/val/a/0.ppm.jpg ]'
+run pack set lossless --format folder --encode png --longest 100
+check "--encode png loses nothing" eval 'is 0 && ! says "without loss" && [ -e lossless/val/a/0.ppm.png ]'
+run pack set other --encode gif
+check "an unknown --encode: 2" eval 'is 2 && says "keep"'
+
 # --- inspect -------------------------------------------------------------------------------------------------------------
 run inspect packed --json --verify --sample 399
 check "inspect --json: one object, every picture verified" eval \

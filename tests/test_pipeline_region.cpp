@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "jpeg_support.h"
+#include "pipeline/sample_maker.h"
 
 using namespace rn50;
 using namespace rn50::test;
@@ -47,6 +48,25 @@ double mean_difference(const std::vector<uint8_t>& a, const std::vector<uint8_t>
         sum += std::abs(int{a[i]} - int{b[i]});
     return sum / static_cast<double>(a.size());
 }
+
+/// Pictures in memory.
+class Files : public Source {
+  public:
+    void add(const std::string& name, std::vector<uint8_t> bytes) {
+        names_.push_back(name);
+        bytes_.push_back(std::move(bytes));
+    }
+    int64_t size() const override { return static_cast<int64_t>(names_.size()); }
+    int32_t label(int64_t) const override { return 0; }
+    std::string name(int64_t i) const override { return names_[static_cast<size_t>(i)]; }
+    std::string path_inside(int64_t i) const override { return name(i); }
+    void read(int64_t i, std::vector<uint8_t>& bytes) const override { bytes = bytes_[static_cast<size_t>(i)]; }
+    const std::vector<std::string>& classes() const override { return classes_; }
+
+  private:
+    std::vector<std::string> names_, classes_{"all"};
+    std::vector<std::vector<uint8_t>> bytes_;
+};
 
 /// Boxes at all edges, in the middle, whole, and one pixel large.
 std::vector<Box> boxes_of(const PictureSize& size) {
@@ -107,6 +127,50 @@ TEST_CASE("pipeline: a region that is reduced while decoding stays near to the w
             }
         }
     }
+}
+
+TEST_CASE("pipeline: training without a crop decodes no larger than it needs, evaluation always all") {
+    const Picture wide = soft_picture(611, 803), tall = soft_picture(803, 97);
+    Files source;
+    for (const Writing& way : ways) {
+        source.add(cat("wide ", way.name), encode(wide, way));
+        source.add(cat("tall ", way.name), encode(tall, way));
+    }
+    SampleMaker maker;
+    std::vector<uint8_t> made(50 * 50 * 3), expected(50 * 50 * 3);
+    for (const Resize resize : {Resize::squash, Resize::letterbox, Resize::center}) {
+        CAPTURE(name_of(resize));
+        PictureOptions options;
+        options.image_size = 50;
+        options.resize = resize;
+        int reduced = 0;
+        for (int64_t i = 0; i < source.size(); ++i) {
+            CAPTURE(source.name(i));
+            const SampleKey key{7, 1, i};
+            const auto make = [&](Augment augment, Decode decode, std::vector<uint8_t>& dst) {
+                options.augment = augment;
+                options.decode = decode;
+                maker.make(source, i, options, key, nullptr, dst.data());
+            };
+            make(Augment::flip, Decode::whole, expected);
+            make(Augment::flip, Decode::region, made);
+            CHECK(mean_difference(made, expected) < 2);
+            reduced += made != expected;
+            make(Augment::none, Decode::whole, expected);
+            make(Augment::none, Decode::region, made);
+            CHECK(made == expected);
+        }
+        CHECK(reduced > source.size() / 3);  // it was not all decoded whole after all
+    }
+}
+
+TEST_CASE("pipeline: CMYK is never reduced") {
+    const std::vector<uint8_t> bytes = read_file(golden_path("cmyk.jpg"));
+    Decoder decoder;
+    Picture part;
+    decoder.open(bytes.data(), bytes.size(), "x", {});
+    decoder.decode_region({{0, 0, 26, 19}, 3, 3}, part);
+    CHECK(part.rgb == decode(bytes.data(), bytes.size(), "x").rgb);
 }
 
 TEST_CASE("pipeline: the luma of a JPEG is that of its RGB, but for roundings, whole or in part") {

@@ -1,11 +1,13 @@
 #!/bin/bash
-# Holds cuda/ against the oldest and the newest versions of CUDA's libraries, without a GPU, and says what that proves.
+# Holds cuda/ against the oldest and the newest versions of CUDA's libraries, without a GPU, and the decoding of pictures
+# against a libjpeg that has no parts, and says what that proves.
 #
-#   tools/check_compat.sh [--all-architectures]
+#   tools/check_compat.sh [--all-architectures | --pictures]
 #
-# The oldest headers and libraries come from PyPI's wheels (1.3 GB once, into build/compat, which git ignores); the newest
-# are those of the installed toolkit. The compiler of the host is GCC 11 where it is there (CXX names another). nvcc compiles
-# all kernels for sm_75 and sm_90, or for every architecture that it knows. This is a tool: the tests need no network.
+# --pictures does the latter alone. The oldest headers and libraries come from PyPI's wheels (1.3 GB once, into build/compat,
+# which git ignores); the newest are those of the installed toolkit. The compiler of the host is GCC 11 where it is there
+# (CXX names another). nvcc compiles all kernels for sm_75 and sm_90, or for every architecture that it knows. This is a
+# tool: the tests need no network.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 folder=build/compat
@@ -38,6 +40,14 @@ attempt() { # WHAT COMMAND...: one line, and what was said when it fails
         failed=$((failed + 1))
         return 1
     fi
+}
+
+report() {
+    echo
+    printf 'proven:     %s\n' "${proven[@]}"
+    printf 'not proven: %s\n' "${unproven[@]}"
+    echo "$failed failed"
+    [ "$failed" = 0 ]
 }
 
 fetch() { # FOLDER WHEELS: for their headers and libraries
@@ -132,6 +142,47 @@ nvjpeg_fits() { # VERSION INCLUDES LIBRARY HEADER_FOLDER: what rn50 knows of nvJ
     done
 }
 
+# The program on a libjpeg that decodes whole pictures alone, as libjpeg-turbo 1.2.90 of CentOS 7 does: the functions of
+# newer ones may not be named, and the pipeline's tests hold without them.
+whole_jpegs() {
+    local objects=$folder/objects/whole_jpegs file isa common
+    common="-O1 -std=c++17 -march=x86-64-v2 -Wall -Wextra -Wshadow -Werror -Wno-psabi -Isrc -Itests"
+    mkdir -p "$objects"
+    cat >"$folder/old_libjpeg.h" <<'NAMES'
+#include <cstdio>
+#include <jpeglib.h>
+#pragma GCC poison jpeg_crop_scanline jpeg_skip_scanlines
+NAMES
+    # shellcheck disable=SC2086
+    attempt "libjpeg without parts: jpeg.cpp names no function of a newer one" \
+        $cxx $common -include "$folder/old_libjpeg.h" -c src/pipeline/jpeg.cpp -o "$objects/jpeg.o" || return
+    for file in src/{base,tensor,format,pipeline}/*.cpp tests/{main,jpeg_support}.cpp \
+        tests/test_pipeline_{decode,formats,region,restarts,augment}.cpp; do
+        case $file in */kernels.cpp | */jpeg.cpp) continue ;; esac
+        # shellcheck disable=SC2086
+        attempt "libjpeg without parts: $file" $cxx $common -DRN50_TESTS_DIR="\"$PWD/tests\"" -c "$file" \
+            -o "$objects/$(tr / _ <<<"$file").o"
+    done
+    for isa in v2 v3 v4; do
+        # shellcheck disable=SC2086
+        attempt "libjpeg without parts: src/pipeline/kernels.cpp ($isa)" $cxx ${common/x86-64-v2/x86-64-$isa} \
+            -DRN50_ISA=$isa -c src/pipeline/kernels.cpp -o "$objects/kernels_$isa.o"
+    done
+    # shellcheck disable=SC2086
+    attempt "libjpeg without parts: it links" $cxx "$objects"/*.o -ljpeg -llmdb -lpthread -ldl -o "$folder/whole_jpegs" &&
+        attempt "libjpeg without parts: the tests of decoding pass" "$folder/whole_jpegs"
+}
+
+echo "libjpeg-turbo before 1.5: whole pictures alone"
+begin
+whole_jpegs
+proves "pictures decode alike, whole and by regions, where libjpeg has neither jpeg_crop_scanline nor jpeg_skip_scanlines"
+unproven+=("that the headers of libjpeg-turbo 1.2.90 compile: they are in no wheel")
+if [ "${1:-}" = --pictures ]; then
+    report
+    exit
+fi
+
 echo "oldest: CUDA 12.2, cuDNN 8.9, NCCL 2.16"
 begin
 device_names >"$folder/device_names.h"
@@ -195,8 +246,4 @@ fi
 unproven+=("that the plans run, their numbers and their speed: that takes a GPU")
 unproven+=("which plans cuDNN 8.9 offers: it answers only on a GPU")
 
-echo
-printf 'proven:     %s\n' "${proven[@]}"
-printf 'not proven: %s\n' "${unproven[@]}"
-echo "$failed failed"
-[ "$failed" = 0 ]
+report

@@ -52,6 +52,7 @@ class PackProgressLine {
 PackOptions pack_options(const Options& options) {
     PackOptions packing;
     packing.format = options.command == "unpack" ? PackFormat::folder : pack_format_from(options.format);
+    packing.encode = pack_encode_from(options.encode);
     packing.longest = options.longest;
     packing.shortest = options.shortest;
     packing.quality = static_cast<int>(options.quality);
@@ -79,6 +80,10 @@ void tell(const Options& options, const PackSummary& summary, double seconds) {
     if (summary.unmarked > 0)
         log::warn(cat(report::grouped(summary.unmarked), summary.unmarked == 1 ? " JPEG is" : " JPEGs are",
                       " copied without restart markers, because with them the pixels would not be the same"));
+    if (summary.made_lossy > 0)
+        log::warn(cat(report::grouped(summary.made_lossy), summary.made_lossy == 1 ? " picture" : " pictures",
+                      " without loss (PNG, BMP, PNM or TGA) became JPEG of quality ", options.quality,
+                      ", which changes the pixels; --encode png would keep them"));
     const bool in_shards =
         options.command == "pack" && (options.format == "webdataset" || options.format == "tfrecord");
     const std::string held =

@@ -439,6 +439,8 @@ class Training {
             log::info(cat("saved; ", way_on));
             return exit_code_of_signal(result.signal);
         }
+        train.stop();
+        return report(trainer, val, folder, result);
     }
 
     EvalMetrics evaluate(Trainer& trainer, Loader& loader, const std::string& name, int64_t images) {

@@ -67,8 +67,8 @@ std::vector<OptionRow> make_table() {
         {"crop-scale", &O::crop_scale, on_training_pictures, pictures, "MIN,MAX", 0.001, 1,
          "area of the random crop, as fractions of the picture"},
         {"decode", &O::decode, on_training_pictures, pictures, "auto|region|whole|gpu", choice, choice,
-         "region: of a JPEG only what the random crop needs, reduced while decoding; gpu: by nvJPEG; auto: region, or "
-         "gpu where train gains by it"},
+         "region: of a JPEG only what the training input needs, reduced while decoding; gpu: crops by nvJPEG; auto: "
+         "region, or gpu where train gains by it"},
         {"flip", &O::flip, on_training_pictures, pictures, "none|horizontal|vertical|both", choice, choice,
          "which flips augmentation draws"},
         {"jitter", &O::jitter, on_training_pictures, pictures, "X", 0, 1,
@@ -128,12 +128,14 @@ std::vector<OptionRow> make_table() {
 
         {"format", &O::format, in_pack, packing, "folder|webdataset|tfrecord|lmdb", choice, choice,
          "what to write: folders of classes, tar shards, TFRecord shards, a database", false, true},
+        {"encode", &O::encode, in_pack, packing, "keep|jpeg|png", choice, choice,
+         "what pictures become: keep copies them (JPEG where made smaller), jpeg copies JPEGs alone, png none", false,
+         true},
         {"longest", &O::longest, in_pack, packing, "N", 0, 65500,
          "make pictures smaller whose longer side has more pixels; 0: copy them", false, true},
         {"shortest", &O::shortest, in_pack, packing, "N", 0, 65500,
          "make pictures smaller whose shorter side has more pixels; 0: copy them", false, true},
-        {"quality", &O::quality, in_pack, packing, "N", 1, 100, "of the JPEGs that pictures made smaller become", false,
-         true},
+        {"quality", &O::quality, in_pack, packing, "N", 1, 100, "of the JPEGs that pictures become", false, true},
         {"restart-markers", &O::restart_markers, in_pack, packing, "", choice, choice,
          "code copied JPEGs anew, same pixels, so that a crop decodes without its surroundings", false, true},
         {"shard-mb", &O::shard_mb, in_pack | in_unpack, packing, "N", 1, 1e6,

@@ -191,11 +191,10 @@ void reject_idle_options(const Options& options) {
         for (const char* name : {"flip", "jitter", "crop-scale", "decode", "rotate90", "randaugment", "blur", "noise",
                                  "erasing", "erasing-fill"})
             if (asked(name)) idle(name, "--augment none");
-    if (options.augment == "flip")
-        for (const char* name : {"crop-scale", "decode"})
-            if (asked(name)) idle(name, "--augment flip");
+    if (options.augment == "flip" && asked("crop-scale")) idle("crop-scale", "--augment flip");
     if (options.decode == "gpu" && asked("decode")) {
         if (options.cache_mb > 0) idle("decode gpu", "--cache-mb");
+        if (options.augment == "flip") idle("decode gpu", "--augment flip");
         if (options.resize == "letterbox") idle("decode gpu", "--resize letterbox");
         if (options.command == "preview") idle("decode gpu", "preview");
     }
@@ -207,9 +206,13 @@ void reject_idle_options(const Options& options) {
         throw Error(Exit::usage, "--resume auto needs the run's folder",
                     "add --out DIR, or name a state file: --resume FILE");
     if (!options.resume.empty() && asked("init")) idle("init", "--resume");
+    if (options.encode == "png")
+        for (const char* name : {"quality", "restart-markers"})
+            if (asked(name)) idle(name, "--encode png");
     if (options.longest > 0 && options.shortest > 0)
         throw Error(Exit::usage, "--longest and --shortest exclude each other", "choose one");
-    if (asked("quality") && options.longest == 0 && options.shortest == 0) idle("quality", "pictures that are copied");
+    if (asked("quality") && options.encode == "keep" && options.longest == 0 && options.shortest == 0)
+        idle("quality", "pictures that are copied");
     if (options.json && options.csv) throw Error(Exit::usage, "--json and --csv exclude each other", "choose one");
 }
 

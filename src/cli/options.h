@@ -82,9 +82,10 @@ struct Options {
 
     // Packing and looking.
     std::string format = "webdataset";  ///< folder|webdataset|tfrecord|lmdb
+    std::string encode = "keep";        ///< keep|jpeg|png
     int64_t longest = 0;                ///< bound of the longer side in pixels; 0: none
     int64_t shortest = 0;               ///< bound of the shorter side in pixels; 0: none
-    int64_t quality = 90;               ///< of JPEGs that are made smaller
+    int64_t quality = 90;               ///< of JPEGs that are encoded
     bool restart_markers = false;       ///< in JPEGs that are copied
     int64_t shard_mb = 1000;
     int64_t sample = -1;  ///< inspect: show this picture; -1: none

@@ -28,11 +28,11 @@ enum class Augment : uint8_t {
     randaugment,  ///< crop, then RandAugment
     trivial,      ///< crop, then TrivialAugment
 };
-/// What is decoded of a picture that is cropped.
+/// What is decoded of a picture that training varies.
 enum class Decode : uint8_t {
     whole,   ///< all of it
-    region,  ///< what the crop needs, reduced while decoding (Decoder::decode_region)
-    device,  ///< the same by a PictureDecoder, at full size; what it does not take, as region
+    region,  ///< what the crop needs (without one, all), reduced while decoding (Decoder::decode_region)
+    device,  ///< crops by a PictureDecoder, at full size; what it does not take, and what is not cropped, as region
 };
 const char* name_of(Resize resize);
 const char* name_of(Augment augment);
@@ -90,18 +90,28 @@ pixel::Changes changes_of(const AugmentParameters& drawn, const PictureOptions& 
 /// Whether that part, behind the geometry, is all that these options do: no policy, blur and noise.
 bool belongs_to_pixels(const PictureOptions& options);
 
+/// To which size the geometry of evaluation resizes a picture of that one: what letterbox fills up, and center cuts.
+PictureSize resized_size(const PictureOptions& options, PictureSize size);
+
+/// A picture that was decoded smaller than it is.
+struct Reduced {
+    PictureSize full;  ///< its size
+    Box where;         ///< all of it in what was decoded
+};
+
 /// Makes the net's input from pictures; keeps its buffers. One thread at a time.
 class Renderer {
   public:
-    /// Fills dst, {image_size, image_size, channels}. `parameters` null: evaluation. With `apart` only the geometry is
-    /// made, and what belongs to pixels is left there for Backend::augment, which gives the same bits; not for options
-    /// that need more (belongs_to_pixels()).
+    /// Fills dst, {image_size, image_size, channels}. `parameters` null: evaluation. `reduced`: how `picture` was
+    /// decoded, where nothing is cropped; null: whole. With `apart` only the geometry is made, and what belongs to
+    /// pixels is left there for Backend::augment, which gives the same bits; not for options that need more
+    /// (belongs_to_pixels()).
     void render(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,
-                uint8_t* dst, pixel::Changes* apart = nullptr);
+                uint8_t* dst, const Reduced* reduced = nullptr, pixel::Changes* apart = nullptr);
 
   private:
     void place(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,
-               uint8_t* dst);
+               const Reduced* reduced, uint8_t* dst);
 
     Resizer resizer_;
     std::vector<uint8_t> rgb_, scratch_;

@@ -40,9 +40,9 @@ struct DecodeLimits {
 /// The format is known by content, never by extension: JPEG, PNG, BMP, PNM (P5, P6); TGA has no signature, so it is
 /// tried for the extension .tga alone. The result is what Pillow's `ImageOps.exif_transpose(image).convert("RGB")`
 /// gives: grey is repeated, a palette looked up, alpha dropped (not composited), CMYK taken for Adobe's inverted kind;
-/// the EXIF orientation of JPEG and PNG is applied. 16 bits a channel become 8 by rounding value / 257, or, where fewer
-/// of them count, value * 255 / (2^bits - 1): as many as a PNG's sBIT chunk or a PNM's maximum says, or as is asked
-/// for.
+/// the orientation of JPEG and PNG, by EXIF or else XMP, is applied. 16 bits a channel become 8 by rounding value /
+/// 257, or, where fewer of them count, value * 255 / (2^bits - 1): as many as a PNG's sBIT chunk or a PNM's maximum
+/// says, or as is asked for.
 class Decoder {
   public:
     Decoder();
@@ -75,8 +75,9 @@ class Decoder {
 
     /// Decodes of the opened picture no more than the region needs: of a JPEG the rows and columns around the box, at
     /// the smallest power of two of 1/8 that leaves at least height x width pixels in the box (the inverse DCT
-    /// reduces); of others the whole. Returns where the box lies in `picture`, in its pixels. Resampled from there the
-    /// result is within 2/255 on average of what the whole picture gives. Damage outside of the region may go unseen.
+    /// reduces; CMYK is not); of others the whole. Returns where the box lies in `picture`, in its pixels. Resampled
+    /// from there the result is within 2/255 on average of what the whole picture gives. Damage outside of the region
+    /// may go unseen.
     Box decode_region(const Region& region, Picture& picture);
 
     /// decode_region() by a device, which also resamples: fills `picture` with the box at region.height x region.width.

@@ -9,6 +9,15 @@
 // libjpeg's header needs FILE and size_t declared before it.
 #include <jpeglib.h>
 
+#define STB_IMAGE_WRITE_STATIC
+#define STB_IMAGE_WRITE_IMPLEMENTATION
+#define STBI_WRITE_NO_STDIO
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+#include <stb/stb_image_write.h>
+#pragma GCC diagnostic pop
+
 #include "base/error.h"
 #include "pipeline/resize.h"
 #include "pipeline/restarts.h"
@@ -40,22 +49,46 @@ bool starts_with(const jpeg_marker_struct& marker, const char (&five)[6]) {
     return marker.data_length >= 5 && std::memcmp(marker.data, five, 5) == 0;
 }
 
+/// The pixels as they are encoded: of a grey picture one channel.
+struct Channels {
+    explicit Channels(const Picture& picture) : data(picture.rgb.data()), row_bytes(picture.width * 3) {
+        const uint8_t* const end = data + picture.rgb.size();
+        for (const uint8_t* p = data; p < end; p += 3)
+            if (p[0] != p[1] || p[0] != p[2]) return;
+        gray.resize(picture.rgb.size() / 3);
+        for (size_t i = 0; i < gray.size(); ++i)
+            gray[i] = data[3 * i];
+        data = gray.data();
+        row_bytes = picture.width;
+        count = 1;
+    }
+    Channels(const Channels&) = delete;
+    Channels& operator=(const Channels&) = delete;
+
+    std::vector<uint8_t> gray;
+    const uint8_t* data;
+    int64_t row_bytes;
+    int count = 3;
+};
+
 /// Holds no object with a destructor, for longjmp's sake. False: handler.reason says why.
-bool compress(const Picture& picture, int quality, Handler& handler, jpeg_compress_struct& info, Output& output) {
+bool compress(const Picture& picture, const Channels& pixels, int quality, Handler& handler, jpeg_compress_struct& info,
+              Output& output) {
     if (setjmp(handler.jump)) return false;
     jpeg_create_compress(&info);
     jpeg_mem_dest(&info, &output.data, &output.size);
     info.image_width = static_cast<JDIMENSION>(picture.width);
     info.image_height = static_cast<JDIMENSION>(picture.height);
-    info.input_components = 3;
-    info.in_color_space = JCS_RGB;
+    info.input_components = pixels.count;
+    info.in_color_space = pixels.count == 1 ? JCS_GRAYSCALE : JCS_RGB;
     jpeg_set_defaults(&info);
     jpeg_set_quality(&info, quality, TRUE);
-    info.restart_interval = static_cast<unsigned>(formats::packed_interval(picture.width, 2 * DCTSIZE));
+    const int64_t unit = pixels.count == 1 ? DCTSIZE : 2 * DCTSIZE;
+    info.restart_interval = static_cast<unsigned>(formats::packed_interval(picture.width, unit));
     jpeg_start_compress(&info, TRUE);
     while (info.next_scanline < info.image_height) {
         // Older headers lack the const; the row is only read.
-        JSAMPROW row = const_cast<uint8_t*>(picture.rgb.data()) + int64_t{info.next_scanline} * picture.width * 3;
+        JSAMPROW row = const_cast<uint8_t*>(pixels.data) + int64_t{info.next_scanline} * pixels.row_bytes;
         jpeg_write_scanlines(&info, &row, 1);
     }
     jpeg_finish_compress(&info);
@@ -109,11 +142,28 @@ void encode_jpeg(const Picture& picture, int quality, std::vector<uint8_t>& byte
     info.err = jpeg_std_error(&handler.base);
     handler.base.error_exit = fail;
     Output output;
-    const bool good = compress(picture, quality, handler, info, output);
+    const Channels pixels(picture);
+    const bool good = compress(picture, pixels, quality, handler, info, output);
     if (good) bytes.assign(output.data, output.data + output.size);
     jpeg_destroy_compress(&info);
     std::free(output.data);
     if (!good) throw Error(Exit::data, cat("cannot be encoded as JPEG: ", handler.reason));
+}
+
+void encode_png(const Picture& picture, std::vector<uint8_t>& bytes) {
+    RN50_REQUIRE(picture.height > 0 && picture.width > 0, "a PNG of ", picture.width, " x ", picture.height);
+    const Channels pixels(picture);
+    bytes.clear();
+    const auto add = [](void* context, void* data, int size) {
+        auto& all = *static_cast<std::vector<uint8_t>*>(context);
+        all.insert(all.end(), static_cast<uint8_t*>(data), static_cast<uint8_t*>(data) + size);
+    };
+    // stb_image_write counts in int.
+    const bool fits = picture.rgb.size() < INT32_MAX / 2;
+    if (!fits || stbi_write_png_to_func(add, &bytes, static_cast<int>(picture.width), static_cast<int>(picture.height),
+                                        pixels.count, pixels.data, static_cast<int>(pixels.row_bytes)) == 0)
+        throw Error(Exit::data,
+                    cat("cannot be encoded as PNG: ", fits ? "there is not enough memory" : "it is too large"));
 }
 
 void add_restart_markers(const std::vector<uint8_t>& bytes, std::vector<uint8_t>& marked) {

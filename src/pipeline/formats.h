@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "base/error.h"
 #include "pipeline/decode.h"
@@ -50,19 +51,21 @@ class Jpeg {
     std::unique_ptr<State> state_;
 };
 
-/// PNG, BMP and TGA by stb_image, as stored. Of PNG's samples of 16 bits so many count (Decoder::open). Returns the
-/// highest of them where nothing says how many count, else -1.
+/// PNG and TGA by stb_image, as stored. Of PNG's samples of 16 bits so many count (Decoder::open). Returns the highest
+/// of them where nothing says how many count, else -1.
 int decode_png(Bytes bytes, const DecodeLimits& limits, int bits, Picture& picture);
-void decode_bmp(Bytes bytes, const DecodeLimits& limits, Picture& picture);
 void decode_tga(Bytes bytes, const DecodeLimits& limits, Picture& picture);
+/// BMP: 1, 2, 4, 8, 16, 24 and 32 bits, run lengths, colour masks, headers of Windows and OS/2. Alpha is dropped.
+void decode_bmp(Bytes bytes, const DecodeLimits& limits, Picture& picture);
 /// Binary PNM: P5 (grey) and P6 (colour), maxval 1 to 65535. Own, because stb_image neither scales by maxval nor
 /// notices missing data. `bits` and what is returned: as of PNG.
 int decode_pnm(Bytes bytes, const DecodeLimits& limits, int bits, Picture& picture);
 
-/// The first chunk of this type of a PNG whose chunks have been checked (decode_png); {nullptr, 0} when there is none.
-Bytes find_png_chunk(Bytes bytes, const char* type);
+/// Appends to `out` what zlib compressed, by stb_image. False: it is damaged, or more than `limit` bytes.
+bool inflate(Bytes zlib, size_t limit, std::vector<uint8_t>& out);
 
-/// The EXIF orientation, 1 to 8, of a JPEG or PNG file; 1 (upright) when it has none or it makes no sense.
+/// The orientation, 1 to 8, of a JPEG or PNG file by its EXIF (in PNG also ImageMagick's "Raw profile type exif"), else
+/// its XMP; 1 (upright) when it has none or it makes no sense.
 int jpeg_orientation(Bytes bytes);
 int png_orientation(Bytes bytes);
 

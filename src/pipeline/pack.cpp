@@ -95,9 +95,10 @@ class Names {
 struct Item {
     std::vector<uint8_t> bytes;
     int64_t bytes_read = 0, height = 0, width = 0;
-    bool encoded_anew = false;
-    bool unmarked = false;  ///< a JPEG that could not be given restart markers
-    std::string fault;      ///< why it is left out
+    const char* encoded_anew = nullptr;  ///< the extension of what it was encoded as
+    bool made_lossy = false;             ///< it was not a JPEG, and is one now
+    bool unmarked = false;               ///< a JPEG that could not be given restart markers
+    std::string fault;                   ///< why it is left out
 };
 
 /// What one worker owns.
@@ -127,10 +128,24 @@ bool mark(const std::string& name, Hand& hand, Item& item) {
     return true;
 }
 
+/// Writes `picture` to the item. `was_jpeg`: what it was.
+void encode(const Picture& picture, const PackOptions& options, bool was_jpeg, Item& item) {
+    if (options.encode == PackEncode::png) {
+        encode_png(picture, item.bytes);
+        item.encoded_anew = ".png";
+    } else {
+        encode_jpeg(picture, options.quality, item.bytes);
+        item.encoded_anew = ".jpg";
+        item.made_lossy = !was_jpeg;
+    }
+}
+
 void prepare(const Source& source, int64_t i, const PackOptions& options, const Patience& patience, Hand& hand,
              Item& item) {
     item.fault.clear();
-    item.encoded_anew = item.unmarked = false;
+    item.encoded_anew = nullptr;
+    item.made_lossy = item.unmarked = false;
+    const Picture* result = &hand.picture;
     const std::string name = source.name(i);
     try {
         with_patience(patience, [&] {
@@ -138,10 +153,12 @@ void prepare(const Source& source, int64_t i, const PackOptions& options, const 
             item.bytes_read = static_cast<int64_t>(item.bytes.size());
             hand.decoder.decode(item.bytes.data(), item.bytes.size(), name, DecodeLimits(), hand.picture, options.bits);
         });
-        item.encoded_anew = shrink(hand.picture, options.longest, options.shortest, hand.smaller);
-        if (item.encoded_anew)
-            encode_jpeg(hand.smaller, options.quality, item.bytes);
-        else if (options.restart_markers && is_jpeg(item.bytes))
+        const bool was_jpeg = is_jpeg(item.bytes);
+        if (shrink(hand.picture, options.longest, options.shortest, hand.smaller)) result = &hand.smaller;
+        if (result == &hand.smaller || options.encode == PackEncode::png ||
+            (options.encode == PackEncode::jpeg && !was_jpeg))
+            encode(*result, options, was_jpeg, item);
+        else if (options.restart_markers && was_jpeg)
             item.unmarked = !mark(name, hand, item);
     } catch (const ReadError&) {
         throw;  // no fault of the picture
@@ -150,9 +167,8 @@ void prepare(const Source& source, int64_t i, const PackOptions& options, const 
         const std::string text = error.what();
         item.fault = text.compare(0, name.size() + 2, name + ": ") == 0 ? text.substr(name.size() + 2) : text;
     }
-    const Picture& result = item.encoded_anew ? hand.smaller : hand.picture;
-    item.height = result.height;
-    item.width = result.width;
+    item.height = result->height;
+    item.width = result->width;
 }
 
 /// The name with an extension that a folder source knows and that fits what was encoded anew.
@@ -162,7 +178,8 @@ std::string with_extension(std::string name, const Item& item) {
     const size_t dot = name.rfind('.');
     std::string end = name.substr(dot);
     std::transform(end.begin(), end.end(), end.begin(), [](unsigned char c) { return std::tolower(c); });
-    return item.encoded_anew && end != ".jpg" && end != ".jpeg" ? name + ".jpg" : name;
+    const bool fits = !item.encoded_anew || end == item.encoded_anew || (end == ".jpeg" && item.encoded_anew[1] == 'j');
+    return fits ? name : name + item.encoded_anew;
 }
 
 class Packing {
@@ -177,6 +194,7 @@ class Packing {
             state_.total += split.source->size();
         }
         manifest_.format = name_of(options.format);
+        manifest_.encode = name_of(options.encode);
         manifest_.longest = options.longest;
         manifest_.shortest = options.shortest;
         manifest_.quality = options.quality;
@@ -266,6 +284,7 @@ class Packing {
             }
             note_finished(split, *writer, ends, bad);
             if (item.unmarked) ++summary_.unmarked;
+            if (item.made_lossy && item.fault.empty()) ++summary_.made_lossy;
             summary_.bytes_read += item.bytes_read;
             ++state_.done;
             ++state_.done_now;
@@ -382,6 +401,17 @@ bool pack_is_unfinished(const std::string& folder) {
 const char* name_of(PackFormat format) {
     const char* const names[] = {"folder", "webdataset", "tfrecord", "lmdb"};
     return names[static_cast<size_t>(format)];
+}
+
+const char* name_of(PackEncode encode) {
+    const char* const names[] = {"keep", "jpeg", "png"};
+    return names[static_cast<size_t>(encode)];
+}
+
+PackEncode pack_encode_from(const std::string& name) {
+    for (const PackEncode encode : {PackEncode::keep, PackEncode::jpeg, PackEncode::png})
+        if (name == name_of(encode)) return encode;
+    throw Error(Exit::usage, cat("--encode ", name, " is not known"), "keep|jpeg|png");
 }
 
 PackFormat pack_format_from(const std::string& name) {

@@ -41,6 +41,13 @@ PackManifest::Split split_from(const Json& json) {
     return split;
 }
 
+/// Numbers that pack() writes, and goes on by.
+bool makes_sense(const PackManifest::Split& split) {
+    return split.pictures >= 0 && split.next >= 0 && split.next <= split.pictures &&
+           std::all_of(split.parts.begin(), split.parts.end(),
+                       [](const WrittenPart& part) { return part.pictures >= 0 && part.bytes >= 0; });
+}
+
 }  // namespace
 
 bool PackManifest::complete() const {
@@ -51,16 +58,10 @@ void PackManifest::write(const std::string& folder) const {
     Json all = Json::array();
     for (const Split& split : splits)
         all.push_back(to_json(split));
-    const Json json{{"rn50_pack", 1},
-                    {"complete", complete()},
-                    {"format", format},
-                    {"longest", longest},
-                    {"shortest", shortest},
-                    {"quality", quality},
-                    {"part_bytes", part_bytes},
-                    {"restart_markers", restart_markers},
-                    {"bits", bits},
-                    {"splits", std::move(all)}};
+    const Json json{{"rn50_pack", 1},     {"complete", complete()},   {"format", format},
+                    {"encode", encode},   {"longest", longest},       {"shortest", shortest},
+                    {"quality", quality}, {"part_bytes", part_bytes}, {"restart_markers", restart_markers},
+                    {"bits", bits},       {"splits", std::move(all)}};
     write_file_atomic(join(folder, file_name), json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
@@ -73,6 +74,7 @@ bool PackManifest::read(const std::string& folder, PackManifest& manifest) {
         if (json.at("rn50_pack") != 1) throw Error(Exit::data, cat(path, ": was written by another version of rn50"));
         manifest = PackManifest();
         json.at("format").get_to(manifest.format);
+        manifest.encode = json.value("encode", "keep");  // older ones had no choice
         json.at("longest").get_to(manifest.longest);
         json.at("shortest").get_to(manifest.shortest);
         json.at("quality").get_to(manifest.quality);
@@ -81,6 +83,10 @@ bool PackManifest::read(const std::string& folder, PackManifest& manifest) {
         manifest.bits = json.value("bits", 0);
         for (const Json& split : json.at("splits"))
             manifest.splits.push_back(split_from(split));
+        if (!std::all_of(manifest.splits.begin(), manifest.splits.end(), makes_sense))
+            throw Error(Exit::data,
+                        cat(path, ": is damaged: it counts more pictures than there are, or less than none"),
+                        "pack into a new folder");
         return true;
     } catch (const Json::exception& error) {
         throw Error(Exit::data, cat(path, ": is damaged: ", error.what()), "pack into a new folder");
@@ -94,6 +100,7 @@ void PackManifest::require_same(const PackManifest& asked, const std::string& fo
                     "give the same options to go on, or pack into a new folder");
     };
     differs("--format", format, asked.format);
+    differs("--encode", encode, asked.encode);
     differs("--longest", longest, asked.longest);
     differs("--shortest", shortest, asked.shortest);
     differs("--quality", quality, asked.quality);

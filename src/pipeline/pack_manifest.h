@@ -21,7 +21,7 @@ struct PackManifest {
         std::vector<WrittenPart> parts;
         std::vector<Bad> bad;  ///< those before `next`
     };
-    std::string format;
+    std::string format, encode;
     int64_t longest = 0, shortest = 0, quality = 0, part_bytes = 0;
     bool restart_markers = false;
     int bits = 0;

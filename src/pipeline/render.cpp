@@ -12,8 +12,10 @@ namespace rn50 {
 
 namespace {
 
-Box whole(const Picture& picture) {
-    return {0, 0, static_cast<double>(picture.width), static_cast<double>(picture.height)};
+/// What a picture is that was decoded whole.
+Reduced whole(const Picture& picture) {
+    return {{picture.height, picture.width},
+            {0, 0, static_cast<double>(picture.width), static_cast<double>(picture.height)}};
 }
 
 PictureView view_of(const Picture& picture) {
@@ -25,30 +27,30 @@ int64_t scaled(int64_t size, int64_t other, int64_t longest) {
     return std::max<int64_t>(1, (2 * size * other + longest) / (2 * longest));
 }
 
-void letterbox(Resizer& resizer, const Picture& picture, const PictureOptions& options, uint8_t* dst) {
-    const int64_t size = options.image_size, longest = std::max(picture.height, picture.width);
-    const int64_t h = scaled(size, picture.height, longest), w = scaled(size, picture.width, longest);
-    const int64_t y = (size - h) / 2, x = (size - w) / 2;
+void letterbox(Resizer& resizer, const Picture& picture, const Reduced& reduced, const PictureOptions& options,
+               uint8_t* dst) {
+    const int64_t size = options.image_size;
+    const PictureSize inner = resized_size(options, reduced.full);
+    const int64_t y = (size - inner.height) / 2, x = (size - inner.width) / 2;
     for (int64_t i = 0; i < size * size; ++i)
         std::memcpy(dst + i * 3, options.letterbox_fill.data(), 3);
-    resizer.bilinear(view_of(picture), whole(picture), dst + (y * size + x) * 3, h, w, size * 3);
+    resizer.bilinear(view_of(picture), reduced.where, dst + (y * size + x) * 3, inner.height, inner.width, size * 3);
 }
 
-/// The shorter side to size * 256 / 224, the longer in proportion, both rounded down as torchvision does; then the
-/// middle. Only the middle is computed: its output pixels are those of the whole.
-void center(Resizer& resizer, const Picture& picture, const PictureOptions& options, uint8_t* dst) {
-    const int64_t size = options.image_size, shorter = size * 256 / 224;
-    const bool portrait = picture.width <= picture.height;
-    const int64_t h = portrait ? shorter * picture.height / picture.width : shorter;
-    const int64_t w = portrait ? shorter : shorter * picture.width / picture.height;
+/// The middle of the resized picture. Only that is computed: its output pixels are those of the whole.
+void center(Resizer& resizer, const Picture& picture, const Reduced& reduced, const PictureOptions& options,
+            uint8_t* dst) {
+    const int64_t size = options.image_size;
+    const PictureSize outer = resized_size(options, reduced.full);
     // Python's round() of a half goes to the even neighbour.
     const auto half = [](int64_t n) { return n / 2 + (n % 2 && n / 2 % 2 ? 1 : 0); };
-    const int64_t top = half(h - size), left = half(w - size);
-    const double y_step = static_cast<double>(picture.height) / static_cast<double>(h);
-    const double x_step = static_cast<double>(picture.width) / static_cast<double>(w);
-    const Box box = {static_cast<double>(left) * x_step, static_cast<double>(top) * y_step,
-                     std::min(static_cast<double>(left + size) * x_step, static_cast<double>(picture.width)),
-                     std::min(static_cast<double>(top + size) * y_step, static_cast<double>(picture.height))};
+    const int64_t top = half(outer.height - size), left = half(outer.width - size);
+    const Box& all = reduced.where;
+    const double y_step = (all.y1 - all.y0) / static_cast<double>(outer.height);
+    const double x_step = (all.x1 - all.x0) / static_cast<double>(outer.width);
+    const Box box = {all.x0 + static_cast<double>(left) * x_step, all.y0 + static_cast<double>(top) * y_step,
+                     std::min(all.x0 + static_cast<double>(left + size) * x_step, all.x1),
+                     std::min(all.y0 + static_cast<double>(top + size) * y_step, all.y1)};
     resizer.bilinear(view_of(picture), box, dst, size, size, size * 3);
 }
 
@@ -66,33 +68,53 @@ void crop(Resizer& resizer, const Picture& picture, const Box& box, int64_t size
 
 }  // namespace
 
-/// The geometry: dst is {size, size, 3}.
-void Renderer::place(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,
-                     uint8_t* dst) {
+PictureSize resized_size(const PictureOptions& options, PictureSize picture) {
     const int64_t size = options.image_size;
-    if (parameters && parameters->cropped) return crop(resizer_, picture, parameters->crop, size, dst);
     switch (options.resize) {
         case Resize::squash:
-            return resizer_.bilinear(view_of(picture), whole(picture), dst, size, size, size * 3);
+            break;
+        case Resize::letterbox: {
+            const int64_t longest = std::max(picture.height, picture.width);
+            return {scaled(size, picture.height, longest), scaled(size, picture.width, longest)};
+        }
+        case Resize::center: {
+            // The shorter side to size * 256 / 224, the longer in proportion, both rounded down as torchvision does.
+            const int64_t shorter = size * 256 / 224;
+            if (picture.width <= picture.height) return {shorter * picture.height / picture.width, shorter};
+            return {shorter, shorter * picture.width / picture.height};
+        }
+    }
+    return {size, size};
+}
+
+/// The geometry: dst is {size, size, 3}.
+void Renderer::place(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,
+                     const Reduced* reduced, uint8_t* dst) {
+    const int64_t size = options.image_size;
+    if (parameters && parameters->cropped) return crop(resizer_, picture, parameters->crop, size, dst);
+    const Reduced how = reduced ? *reduced : whole(picture);
+    switch (options.resize) {
+        case Resize::squash:
+            return resizer_.bilinear(view_of(picture), how.where, dst, size, size, size * 3);
         case Resize::letterbox:
-            return letterbox(resizer_, picture, options, dst);
+            return letterbox(resizer_, picture, how, options, dst);
         case Resize::center:
-            return center(resizer_, picture, options, dst);
+            return center(resizer_, picture, how, options, dst);
     }
 }
 
 void Renderer::render(const Picture& picture, const PictureOptions& options, const AugmentParameters* parameters,
-                      uint8_t* dst, pixel::Changes* apart) {
+                      uint8_t* dst, const Reduced* reduced, pixel::Changes* apart) {
     const int64_t size = options.image_size, count = size * size;
     const int channels = options.channels;
     RN50_REQUIRE(size > 0 && picture.height > 0 && picture.width > 0, "rendering ", picture.width, "x", picture.height,
                  " to ", size);
     RN50_REQUIRE(channels == 1 || channels == 3, channels, " channels");
     if (channels == 3) {
-        place(picture, options, parameters, dst);
+        place(picture, options, parameters, reduced, dst);
     } else {
         rgb_.resize(static_cast<size_t>(count * 3));
-        place(picture, options, parameters, rgb_.data());
+        place(picture, options, parameters, reduced, rgb_.data());
         for (int64_t i = 0; i < count; ++i)
             dst[i] = static_cast<uint8_t>(pixel::luma(&rgb_[static_cast<size_t>(i * 3)]));
     }

@@ -27,8 +27,7 @@ void SampleMaker::note(PictureSize size) {
 
 int64_t estimated_buffers(const Source& source, const PictureOptions& options, bool cached) {
     constexpr int64_t looked_at = 16;
-    const bool cropped = options.augment != Augment::none && options.augment != Augment::flip &&
-                         options.resize != Resize::letterbox && options.decode != Decode::whole && !cached;
+    const bool reduced = options.augment != Augment::none && options.decode != Decode::whole && !cached;
     Decoder decoder;
     std::vector<uint8_t> bytes;
     double most = 0;
@@ -39,11 +38,12 @@ int64_t estimated_buffers(const Source& source, const PictureOptions& options, b
             source.read(index, bytes);
             const PictureSize size = decoder.open(bytes.data(), bytes.size(), source.name(index), DecodeLimits());
             const double pixels = static_cast<double>(size.height * size.width);
-            const double side = 2.8 * static_cast<double>(options.image_size);  // of a crop before it is resampled
+            const double side =
+                2.8 * static_cast<double>(options.image_size);  // of what is decoded, before it is resampled
             // A JPEG becomes RGB; where it is progressive or turned, its coefficients or the turned one as well. Others
             // are unpacked, converted and copied.
             const double decoded = !decoder.is_jpeg() ? 12 * pixels
-                                   : cropped          ? 3 * std::min(pixels, side * side)
+                                   : reduced          ? 3 * std::min(pixels, side * side)
                                                       : 6 * pixels;
             most = std::max(most, static_cast<double>(bytes.size()) + decoded);
         } catch (const Error& error) {
@@ -85,7 +85,13 @@ void SampleMaker::make_picture(const Source& source, int64_t index, const Pictur
     std::optional<AugmentParameters> drawn;
     if (options.augment != Augment::none)
         drawn = draw_augment(options, size.height, size.width, key.seed, key.epoch, key.sample);
-    if (drawn && drawn->cropped && options.decode != Decode::whole && !cache) {
+    const Reduced* how = nullptr;
+    Reduced reduced{size, {0, 0, static_cast<double>(size.width), static_cast<double>(size.height)}};
+    if (drawn && !drawn->cropped && options.decode != Decode::whole && !cache) {
+        const PictureSize to = resized_size(options, size);
+        reduced.where = decoder_.decode_region({reduced.where, to.height, to.width}, picture_);
+        how = &reduced;
+    } else if (drawn && options.decode != Decode::whole && !cache) {
         const Region region{drawn->crop, options.image_size, options.image_size};
         const bool on_device = options.decode == Decode::device && device_;
         if (on_device && decoder_.decode_region_on(*device_, region, picture_)) {
@@ -99,7 +105,7 @@ void SampleMaker::make_picture(const Source& source, int64_t index, const Pictur
         decoder_.decode_opened(picture_);
         if (cache) cache->offer(source, index, picture_);
     }
-    renderer_.render(kept ? *kept : picture_, options, drawn ? &*drawn : nullptr, dst, apart);
+    renderer_.render(kept ? *kept : picture_, options, drawn ? &*drawn : nullptr, dst, how, apart);
 }
 
 }  // namespace rn50

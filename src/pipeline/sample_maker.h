@@ -47,7 +47,8 @@ class SampleMaker {
     explicit SampleMaker(std::unique_ptr<PictureDecoder> device = nullptr) : device_(std::move(device)) {}
 
     /// Fills dst, {image_size, image_size, channels}, with picture `index`. What is drawn is drawn first, so that of a
-    /// JPEG no more than the crop needs is decoded (options.decode); with a cache it is decoded whole, or found there.
+    /// JPEG no more is decoded than the crop needs, or without one at no larger scale than the input needs
+    /// (options.decode); with a cache, and in evaluation, it is decoded whole, or found there.
     /// Throws Error(Exit::data), "NAME: reason", when the picture cannot be read or decoded.
     /// What the device does not take is decoded here, and counted. `apart`: see Renderer::render.
     void make(const Source& source, int64_t index, const PictureOptions& options, const SampleKey& key,

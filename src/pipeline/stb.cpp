@@ -1,9 +1,10 @@
-// PNG, BMP and TGA by stb_image. It forgives much; what it forgives at the cost of pixels is caught here: a file that
+// PNG and TGA by stb_image. It forgives much; what it forgives at the cost of pixels is caught here: a file that
 // is cut short, a chunk whose checksum is wrong, memory without bound.
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 #include "pipeline/formats.h"
 
@@ -32,7 +33,6 @@ void* stb_reallocate(void* old, size_t bytes) {
 #define STB_IMAGE_STATIC
 #define STB_IMAGE_IMPLEMENTATION
 #define STBI_ONLY_PNG
-#define STBI_ONLY_BMP
 #define STBI_ONLY_TGA
 #define STBI_NO_STDIO
 #define STBI_NO_LINEAR
@@ -111,8 +111,7 @@ void read_size(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
     stb_beyond_limit = false;
     if (!stbi_info_from_callbacks(&Reader::callbacks, &reader, &width, &height, &channels))
         throw bad_picture("the header is damaged, or of a kind that is not read");
-    // A BMP stored from top to bottom has a negative height.
-    set_size(picture, height < 0 ? -static_cast<int64_t>(height) : height, width, limits);
+    set_size(picture, height, width, limits);
     // 16 bits x 4 channels, a filter byte a row (seven times in interlaced files), and buffers that grow by doubling.
     const size_t unpacked = static_cast<size_t>(height) * (static_cast<size_t>(width) * 8 + 16);
     stb_limit += 2 * unpacked + 2 * bytes.size;
@@ -175,39 +174,6 @@ int decode_16_bit(Bytes bytes, const DecodeLimits& limits, int bits, int signifi
     return bits > 0 || significant > 0 ? -1 : highest;
 }
 
-uint32_t little_endian(const uint8_t* p, int n) {
-    uint32_t value = 0;
-    while (n-- > 0)
-        value = value << 8 | p[n];
-    return value;
-}
-
-/// Refuses bitmaps that stb_image would get wrong: it looks indices up in a palette of 256 whatever its true length.
-void check_bmp(Bytes bytes) {
-    if (bytes.size < 54) throw bad_picture("the BMP is cut short");
-    const uint8_t* data = bytes.data;
-    const size_t offset = little_endian(data + 10, 4), header = little_endian(data + 14, 4);
-    if (header == 12) throw bad_picture("the file is an OS/2 bitmap, which is not read");
-    const auto width = static_cast<int32_t>(little_endian(data + 18, 4));
-    const auto height = static_cast<int32_t>(little_endian(data + 22, 4));
-    const uint32_t bits = little_endian(data + 28, 2), compression = little_endian(data + 30, 4);
-    if (compression == 1 || compression == 2) throw bad_picture("the BMP is run-length compressed, which is not read");
-    if ((bits != 1 && bits != 4 && bits != 8) || offset < 14 + header)
-        return;  // no palette; or for stb_image to refuse
-    const size_t entries = (offset - 14 - header) / 4;
-    if (entries >= size_t{1} << bits || width <= 0) return;
-    const size_t stride = (static_cast<size_t>(width) * bits + 31) / 32 * 4;
-    const auto rows = static_cast<size_t>(height < 0 ? -static_cast<int64_t>(height) : height);
-    if (bytes.size < offset || (bytes.size - offset) / stride < rows) throw bad_picture("the BMP is cut short");
-    for (size_t y = 0; y < rows; ++y) {
-        const uint8_t* row = data + offset + y * stride;
-        for (size_t bit = 0; bit < static_cast<size_t>(width) * bits; bit += bits) {
-            const unsigned index = row[bit / 8] >> (8 - bits - bit % 8) & ((1u << bits) - 1);
-            if (index >= entries) throw bad_picture("the BMP uses a colour that its palette does not have");
-        }
-    }
-}
-
 struct CrcTable {
     uint32_t entries[256];
     constexpr CrcTable() : entries() {
@@ -252,18 +218,7 @@ void check_png_chunks(Bytes bytes) {
     }
 }
 
-/// How many bits of a sample of 16 were there before it was stored, in the channel that had most; 0: it does not say.
-int significant_bits(Bytes bytes) {
-    const Bytes chunk = find_png_chunk(bytes, "sBIT");
-    const size_t colors = bytes.data[25] & 2 ? 3 : 1;  // the header's colour type; alpha does not count
-    int most = 0;
-    for (size_t i = 0; i < colors && i < chunk.size; ++i)
-        most = chunk.data[i] > most ? chunk.data[i] : most;
-    return most <= 16 ? most : 0;
-}
-
-}  // namespace
-
+/// The first chunk of this type of a PNG whose chunks have been checked; {nullptr, 0} when there is none.
 Bytes find_png_chunk(Bytes bytes, const char* type) {
     // Signature, then length, type, body, checksum.
     size_t at = 8;
@@ -277,6 +232,18 @@ Bytes find_png_chunk(Bytes bytes, const char* type) {
     return {nullptr, 0};
 }
 
+/// How many bits of a sample of 16 were there before it was stored, in the channel that had most; 0: it does not say.
+int significant_bits(Bytes bytes) {
+    const Bytes chunk = find_png_chunk(bytes, "sBIT");
+    const size_t colors = bytes.data[25] & 2 ? 3 : 1;  // the header's colour type; alpha does not count
+    int most = 0;
+    for (size_t i = 0; i < colors && i < chunk.size; ++i)
+        most = chunk.data[i] > most ? chunk.data[i] : most;
+    return most <= 16 ? most : 0;
+}
+
+}  // namespace
+
 int decode_png(Bytes bytes, const DecodeLimits& limits, int bits, Picture& picture) {
     check_png_chunks(bytes);
     check_size({big_endian(bytes.data + 20), big_endian(bytes.data + 16)}, limits);  // stb_image gives no reason
@@ -286,12 +253,32 @@ int decode_png(Bytes bytes, const DecodeLimits& limits, int bits, Picture& pictu
     return -1;
 }
 
-void decode_bmp(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
-    check_bmp(bytes);
-    decode_8_bit(bytes, limits, picture);
+bool inflate(Bytes zlib, size_t limit, std::vector<uint8_t>& out) {
+    if (zlib.size > limit) return false;
+    stb_limit = limit;
+    stb_beyond_limit = false;
+    int size = 0;
+    // stb_image doubles its buffer, so the limit is met to within a factor of two.
+    const Pixels<char> plain(stbi_zlib_decode_malloc_guesssize(reinterpret_cast<const char*>(zlib.data),
+                                                               static_cast<int>(zlib.size), 4096, &size));
+    if (!plain.data) return false;
+    out.insert(out.end(), plain.data, plain.data + size);
+    return true;
+}
+
+/// Whether the file can hold so many pixels; stb_image would make them up, one byte at a time.
+static bool can_hold_tga(Bytes bytes) {
+    const uint8_t* header = bytes.data;
+    const auto u16 = [&](size_t at) { return size_t{header[at]} | size_t{header[at + 1]} << 8; };
+    const bool runs = header[2] >= 9;
+    const size_t pixels = u16(12) * u16(14), pixel_bytes = (size_t{header[16]} + 7) / 8;
+    // A run is one byte, and a pixel for at most 128.
+    const size_t least = runs ? (pixels + 127) / 128 * (1 + pixel_bytes) : pixels * pixel_bytes;
+    return bytes.size >= 18 && bytes.size - 18 >= least;
 }
 
 void decode_tga(Bytes bytes, const DecodeLimits& limits, Picture& picture) {
+    if (!can_hold_tga(bytes)) throw bad_picture("the file is cut short, or no TGA");
     decode_8_bit(bytes, limits, picture);
 }
 
