@@ -40,7 +40,7 @@ Pictures batch_of(int64_t count, int64_t size, int channels) {
         options.erasing_noise = i % 2 == 1;
         const AugmentParameters drawn = draw_augment(options, picture.height, picture.width, 11, 1, i);
         const size_t at = static_cast<size_t>(i) * bytes;
-        renderer.render(picture, options, &drawn, &batch.bare[at], &batch.changes[static_cast<size_t>(i)]);
+        renderer.render(picture, options, &drawn, &batch.bare[at], nullptr, &batch.changes[static_cast<size_t>(i)]);
         renderer.render(picture, options, &drawn, &batch.whole[at]);
     }
     return batch;
