@@ -148,3 +148,31 @@ TEST_CASE("restarts: what rn50 encodes has them") {
     encode_jpeg(soft_picture(100, 256), 90, jpeg);
     CHECK(markers_of(jpeg).size() == 4 * 7 - 1);
 }
+
+TEST_CASE("restarts: a JPEG that cannot be coded anew is an error, however much was written before") {
+    // Grey, 8 x 8, all of one coefficient: the first step of the mean is 2048, of 12 bits, and encoders may write 11.
+    std::vector<uint8_t> bytes = {0xFF, 0xD8};
+    const auto segment = [&](uint8_t marker, const std::vector<uint8_t>& body) {
+        const size_t length = body.size() + 2;
+        bytes.insert(bytes.end(), {0xFF, marker, static_cast<uint8_t>(length >> 8), static_cast<uint8_t>(length)});
+        bytes.insert(bytes.end(), body.begin(), body.end());
+    };
+    for (int i = 0; i < 3; ++i)
+        segment(0xFE, std::vector<uint8_t>(60'000, 'x'));  // comments, which are written first
+    std::vector<uint8_t> quantizers(65, 1);
+    quantizers[0] = 0;
+    segment(0xDB, quantizers);
+    segment(0xC0, {8, 0, 8, 0, 8, 1, 1, 0x11, 0});
+    for (const uint8_t kind : {0x00, 0x10}) {  // one code, of one bit: 12 bits follow; the end of the block
+        std::vector<uint8_t> codes(18, 0);
+        codes[0] = kind;
+        codes[1] = 1;
+        codes[17] = kind == 0 ? 12 : 0;
+        segment(0xC4, codes);
+    }
+    segment(0xDA, {1, 1, 0x00, 0, 63, 0});
+    bytes.insert(bytes.end(), {0b01000000, 0b00000011, 0xFF, 0xD9});
+    CHECK(decode(bytes.data(), bytes.size(), "x").rgb == std::vector<uint8_t>(8 * 8 * 3, 255));
+    std::vector<uint8_t> marked;
+    CHECK(contains(error_of([&] { add_restart_markers(bytes, marked); }).what(), "coefficient out of range"));
+}

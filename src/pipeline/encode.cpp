@@ -9,6 +9,8 @@
 // libjpeg's header needs FILE and size_t declared before it.
 #include <jpeglib.h>
 
+#include <jerror.h>
+
 #define STB_IMAGE_WRITE_STATIC
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #define STBI_WRITE_NO_STDIO
@@ -39,10 +41,38 @@ void fail(j_common_ptr info) {
     std::longjmp(handler->jump, 1);
 }
 
-/// What C code allocates and fills.
+/// Where libjpeg writes to. Not its jpeg_mem_dest(): that tells where its buffer is only when all went well, so after
+/// an error nobody knows what there is to be freed.
 struct Output {
-    unsigned char* data = nullptr;
-    unsigned long size = 0;
+    jpeg_destination_mgr base{};  ///< first: libjpeg hands this address back
+    uint8_t* data = nullptr;
+    size_t capacity = 0, size = 0;
+
+    Output() {
+        base.init_destination = [](j_compress_ptr info) { more_room(info); };
+        base.empty_output_buffer = more_room;
+        base.term_destination = [](j_compress_ptr info) {
+            auto& self = *reinterpret_cast<Output*>(info->dest);
+            self.size = self.capacity - self.base.free_in_buffer;
+        };
+    }
+    ~Output() { std::free(data); }
+    Output(const Output&) = delete;
+    Output& operator=(const Output&) = delete;
+
+  private:
+    /// Called when all of the buffer is full.
+    static boolean more_room(j_compress_ptr info) {
+        auto& self = *reinterpret_cast<Output*>(info->dest);
+        const size_t larger = self.capacity == 0 ? 1 << 16 : 2 * self.capacity;
+        auto* const moved = static_cast<uint8_t*>(std::realloc(self.data, larger));
+        if (moved == nullptr) ERREXIT1(info, JERR_OUT_OF_MEMORY, 0);
+        self.base.next_output_byte = moved + self.capacity;
+        self.base.free_in_buffer = larger - self.capacity;
+        self.data = moved;
+        self.capacity = larger;
+        return TRUE;
+    }
 };
 
 bool starts_with(const jpeg_marker_struct& marker, const char (&five)[6]) {
@@ -76,7 +106,7 @@ bool compress(const Picture& picture, const Channels& pixels, int quality, Handl
               Output& output) {
     if (setjmp(handler.jump)) return false;
     jpeg_create_compress(&info);
-    jpeg_mem_dest(&info, &output.data, &output.size);
+    info.dest = &output.base;
     info.image_width = static_cast<JDIMENSION>(picture.width);
     info.image_height = static_cast<JDIMENSION>(picture.height);
     info.input_components = pixels.count;
@@ -114,7 +144,7 @@ bool transcode(const std::vector<uint8_t>& bytes, Handler& handler, jpeg_decompr
     jpeg_mem_src(&from, const_cast<uint8_t*>(bytes.data()), static_cast<unsigned long>(bytes.size()));
     jpeg_read_header(&from, TRUE);
     jvirt_barray_ptr* const coefficients = jpeg_read_coefficients(&from);
-    jpeg_mem_dest(&to, &output.data, &output.size);
+    to.dest = &output.base;
     jpeg_copy_critical_parameters(&from, &to);
     // A lone component is coded in single blocks, whatever its sampling says; 1x1 says the same.
     if (to.num_components == 1) to.comp_info[0].h_samp_factor = to.comp_info[0].v_samp_factor = 1;
@@ -146,7 +176,6 @@ void encode_jpeg(const Picture& picture, int quality, std::vector<uint8_t>& byte
     const bool good = compress(picture, pixels, quality, handler, info, output);
     if (good) bytes.assign(output.data, output.data + output.size);
     jpeg_destroy_compress(&info);
-    std::free(output.data);
     if (!good) throw Error(Exit::data, cat("cannot be encoded as JPEG: ", handler.reason));
 }
 
@@ -178,7 +207,6 @@ void add_restart_markers(const std::vector<uint8_t>& bytes, std::vector<uint8_t>
     if (good) marked.assign(output.data, output.data + output.size);
     jpeg_destroy_compress(&to);
     jpeg_destroy_decompress(&from);
-    std::free(output.data);
     if (!good) throw Error(Exit::data, cat("cannot be given restart markers: ", handler.reason));
 }
 
