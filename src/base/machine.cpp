@@ -9,6 +9,7 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <regex>
 #include <sstream>
 #include <vector>
 
@@ -133,6 +134,14 @@ int nvidia_devices(const std::string& root) {
         if (vendor == "0x10de" && device_class.compare(0, 4, "0x03") == 0) ++count;
     }
     return count;
+}
+
+std::string nvidia_driver_release(const std::string& root) {
+    std::ifstream in(root + "proc/driver/nvidia/version");
+    std::string line;
+    std::getline(in, line);
+    std::smatch found;
+    return std::regex_search(line, found, std::regex("[0-9]{3,}\\.[0-9.]+")) ? found.str() : "";
 }
 
 std::string install_command(const std::string& debian_package, const std::string& redhat_package) {

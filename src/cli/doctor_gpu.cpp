@@ -1,8 +1,5 @@
 #include <dlfcn.h>
 
-#include <fstream>
-#include <regex>
-
 #include "backend/cuda_module.h"
 #include "base/error.h"
 #include "base/machine.h"
@@ -41,17 +38,8 @@ Finding fault(const std::string& topic, const ModuleFailure& failure) {
     return {state_of_fault(), topic, failure.reason, failure.remedy};
 }
 
-/// "535.104.05" from the kernel module, or "".
-std::string driver_release() {
-    std::ifstream in("/proc/driver/nvidia/version");
-    std::string line;
-    std::getline(in, line);
-    std::smatch found;
-    return std::regex_search(line, found, std::regex("[0-9]{3,}\\.[0-9.]+")) ? found.str() : "";
-}
-
 Finding driver_finding(const std::string& newest_cuda) {
-    const std::string release = driver_release();
+    const std::string release = nvidia_driver_release();
     return {State::good, "GPU driver", cat(release.empty() ? "loaded" : release, ", up to CUDA ", newest_cuda), ""};
 }
 
@@ -97,7 +85,7 @@ std::vector<Finding> driver_findings() {
     Result code = init(0);
     if (code == 0) code = count_devices(&devices);
     if (code != 0 || devices == 0) {
-        const std::string release = driver_release();
+        const std::string release = nvidia_driver_release();
         return {{state_of_fault(), "GPU",
                  cat("the driver", release.empty() ? "" : " " + release,
                      " is there but gives no GPU: ", code != 0 ? error_text(driver, code) : "none is visible"),
