@@ -17,9 +17,9 @@ struct ConvShape {
     std::string name;  ///< for messages: "layer1.0.conv1"
     int64_t batch = 0, height = 0, width = 0, in_channels = 0, out_channels = 0;
     int64_t kernel = 1, stride = 1, pad = 0;
-    DType dtype = DType::f32;  ///< f32, f16, bf16
-    bool tf32 = false;         ///< f32 products may round their factors to tf32; never otherwise
-    bool training = true;      ///< false: only forward() will be called
+    DType dtype = DType::f32;   ///< f32, f16, bf16
+    bool tf32 = false;          ///< f32 products may round their factors to tf32; never otherwise
+    bool training = true;       ///< false: only forward() will be called
     bool backward_data = true;  ///< false: backward_data() will not be called (the first layer)
 
     int64_t out_height() const { return (height + 2 * pad - kernel) / stride + 1; }

@@ -125,7 +125,8 @@ int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int64
 
 MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory, int64_t bytes_a_picture,
                           int64_t sharers) {
-    // Looked at after each plan: making it loads code onto a GPU, of the library and to time its convolutions, which stays.
+    // Looked at after each plan: making it loads code onto a GPU, of the library and to time its convolutions, which
+    // stays.
     const auto usable_now = [&] { return usable_memory(backend.info()) / sharers; };
     int64_t usable = 0;
     const int64_t ring = trainer.net.batch * bytes_a_picture;

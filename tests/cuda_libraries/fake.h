@@ -18,7 +18,7 @@ struct Engine {
     std::vector<cudnnBackendNumericalNote_t> numerical;
     std::vector<cudnnBackendBehaviorNote_t> behavior;
     std::vector<std::pair<int64_t, int64_t>> knobs;  ///< as the heuristics set them
-    float milliseconds = 1;  ///< of one run
+    float milliseconds = 1;                          ///< of one run
     int64_t workspace = 0;
     bool fallback = false;        ///< proposed by the fallback mode only
     bool wide_gradients = false;  ///< gives f32 weight gradients of 16-bit factors
