@@ -176,6 +176,19 @@ std::string remedy_for(cudaError_t status) {
     }
 }
 
+namespace {
+
+/// The error of CUDA behind a library's failure. Each library has a runtime of its own, which keeps the error of its
+/// last launch to itself; one that has ended the context is seen by all, and asking a stream tells it.
+cudaError_t error_behind() {
+    cudaError_t behind = cudaGetLastError();
+    if (behind == cudaSuccess) behind = cudaStreamQuery(cudaStreamLegacy);
+    cudaGetLastError();  // else the next launch would return it once more
+    return behind == cudaErrorNotReady ? cudaSuccess : behind;
+}
+
+}  // namespace
+
 void check(cudaError_t status, const std::string& what) {
     if (status == cudaSuccess) return;
     const char* name = cudaGetErrorName(status);
@@ -187,8 +200,7 @@ void check(cudaError_t status, const std::string& what) {
 
 void check(cudnnStatus_t status, const std::string& what) {
     if (status == CUDNN_STATUS_SUCCESS) return;
-    // Behind a failed execution stands an error of CUDA which knows more.
-    const cudaError_t behind = cudaGetLastError();
+    const cudaError_t behind = error_behind();
     const std::string because = behind == cudaSuccess ? last_words() : cat(" (", cudaGetErrorString(behind), ")");
     throw Error(Exit::device, cat(what, ": ", cudnnGetErrorString(status), because),
                 behind == cudaSuccess ? remedy_for(status) : remedy_for(behind));
@@ -196,7 +208,7 @@ void check(cudnnStatus_t status, const std::string& what) {
 
 void check(cublasStatus_t status, const std::string& what) {
     if (status == CUBLAS_STATUS_SUCCESS) return;
-    const cudaError_t behind = cudaGetLastError();
+    const cudaError_t behind = error_behind();
     const std::string because = behind == cudaSuccess ? "" : cat(" (", cudaGetErrorString(behind), ")");
     throw Error(Exit::device, cat(what, ": ", cublasLtGetStatusName(status), because),
                 behind == cudaSuccess ? remedy_for(status) : remedy_for(behind));

@@ -115,8 +115,8 @@ const void* CudaConv::source(const Activation& src, void* scratch) {
 }
 
 const void* CudaConv::product_weights(const Tensor& weights, void* scratch) {
-    if (dtype_ == DType::f32 && !padded_in() && !padded_out()) return weights.data;
-    const Matrix from{weights.data, DType::f32, desc().out_channels * taps(), desc().in_channels};
+    if (weights.dtype == dtype_ && !padded_in() && !padded_out()) return weights.data;
+    const Matrix from{weights.data, weights.dtype, desc().out_channels * taps(), desc().in_channels};
     copy_matrix(stream_, from, {scratch, dtype_, out_ * taps(), in_});
     return scratch;
 }
@@ -170,7 +170,18 @@ void CudaConv::do_infer(const Activation& src, const Tensor& packed, const Tenso
     Carver carver(workspace.data);
     const Infer work(*this, carver);
     const void* const weights = static_cast<char*>(packed.data) + align_up(out_ * 4, Arena::alignment);
-    products_->forward(src.raw.shape[0], source(src, work.src), weights, work.dst, work.library);
+    const void* from = source(src, work.src);
+    int64_t batch = src.raw.shape[0];
+    if (!products_->takes(batch)) {
+        // The whole batch's plan, of which the pictures that are missing are rubbish in and rubbish out.
+        if (from != work.src)
+            check(cudaMemcpyAsync(work.src, from, static_cast<size_t>(src.raw.bytes()), cudaMemcpyDeviceToDevice,
+                                  stream_),
+                  "copy within the GPU");
+        from = work.src;
+        batch = desc().batch;
+    }
+    products_->forward(batch, from, weights, work.dst, work.library);
     add_bias(stream_, work.dst, out_, static_cast<const float*>(packed.data), residual.data, relu, dst.data, dtype_,
              rows_of(dst), desc().out_channels);
 }

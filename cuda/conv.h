@@ -13,6 +13,7 @@ class CudaConv final : public Conv {
   public:
     /// `products` must outlive the convolution.
     CudaConv(const ConvDesc& desc, Products& products, cudaStream_t stream);
+    bool takes_rounded_weights() const override { return dtype_ != DType::f32; }
     int64_t packed_bytes() const override;
     int64_t workspace_bytes(Phase phase) const override;
 
@@ -38,7 +39,7 @@ class CudaConv final : public Conv {
     int64_t weights_bytes() const;
     /// The product's source: src itself, or what is pending applied (and padded) into `scratch`.
     const void* source(const Activation& src, void* scratch);
-    /// The product's weights: the f32 tensor itself, or converted (and padded) into `scratch`.
+    /// The product's weights: the tensor itself, or converted (and padded) into `scratch`.
     const void* product_weights(const Tensor& weights, void* scratch);
 
     DType dtype_;

@@ -234,12 +234,16 @@ int64_t Descriptor::count_of(cudnnBackendAttributeName_t name) const {
     return count;
 }
 
+bool EngineConfig::uses_tensor_cores() const {
+    return std::count(numerical_notes.begin(), numerical_notes.end(), CUDNN_NUMERICAL_NOTE_TENSOR_CORE) > 0;
+}
+
 ConvGraph::ConvGraph(const CudnnHandle& handle, const ConvShape& shape, ConvProducts::Phase phase, DType diff_weights)
-    : graph_(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR) {
-    const DType weights_dtype = phase == ConvProducts::Phase::backward_weights ? diff_weights : shape.dtype;
+    : weights_dtype_(phase == ConvProducts::Phase::backward_weights ? diff_weights : shape.dtype),
+      graph_(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR) {
     parts_.push_back(tensor(image_uid, shape.dtype, shape.batch, shape.in_channels, shape.height, shape.width));
     parts_.push_back(
-        tensor(weights_uid, weights_dtype, shape.out_channels, shape.in_channels, shape.kernel, shape.kernel));
+        tensor(weights_uid, weights_dtype_, shape.out_channels, shape.in_channels, shape.kernel, shape.kernel));
     parts_.push_back(
         tensor(output_uid, shape.dtype, shape.batch, shape.out_channels, shape.out_height(), shape.out_width()));
     parts_.push_back(convolution(shape));

@@ -76,6 +76,8 @@ struct EngineConfig {
     std::vector<cudnnBackendNumericalNote_t> numerical_notes;
     std::vector<cudnnBackendBehaviorNote_t> behavior_notes;
     std::vector<Descriptor> parts;  ///< what the configuration refers to, where it was put together here
+
+    bool uses_tensor_cores() const;
 };
 
 /// One phase of one convolution, as a graph of one operation. Sums in f32.
@@ -87,8 +89,11 @@ class ConvGraph {
     std::vector<EngineConfig> propose(cudnnBackendHeurMode_t mode) const;
     /// A choice made earlier; empty when this cuDNN cannot make it.
     std::vector<EngineConfig> restore(const EngineChoice& choice) const;
+    /// Of w, or of dw in backward_weights.
+    DType weights_dtype() const { return weights_dtype_; }
 
   private:
+    DType weights_dtype_;
     // An operation refers to its tensors, the graph to its operation.
     std::vector<Descriptor> parts_;
     Descriptor graph_;
@@ -102,6 +107,7 @@ class ConvPlan {
                                           EngineConfig config);
     int64_t workspace_bytes() const { return workspace_bytes_; }
     const EngineChoice& choice() const { return config_.choice; }
+    bool uses_tensor_cores() const { return config_.uses_tensor_cores(); }
 
     /// Runs on the handle's stream. image is x or dx, output is y or dy, whatever the phase.
     cudnnStatus_t try_run(const CudnnHandle& handle, const void* image, const void* weights, const void* output,

@@ -12,6 +12,8 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/machine.h"
+#include "base/random.h"
 
 namespace rn50::cuda {
 
@@ -40,7 +42,8 @@ std::string key_of(const ConvShape& s, Phase phase, DType diff_weights, int64_t 
     return key;
 }
 
-/// What the choices on this machine depend on.
+/// What the choices on this machine depend on. A release of the driver brings compilers and clocks of its own; CUDA's
+/// number, which many releases share, stands for it where it cannot be read.
 std::string machine_name() {
     int device = 0, major = 0, minor = 0, driver = 0;
     check(cudaGetDevice(&device), "cudaGetDevice");
@@ -49,7 +52,9 @@ std::string machine_name() {
     check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
     check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
     check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
-    return cat(properties.name, "-sm", major, minor, "-cuda", cuda_version_text(driver), "-cudnn",
+    const std::string release = nvidia_driver_release();
+    return cat(properties.name, "-sm", major, minor,
+               release.empty() ? cat("-cuda", cuda_version_text(driver)) : cat("-driver", release), "-cudnn",
                cudnn_version_text(cudnnGetVersion()));
 }
 
@@ -86,7 +91,26 @@ class Event {
     cudaEvent_t event_ = nullptr;
 };
 
-/// Buffers as large as a problem's tensors. Filled with small numbers: zeros would let the GPU run faster than it will.
+/// A block of numbers as tensors hold them: of both signs, 2^-5 to 2^-3, the bits of their fractions by chance.
+std::vector<uint16_t> some_numbers(DType dtype) {
+    std::vector<uint16_t> halves(size_t{1} << 19);
+    for (size_t i = 0; i < halves.size(); i += 8) {
+        const auto words = philox({static_cast<uint32_t>(i), 0, 0, 0}, {0, 0});
+        for (size_t k = 0; k < 8; ++k) {
+            const auto half = static_cast<uint16_t>(words[k / 2] >> 16 * (k % 2));
+            if (dtype == DType::f16)
+                halves[i + k] = static_cast<uint16_t>((half & 0x83FF) | 0x2800);
+            else if (dtype == DType::bf16 || k % 2 == 1)  // of an f32 the upper half
+                halves[i + k] = static_cast<uint16_t>((half & 0x80FF) | 0x3D00);
+            else
+                halves[i + k] = half;
+        }
+    }
+    return halves;
+}
+
+/// Buffers as large as a problem's tensors. What they hold matters: a GPU clocks by its power, and zeros or one number
+/// all over would let it run faster than it will.
 class Problem {
   public:
     Problem(const ConvShape& s, DType weights, int64_t workspace)
@@ -96,31 +120,43 @@ class Problem {
           image_(image_bytes_),
           weights_(weights_bytes_),
           output_(output_bytes_),
-          workspace_(workspace) {}
+          workspace_(workspace),
+          numbers_(some_numbers(s.dtype)) {}
     bool fits() const { return !image_.failed() && !weights_.failed() && !output_.failed() && !workspace_.failed(); }
     void fill(cudaStream_t stream) const {
-        constexpr int small = 0x2c;  // as f16, f32 and bf16 a small positive number
-        check(cudaMemsetAsync(image_.data(), small, static_cast<size_t>(image_bytes_), stream), "cudaMemsetAsync");
-        check(cudaMemsetAsync(weights_.data(), small, static_cast<size_t>(weights_bytes_), stream), "cudaMemsetAsync");
-        check(cudaMemsetAsync(output_.data(), small, static_cast<size_t>(output_bytes_), stream), "cudaMemsetAsync");
+        fill(image_, image_bytes_, stream);
+        fill(weights_, weights_bytes_, stream);
+        fill(output_, output_bytes_, stream);
     }
     cudnnStatus_t run(ConvPlan& plan, const CudnnHandle& handle) const {
         return plan.try_run(handle, image_.data(), weights_.data(), output_.data(), workspace_.data());
     }
 
   private:
+    void fill(const Scratch& memory, int64_t bytes, cudaStream_t stream) const {
+        auto* const begin = static_cast<char*>(memory.data());
+        const auto copy = [&](int64_t at, const void* from, int64_t count, cudaMemcpyKind kind) {
+            check(cudaMemcpyAsync(begin + at, from, static_cast<size_t>(count), kind, stream), "filling a tensor");
+        };
+        int64_t done = std::min(bytes, static_cast<int64_t>(numbers_.size() * sizeof numbers_[0]));
+        copy(0, numbers_.data(), done, cudaMemcpyHostToDevice);
+        for (; done < bytes; done *= 2)
+            copy(done, begin, std::min(done, bytes - done), cudaMemcpyDeviceToDevice);
+    }
+
     int64_t image_bytes_, weights_bytes_, output_bytes_;
     Scratch image_, weights_, output_, workspace_;
+    std::vector<uint16_t> numbers_;  // the device reads them for as long as this lives
 };
 
 constexpr float cannot_run = std::numeric_limits<float>::infinity();
 
 /// Milliseconds of one run: the least of several rounds, since everything else on the machine only adds. A plan that is
-/// far behind `record` is not measured closely.
+/// far behind `record` is not measured closely; the first round, a single run, errs by more than the others.
 float milliseconds(ConvPlan& plan, const Problem& problem, const CudnnHandle& handle, cudaStream_t stream,
                    float record) {
     constexpr int rounds = 5;
-    constexpr float far = 3;
+    constexpr float far_at_first = 3, far = 1.3f;
     // The first run also loads the kernel.
     if (problem.run(plan, handle) != CUDNN_STATUS_SUCCESS) return cannot_run;
     Event begin, end;
@@ -135,7 +171,7 @@ float milliseconds(ConvPlan& plan, const Problem& problem, const CudnnHandle& ha
         float elapsed = 0;
         check(cudaEventElapsedTime(&elapsed, begin.raw(), end.raw()), "cudaEventElapsedTime");
         least = std::min(least, elapsed / static_cast<float>(runs));
-        if (least > far * record) break;
+        if (least > (round == 0 ? far_at_first : far) * record) break;
     }
     return least;
 }
@@ -233,25 +269,32 @@ void ConvPlanner::keep_now_and_then() {
     kept_at_ = options_.clock();
 }
 
-/// Allowed plans in the order of the heuristics. They like to propose one engine with many settings of its knobs, so
-/// each engine gets half of the places at most.
+namespace {
+
+/// Whether a proposal may be taken at all. f32 gradients of 16-bit factors are worth having where Tensor Cores make
+/// them: without, they would cost several times what rounding them once more saves.
+bool usable(const ConvShape& shape, DType weights, const EngineConfig& config) {
+    return allowed(shape, config.numerical_notes, config.behavior_notes) &&
+           (weights == shape.dtype || config.uses_tensor_cores());
+}
+
+}  // namespace
+
+/// Plans that may be taken, in the order of the heuristics: settings of one engine's knobs differ as much as engines
+/// do.
 std::vector<std::unique_ptr<ConvPlan>> ConvPlanner::candidates(const ConvShape& shape,
                                                                const std::shared_ptr<const ConvGraph>& graph,
                                                                size_t most, int64_t workspace_limit) const {
     std::vector<std::unique_ptr<ConvPlan>> plans;
-    std::map<int64_t, size_t> places;
-    const size_t most_of_one = (most + 1) / 2;
     for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
         for (EngineConfig& config : graph->propose(mode)) {
             if (plans.size() == most) return plans;
-            if (!allowed(shape, config.numerical_notes, config.behavior_notes)) continue;
-            if (places[config.choice.engine] == most_of_one) continue;
+            if (!usable(shape, graph->weights_dtype(), config)) continue;
             const bool known = std::any_of(plans.begin(), plans.end(),
                                            [&](const auto& plan) { return plan->choice() == config.choice; });
             if (known) continue;
             auto plan = ConvPlan::make(handle_, graph, std::move(config));
             if (!plan || plan->workspace_bytes() > workspace_limit) continue;
-            ++places[plan->choice().engine];
             plans.push_back(std::move(plan));
         }
         // The fallbacks are slow and sure: for when nothing else serves.
@@ -264,7 +307,7 @@ std::vector<std::unique_ptr<ConvPlan>> ConvPlanner::candidates(const ConvShape& 
 std::unique_ptr<ConvPlan> ConvPlanner::restored(const ConvShape& shape, const std::shared_ptr<const ConvGraph>& graph,
                                                 const EngineChoice& choice, int64_t workspace_limit) const {
     for (EngineConfig& config : graph->restore(choice)) {
-        if (!allowed(shape, config.numerical_notes, config.behavior_notes)) continue;
+        if (!usable(shape, graph->weights_dtype(), config)) continue;
         auto plan = ConvPlan::make(handle_, graph, std::move(config));
         if (plan && plan->workspace_bytes() <= workspace_limit) return plan;
     }
@@ -281,7 +324,15 @@ std::unique_ptr<ConvPlan> ConvPlanner::best(const ConvShape& shape, Phase phase,
         if (const auto choice = taken_.find(any_batch); choice != taken_.end())
             plan = restored(shape, graph, choice->second, options_.workspace_limit);
     if (!plan) plan = chosen(shape, phase, graph, diff_weights, key);
-    if (plan) taken_[any_batch] = plan->choice();
+    if (!plan) return nullptr;
+    taken_[any_batch] = plan->choice();
+    if (shape.dtype != DType::f32 && !plan->uses_tensor_cores())
+        log::warn_once(
+            cat("no Tensor Cores in ", rn50::name_of(shape.dtype)),
+            cat(shape.name, " ", name_of(phase), " in ", rn50::name_of(shape.dtype),
+                " runs without Tensor Cores, the first to do so: cuDNN ", cudnn_version_text(cudnnGetVersion()),
+                " has no better plan for it on this GPU (batch ", shape.batch, ", ", shape.height, "x", shape.width,
+                "x", shape.in_channels, " to ", shape.out_channels, "); another version of cuDNN may have one"));
     return plan;
 }
 
@@ -364,10 +415,14 @@ class CudnnConv final : public ConvProducts {
     DType diff_weights_dtype() const override { return diff_weights_; }
 
     void forward(int64_t batch, const void* x, const void* w, void* y, void* workspace) override {
-        RN50_REQUIRE(batch >= 1 && batch <= shape_.batch, shape_.name, ": a batch of ", batch, " where ", shape_.batch,
-                     " was prepared");
+        RN50_REQUIRE(takes(batch), shape_.name, " has no plan for a batch of ", batch);
         ConvPlan* chosen = batch == shape_.batch ? plan(Phase::forward).get() : smaller(batch);
         run(Phase::forward, chosen, x, w, y, workspace);
+    }
+    bool takes(int64_t batch) override {
+        RN50_REQUIRE(batch >= 1 && batch <= shape_.batch, shape_.name, ": a batch of ", batch, " where ", shape_.batch,
+                     " was prepared");
+        return batch == shape_.batch || smaller(batch) != nullptr;
     }
     void backward_data(const void* dy, const void* w, void* dx, void* workspace) override {
         run(Phase::backward_data, plan(Phase::backward_data).get(), dx, w, dy, workspace);
@@ -394,7 +449,11 @@ class CudnnConv final : public ConvProducts {
         // Gradients that leave the library in f32 are not rounded once more; few versions offer that for 16-bit
         // factors.
         if (shape_.dtype != DType::f32 && !planner_->narrow_gradients(shape_.dtype)) {
-            prepared = planner_->best(shape_, Phase::backward_weights, DType::f32);
+            try {
+                prepared = planner_->best(shape_, Phase::backward_weights, DType::f32);
+            } catch (const Error&) {
+                // cuDNN 8.9 may refuse the very graph. An error of another kind meets the next plan too.
+            }
             if (prepared)
                 diff_weights_ = DType::f32;
             else
@@ -404,21 +463,22 @@ class CudnnConv final : public ConvProducts {
             prepared = found(Phase::backward_weights, planner_->best(shape_, Phase::backward_weights, shape_.dtype));
     }
 
-    /// The last batch of an evaluation is smaller; its plan is made when it comes.
+    /// The last batch of an evaluation is smaller, and any other that lost a damaged picture; their plans are made when
+    /// they come. Null where there is none.
     ConvPlan* smaller(int64_t batch) {
-        auto& prepared = smaller_[batch];
-        if (!prepared) {
+        const auto [prepared, fresh] = smaller_.try_emplace(batch);
+        if (fresh) {
             ConvShape part = shape_;
             part.batch = batch;
             const ConvPlan& whole = *plan(Phase::forward);
-            prepared = planner_->smaller(part, whole, whole.workspace_bytes());
-            if (!prepared)
-                throw Error(Exit::device,
-                            cat("cuDNN ", cudnn_version_text(cudnnGetVersion()), " has no plan for ", shape_.name,
-                                " with a batch of ", batch, " within ", whole.workspace_bytes(), " bytes of workspace"),
-                            "choose a --batch-size that divides the number of pictures");
+            prepared->second = planner_->smaller(part, whole, whole.workspace_bytes());
+            if (!prepared->second)
+                log::warn_once("no plan for a smaller batch",
+                               cat("cuDNN ", cudnn_version_text(cudnnGetVersion()), " has no plan for ", shape_.name,
+                                   " with a batch of ", batch, " within ", whole.workspace_bytes(),
+                                   " bytes of workspace: such batches take as long as whole ones there"));
         }
-        return prepared.get();
+        return prepared->second.get();
     }
 
     void run(Phase phase, ConvPlan* plan, const void* image, const void* weights, const void* output, void* workspace) {

@@ -14,7 +14,7 @@ namespace rn50::cuda {
 
 struct PlannerOptions {
     int64_t workspace_limit = int64_t{1} << 30;  ///< bytes; no plan that needs more
-    int candidates = 8;                          ///< plans that are timed for each shape
+    int candidates = 16;                         ///< plans that are timed for each shape
     bool autotune = true;                        ///< false: the first that the heuristics propose
     double budget_seconds = 120;                 ///< of this process for timing; then as if autotune were false
     std::string cache_folder;                    ///< empty: choices are not kept
@@ -50,7 +50,7 @@ class ConvPlanner {
     bool narrow_gradients(DType dtype) const { return narrow_.count(dtype) != 0; }
     void set_narrow_gradients(DType dtype) { narrow_.insert(dtype); }
     /// A plan for a smaller batch in the workspace that the whole batch's plan has: that plan's engine where it serves,
-    /// else the heuristics' choice. Nothing is measured. Null when there is none.
+    /// else the heuristics' first. Nothing is measured. Null when there is none.
     std::unique_ptr<ConvPlan> smaller(const ConvShape& shape, const ConvPlan& whole, int64_t workspace_bytes);
     /// Writes new choices to disk: before the first convolution runs on them, and at the end. While a net's many
     /// convolutions are prepared, only now and then.

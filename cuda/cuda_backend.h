@@ -50,6 +50,7 @@ class CudaBackend final : public Backend {
                                   const Tensor& loss, const Tensor& diff_logits) override;
     void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, double factor,
                             const Tensor& state) override;
+    void do_prepare_optimizer(const OptimizerDesc& desc) override { cut_ranges(desc.ranges); }
     void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                      const Tensor& moment1, const Tensor& moment2, const Tensor& state) override;
     int64_t augment_workspace_bytes(int64_t pictures) const override;

@@ -7,7 +7,8 @@ namespace rn50::cuda {
 
 namespace {
 
-/// Whole packs of dense memory; n divides count, and both addresses are multiples of n elements.
+/// Whole packs of dense memory; n divides count, and both addresses are multiples of n elements. Reads src and writes
+/// dst once (and reads dst, when added to).
 template <class S, class D, int n>
 __global__ void __launch_bounds__(block_threads)
     convert_kernel(const S* __restrict__ src, D* __restrict__ dst, int64_t count, bool add) {
@@ -25,6 +26,8 @@ __global__ void __launch_bounds__(block_threads)
     }
 }
 
+/// Element by element, for the few tensors whose channels are no whole packs (the stem, a classifier): reads src and
+/// writes dst once, a warp's elements side by side.
 template <class S, class D>
 __global__ void __launch_bounds__(block_threads)
     pad_kernel(const S* __restrict__ src, int64_t src_rows, int64_t src_channels, D* __restrict__ dst,
@@ -38,7 +41,7 @@ __global__ void __launch_bounds__(block_threads)
     }
 }
 
-/// weights {K, taps, C} f32 to dst {K', taps, C'}.
+/// weights {K, taps, C} f32 to dst {K', taps, C'}: reads 4 bytes and writes one element a weight, once an evaluation.
 template <class D>
 __global__ void __launch_bounds__(block_threads)
     fold_kernel(const float* __restrict__ weights, const float* __restrict__ scale, int64_t out_channels, int64_t taps,
@@ -51,27 +54,34 @@ __global__ void __launch_bounds__(block_threads)
     }
 }
 
+/// Reads src and the residual, where there is one, and writes dst once.
 template <class T, int n>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 2)
     bias_kernel(const T* __restrict__ src, int64_t stride, const float* bias, const T* residual, bool relu, T* dst,
                 int64_t rows, int64_t channels, int64_t rows_per_tile) {
     const Walk<n> walk(rows, rows_per_tile);
     if (walk.channel >= channels) return;
     float b[n];
     load(bias + walk.channel, b);
-#pragma unroll 4
-    for (int64_t row = walk.row; row < walk.end; row += walk.step) {
-        const int64_t place = row * channels + walk.channel;
-        float x[n], r[n] = {};
-        load(src + row * stride + walk.channel, x);
-        if (residual) load(residual + place, r);
+    struct Read {
+        Pack<T, n> x, residual;
+    };
+    for_rows(
+        walk,
+        [&](int64_t row) {
+            Read read{load_pack<n>(src + row * stride + walk.channel), {}};
+            if (residual) read.residual = load_pack<n>(residual + row * channels + walk.channel);
+            return read;
+        },
+        [&](int64_t row, const Read& read) {
+            float x[n];
 #pragma unroll
-        for (int i = 0; i < n; ++i) {
-            x[i] += b[i] + r[i];
-            if (relu) x[i] = clip(x[i]);
-        }
-        store(dst + place, x);
-    }
+            for (int i = 0; i < n; ++i) {
+                x[i] = to_float(read.x.v[i]) + (b[i] + (residual ? to_float(read.residual.v[i]) : 0.0f));
+                if (relu) x[i] = clip(x[i]);
+            }
+            store(dst + row * channels + walk.channel, x);
+        });
 }
 
 constexpr int64_t most_blocks = 1 << 14;

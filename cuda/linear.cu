@@ -9,7 +9,7 @@ namespace rn50::cuda {
 
 namespace {
 
-/// dst {N, K} = bias {K} in each row.
+/// dst {N, K} = bias {K} in each row. Writes 4 bytes an element.
 __global__ void __launch_bounds__(block_threads)
     fill_rows_kernel(const float* __restrict__ bias, float* __restrict__ dst, int64_t count, int64_t channels) {
     const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(block_threads)
 
 constexpr int column_rows = 8;
 
-/// dst {K} = or += the sum over N of src {N, K}; a block takes 32 columns.
+/// dst {K} = or += the sum over N of src {N, K}; a block takes 32 columns. Reads 4 bytes an element.
 __global__ void __launch_bounds__(32 * column_rows)
     sum_columns_kernel(const float* __restrict__ src, float* __restrict__ dst, int64_t rows, int64_t columns,
                        bool add) {

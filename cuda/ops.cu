@@ -11,7 +11,7 @@ namespace rn50::cuda {
 
 namespace {
 
-// --- batch norm: one thread a channel
+// --- batch norm: one thread a channel; some ten floats of it are read and written
 
 struct NormOut {
     float *scale, *shift, *mean, *inv_std;
@@ -69,6 +69,7 @@ __global__ void __launch_bounds__(block_threads)
     out.diff_beta[c] = add ? out.diff_beta[c] + dz : dz;
 }
 
+/// Reads 8 and writes 4 bytes an element of all norms.
 __global__ void __launch_bounds__(block_threads)
     update_running_kernel(const float* observed, float* running, float momentum, const StepState* state,
                           int64_t count) {
@@ -88,6 +89,7 @@ __global__ void __launch_bounds__(block_threads)
     stats[channels + c] = static_cast<float>(moments.m2);
 }
 
+/// Reads 4 bytes an element and rank.
 __global__ void __launch_bounds__(block_threads)
     sum_parts_kernel(const float* __restrict__ parts, int64_t ranks, float* __restrict__ sums, int64_t count) {
     const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -98,23 +100,28 @@ __global__ void __launch_bounds__(block_threads)
 
 /// Reads both sides and writes dst once.
 template <class T, int n>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 2)
     join_kernel(const T* __restrict__ a, Affine of_a, const T* __restrict__ b, Affine of_b, T* __restrict__ dst,
                 int64_t rows, int64_t channels, int64_t rows_per_tile) {
     const Walk<n> walk(rows, rows_per_tile);
     if (walk.channel >= channels) return;
     const ChannelAffine<n> value_a(of_a, walk.channel, true), value_b(of_b, walk.channel, true);
-#pragma unroll 4
-    for (int64_t row = walk.row; row < walk.end; row += walk.step) {
-        const int64_t place = row * channels + walk.channel;
-        float x[n], y[n];
-        load(a + place, x);
-        load(b + place, y);
+    struct Read {
+        Pack<T, n> a, b;
+    };
+    for_rows(
+        walk,
+        [&](int64_t row) {
+            const int64_t place = row * channels + walk.channel;
+            return Read{load_pack<n>(a + place), load_pack<n>(b + place)};
+        },
+        [&](int64_t row, const Read& read) {
+            float x[n];
 #pragma unroll
-        for (int i = 0; i < n; ++i)
-            x[i] = clip(value_a(x[i], i) + value_b(y[i], i));
-        store(dst + place, x);
-    }
+            for (int i = 0; i < n; ++i)
+                x[i] = clip(value_a(to_float(read.a.v[i]), i) + value_b(to_float(read.b.v[i]), i));
+            store(dst + row * channels + walk.channel, x);
+        });
 }
 
 /// A picture batch {N, height, width, C} that is pooled to {N, out_height, out_width, C}. blockIdx.x is a row of the
@@ -145,18 +152,29 @@ __global__ void __launch_bounds__(block_threads)
         best[i] = -INFINITY;
         place.v[i] = 0;
     }
-    for (int k = 0; k < 9; ++k) {
-        const int y = 2 * oy - 1 + k / 3, x = 2 * ox - 1 + k % 3;
-        if (y < 0 || y >= p.height || x < 0 || x >= p.width) continue;
-        float v[n];
-        load(picture + (int64_t{y} * p.width + x) * p.channels, v);
+    // Where the window reaches beyond the picture the nearest pixel is read again: then no read waits for a branch, and
+    // a row of the window is under way at once. Beyond the far edges it was met before, and is no new maximum.
 #pragma unroll
-        for (int i = 0; i < n; ++i) {
-            v[i] = value(v[i], i);
-            if (relu) v[i] = clip(v[i]);
-            if (v[i] > best[i] || v[i] != v[i]) {  // NaN is passed on
-                best[i] = v[i];
-                place.v[i] = static_cast<uint8_t>(k);
+    for (int row = 0; row < 3; ++row) {
+        const int y = 2 * oy - 1 + row, inner_y = y < 0 ? 0 : y >= p.height ? p.height - 1 : y;
+        Pack<T, n> read[3];
+#pragma unroll
+        for (int column = 0; column < 3; ++column) {
+            const int x = 2 * ox - 1 + column, inner_x = x < 0 ? 0 : x >= p.width ? p.width - 1 : x;
+            read[column] = load_pack<n>(picture + (int64_t{inner_y} * p.width + inner_x) * p.channels);
+        }
+#pragma unroll
+        for (int column = 0; column < 3; ++column) {
+            const int x = 2 * ox - 1 + column;
+            const bool counts = y >= 0 && x >= 0;
+#pragma unroll
+            for (int i = 0; i < n; ++i) {
+                float v = value(to_float(read[column].v[i]), i);
+                if (relu) v = clip(v);
+                if (counts && (v > best[i] || (v != v && best[i] == best[i]))) {  // the first NaN is passed on
+                    best[i] = v;
+                    place.v[i] = static_cast<uint8_t>(row * 3 + column);
+                }
             }
         }
     }
@@ -165,9 +183,9 @@ __global__ void __launch_bounds__(block_threads)
     if (index) store_pack(index + at, place);
 }
 
-/// dst {N, C} = mean over the pixels of src {N, pixels, C}.
+/// dst {N, C} = mean over the pixels of src {N, pixels, C}. Reads src once.
 template <class T, int n>
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 2)
     avg_pool_kernel(const T* __restrict__ src, T* __restrict__ dst, int64_t pixels, int64_t channels, int64_t packs,
                     int64_t threads) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -175,14 +193,13 @@ __global__ void __launch_bounds__(block_threads)
     const int64_t channel = thread % packs * n, picture = thread / packs;
     const T* const from = src + picture * pixels * channels + channel;
     float sum[n] = {};
-#pragma unroll 8
-    for (int64_t pixel = 0; pixel < pixels; ++pixel) {
-        float v[n];
-        load(from + pixel * channels, v);
+    for_rows<8>(
+        Steps{0, pixels, 1}, [&](int64_t pixel) { return load_pack<n>(from + pixel * channels); },
+        [&](int64_t, const Pack<T, n>& read) {
 #pragma unroll
-        for (int i = 0; i < n; ++i)
-            sum[i] += v[i];
-    }
+            for (int i = 0; i < n; ++i)
+                sum[i] += to_float(read.v[i]);
+        });
     const float inverse = 1.0f / static_cast<float>(pixels);
 #pragma unroll
     for (int i = 0; i < n; ++i)
@@ -192,7 +209,8 @@ __global__ void __launch_bounds__(block_threads)
 
 // --- classifier and loss
 
-/// A thread takes the four channels of one block of random numbers.
+/// A thread takes the four channels of one block of random numbers, at once where rows are made of fours. Reads and
+/// writes each element once.
 template <class T>
 __global__ void __launch_bounds__(block_threads)
     dropout_kernel(const T* src, T* dst, float p, DropoutKey key, int64_t rows, int64_t channels, int64_t fours) {
@@ -205,12 +223,22 @@ __global__ void __launch_bounds__(block_threads)
                 static_cast<uint32_t>(sample >> 32) ^ (static_cast<uint32_t>(Purpose::dropout) << 24)},
                {static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32)});
     const float keep = 1.0f / (1.0f - p);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        const int64_t channel = four * 4 + i, at = row * channels + channel;
-        if (channel >= channels) return;
+    const auto kept = [&](float v, int i) {
         const float uniform = static_cast<float>(words[static_cast<size_t>(i)] >> 8) * 0x1p-24f;
-        dst[at] = from_float<T>(uniform >= p ? to_float(src[at]) * keep : 0.0f);
+        return uniform >= p ? v * keep : 0.0f;
+    };
+    const int64_t at = row * channels + four * 4;
+    if (channels % 4 == 0) {
+        float v[4];
+        load(src + at, v);
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            v[i] = kept(v[i], i);
+        store(dst + at, v);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (four * 4 + i < channels) dst[at + i] = from_float<T>(kept(to_float(src[at + i]), i));
     }
 }
 
@@ -234,7 +262,7 @@ struct LossTargets {
     float share, total;
 };
 
-/// A warp takes a row of logits.
+/// A warp takes a row of logits. Reads them from memory once (three times in all) and writes their gradient once.
 __global__ void __launch_bounds__(block_threads)
     cross_entropy_kernel(const float* __restrict__ logits, LossTargets targets, float smoothing, const StepState* state,
                          float* __restrict__ loss, float* __restrict__ diff_logits, int64_t batch, int64_t classes) {

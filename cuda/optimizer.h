@@ -19,8 +19,8 @@ struct Piece {
 };
 constexpr int64_t piece_elements = 8192;
 
-/// The parameter ranges, cut into pieces, on the host and in device memory. Made at the first step and kept: a run has
-/// one set of ranges.
+/// The parameter ranges, cut into pieces, on the host and in device memory. Made by prepare_optimizer(), else at the
+/// first step, and kept: a run has one set of ranges.
 struct Pieces {
     Memory& memory;
     std::vector<ParameterRange> ranges;

@@ -54,12 +54,16 @@ __device__ inline void store_pack(T* to, const Pack<T, n>& pack) {
     *reinterpret_cast<Pack<T, n>*>(to) = pack;
 }
 
-template <int n, class T>
-__device__ inline void load(const T* from, float (&to)[n]) {
-    const Pack<T, n> pack = load_pack<n>(from);
+template <class T, int n>
+__device__ inline void unpack(const Pack<T, n>& pack, float (&to)[n]) {
 #pragma unroll
     for (int i = 0; i < n; ++i)
         to[i] = to_float(pack.v[i]);
+}
+
+template <int n, class T>
+__device__ inline void load(const T* from, float (&to)[n]) {
+    unpack(load_pack<n>(from), to);
 }
 
 template <int n, class T>

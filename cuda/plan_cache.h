@@ -9,8 +9,8 @@
 
 namespace rn50::cuda {
 
-/// One JSON file for each kind of GPU, driver and cuDNN: plans-NVIDIA_H200-sm90-cuda13.0-cudnn9.13.0.json. Nothing here
-/// throws: a file that cannot be read or written costs time at the next start, and is said once.
+/// One JSON file for each kind of GPU, driver and cuDNN: plans-NVIDIA_H200-sm90-driver580.65.06-cudnn9.13.0.json.
+/// Nothing here throws: a file that cannot be read or written costs time at the next start, and is said once.
 class PlanCache {
   public:
     /// An empty folder keeps nothing on disk. `machine` names everything that the choices depend on.

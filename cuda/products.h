@@ -17,16 +17,16 @@ struct ConvShape {
     std::string name;  ///< for messages: "layer1.0.conv1"
     int64_t batch = 0, height = 0, width = 0, in_channels = 0, out_channels = 0;
     int64_t kernel = 1, stride = 1, pad = 0;
-    DType dtype = DType::f32;  ///< f32, f16, bf16
-    bool tf32 = false;         ///< f32 products may round their factors to tf32; never otherwise
-    bool training = true;      ///< false: only forward() will be called
+    DType dtype = DType::f32;   ///< f32, f16, bf16
+    bool tf32 = false;          ///< f32 products may round their factors to tf32; never otherwise
+    bool training = true;       ///< false: only forward() will be called
     bool backward_data = true;  ///< false: backward_data() will not be called (the first layer)
 
     int64_t out_height() const { return (height + 2 * pad - kernel) / stride + 1; }
     int64_t out_width() const { return (width + 2 * pad - kernel) / stride + 1; }
 };
 
-/// One convolution, prepared. All pointers are device memory, aligned to 256 bytes; `workspace` has the phase's bytes.
+/// One convolution, prepared. All pointers are device memory, aligned to 128 bytes; `workspace` has the phase's bytes.
 /// Outputs are overwritten. Work goes to the stream that Products was made for.
 class ConvProducts {
   public:
@@ -36,7 +36,10 @@ class ConvProducts {
     /// The dtype of dw: f32, or the shape's dtype where the library has no wider one.
     virtual DType diff_weights_dtype() const = 0;
 
-    /// y = conv(x, w) for the first `batch` pictures, at most the shape's.
+    /// Whether forward() takes this batch: the shape's always, a smaller one where the library has a plan for it in
+    /// the workspace of the whole.
+    virtual bool takes(int64_t batch) = 0;
+    /// y = conv(x, w) for the first `batch` pictures.
     virtual void forward(int64_t batch, const void* x, const void* w, void* y, void* workspace) = 0;
     /// dx = conv^T(dy, w)
     virtual void backward_data(const void* dy, const void* w, void* dx, void* workspace) = 0;

@@ -47,17 +47,44 @@ inline int64_t tile_bound(int64_t rows, int64_t channels) {
     return std::max({tile(rows, channels, 1).tiles, tile(rows, channels, 4).tiles, tile(rows, channels, 8).tiles});
 }
 
+/// The rows of one thread: row, row + step, ... below end.
+struct Steps {
+    int64_t row, end, step;
+};
+
 /// A thread's part of a tile: its first channel (n of them) and its rows.
 template <int n>
-struct Walk {
-    int64_t channel, row, end, step;
+struct Walk : Steps {
+    int64_t channel;
     __device__ Walk(int64_t rows, int64_t rows_per_tile)
-        : channel((int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * n),
-          row(int64_t{blockIdx.x} * rows_per_tile + threadIdx.y),
-          end((int64_t{blockIdx.x} + 1) * rows_per_tile),
-          step(blockDim.y) {
+        : Steps{int64_t{blockIdx.x} * rows_per_tile + threadIdx.y, (int64_t{blockIdx.x} + 1) * rows_per_tile,
+                blockDim.y},
+          channel((int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * n) {
         if (end > rows) end = rows;
     }
 };
+
+/// Calls use(row, fetch(row)) for each row of the walk, in order. `together` rows are fetched before the first is used:
+/// a thread that waits for memory at every row would leave most of the bandwidth idle, and a loop whose length the
+/// compiler does not know it does not reorder so. fetch() should hand on what it read as it is: floats of 16-bit
+/// elements would take twice the registers. A kernel must say in its launch bounds how many blocks it wants on a
+/// multiprocessor, or ptxas saves registers that nobody needs by moving each fetch down to its use.
+template <int together = 4, class Fetch, class Use>
+__device__ void for_rows(const Steps& walk, const Fetch& fetch, const Use& use) {
+    int64_t row = walk.row;
+#pragma unroll 1
+    for (; row + (together - 1) * walk.step < walk.end; row += together * walk.step) {
+        decltype(fetch(row)) fetched[together];
+#pragma unroll
+        for (int k = 0; k < together; ++k)
+            fetched[k] = fetch(row + k * walk.step);
+#pragma unroll
+        for (int k = 0; k < together; ++k)
+            use(row + k * walk.step, fetched[k]);
+    }
+#pragma unroll 1
+    for (; row < walk.end; row += walk.step)
+        use(row, fetch(row));
+}
 
 }  // namespace rn50::cuda

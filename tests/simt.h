@@ -216,9 +216,12 @@ struct cudaDeviceProp {
     int major = 9, minor = 0, multiProcessorCount = 2;
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
-constexpr unsigned cudaStreamNonBlocking = 1;
+constexpr unsigned cudaStreamNonBlocking = 1, cudaDeviceScheduleBlockingSync = 4;
 
 inline cudaError_t cudaSetDevice(int) {
+    return cudaSuccess;
+}
+inline cudaError_t cudaSetDeviceFlags(unsigned) {
     return cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
@@ -229,10 +232,18 @@ inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
     *free = *total = size_t{8} << 30;
     return cudaSuccess;
 }
+namespace rn50::simt {
+
+/// Blocks of device memory taken so far.
+inline int64_t allocations = 0;
+
+}  // namespace rn50::simt
+
 template <class T>
 cudaError_t cudaMalloc(T** data, size_t bytes) {
     using namespace rn50::simt;
     if (next_allocation != cudaSuccess) return last_error = std::exchange(next_allocation, cudaSuccess);
+    ++allocations;
     // Not a byte more than was asked for, so that a sanitizer sees the first one behind.
     void* block = nullptr;
     if (posix_memalign(&block, 256, bytes) != 0) return last_error = cudaErrorMemoryAllocation;

@@ -27,6 +27,10 @@ void set_emulator_order(EmulatorOrder order) {
     simt::set_order(static_cast<simt::Order>(order), ++seed);
 }
 
+int64_t emulated_allocations() {
+    return simt::allocations;
+}
+
 const std::set<std::string>& emulated_kernels() {
     return simt::kernels_run();
 }

@@ -21,6 +21,8 @@ enum class EmulatorOrder { forward, backward, shuffled };
 const char* name_of(EmulatorOrder order);
 void set_emulator_order(EmulatorOrder order);
 
+/// Blocks of device memory that all of them have taken so far.
+int64_t emulated_allocations();
 /// The kernels that have run on it: "join_kernel".
 const std::set<std::string>& emulated_kernels();
 /// Those instances of templates among cuda/'s kernels that are launched somewhere and have not run:

@@ -1,5 +1,4 @@
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -14,39 +13,13 @@
 #include "base/log.h"
 #include "base/math.h"
 #include "base/random.h"
+#include "captured_stderr.h"
 
 using namespace rn50;
 
 namespace {
 
 using Words = std::array<uint32_t, 4>;
-
-/// What is written to stderr during its life.
-class CapturedStderr {
-  public:
-    CapturedStderr() : file_(std::tmpfile()), kept_(dup(STDERR_FILENO)) {
-        std::fflush(stderr);
-        dup2(fileno(file_), STDERR_FILENO);
-    }
-    ~CapturedStderr() {
-        std::fflush(stderr);
-        dup2(kept_, STDERR_FILENO);
-        close(kept_);
-        std::fclose(file_);
-    }
-    std::string text() {
-        std::fflush(stderr);
-        std::rewind(file_);
-        std::string all;
-        for (int c = std::fgetc(file_); c != EOF; c = std::fgetc(file_))
-            all += static_cast<char>(c);
-        return all;
-    }
-
-  private:
-    std::FILE* file_;
-    int kept_;
-};
 
 /// Pearson's chi-squared of `n` draws over `bins` equally likely bins.
 template <class Draw>
@@ -183,7 +156,7 @@ TEST_CASE("with_errno adds the system's own words") {
 }
 
 TEST_CASE("a warning is said once for a key; quiet drops information but no warning") {
-    CapturedStderr captured;
+    test::CapturedStderr captured;
     log::warn_once("test: key", "narrower");
     log::warn_once("test: key", "narrower");
     log::warn_once("test: other key", "slower");

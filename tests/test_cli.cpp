@@ -513,6 +513,21 @@ TEST_CASE("machine: NVIDIA's graphics devices are counted on the bus, not their 
     CHECK(nvidia_driver_release(root) == "535.104.05");
 }
 
+TEST_CASE("machine: the release of NVIDIA's driver") {
+    const Folder folder;
+    CHECK(nvidia_driver_release(folder.path + "/").empty());
+    const std::pair<const char*, const char*> modules[] = {
+        {"NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\nGCC version:\n",
+         "535.183.01"},
+        {"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.124.06  Release Build  (root@buildd)\n",
+         "570.124.06"},
+        {"nothing of the kind\n", ""}};
+    for (const auto& [text, release] : modules) {
+        folder.file("proc/driver/nvidia/version", text);
+        CHECK(nvidia_driver_release(folder.path + "/") == release);
+    }
+}
+
 TEST_CASE("progress: the line drops what matters least until it fits") {
     const ProgressNumbers numbers{3, 18, 25, 100, 1.23456, 1e-4, 341.2, 0.021, 3723};
     CHECK(progress_line(numbers, 200) ==

@@ -116,6 +116,24 @@ TEST_CASE("at 224 px and batch 256 in fp16 the stored activations take 8.5 GiB a
     CHECK(static_cast<double>(activations(plan_memory(*backend, at_full_size(224, 256, true)))) <= 7.2 * gib);
 }
 
+TEST_CASE("the optimizer's own memory is taken when the trainer is made, not in the first step") {
+    const std::unique_ptr<Backend> backend = make_emulated_backend();
+    TrainerOptions options;
+    options.net.model = "resnet18";
+    options.net.classes = 5;
+    options.net.image_size = 32;
+    options.net.batch = 2;
+    Arena arena(backend->memory(), plan_memory(*backend, options).peak);
+    Trainer trainer(*backend, arena, options);
+    StepState skip;  // launched, but without work
+    skip.skip = 1;
+    backend->copy_in(trainer.context(), &skip, trainer.step_state());
+    const int64_t before = emulated_allocations();
+    backend->optimize(trainer.context(), trainer.options().optimizer, trainer.net().state().parameters,
+                      trainer.net().state().gradients, trainer.moment1(), trainer.moment2(), trainer.step_state());
+    CHECK(emulated_allocations() == before);
+}
+
 TEST_CASE("1024 px trains in fp16 at batch 24 within 24 GB, with 1 GiB left to the libraries") {
     const std::unique_ptr<Backend> backend = make_emulated_backend();
     const MemoryPlan plan = plan_memory(*backend, at_full_size(1024, 24, false));

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "base/error.h"
 #include "op_support.h"
 
 using namespace rn50;
@@ -254,6 +255,43 @@ TEST_CASE("conv backward equals double precision, wherever its gradient is left"
                 const Write write = leave == Leave::added || leave == Leave::nowhere ? Write::add : Write::overwrite;
                 check_backward(rig, desc, some_source(desc, kind, 1), leave, write);
             });
+}
+
+TEST_CASE("conv gives the same bits from weights that are rounded already, where it takes them") {
+    int taken = 0;
+    for (const Geometry& geometry : {Geometry{2, 7, 9, 16, 24, 3, 2, 1}, Geometry{2, 5, 5, 13, 19, 1, 1, 0}})
+        for_each_rig([&](Rig& rig) {
+            const ConvDesc desc = describe(geometry, rig.act, rig.act);
+            INFO(desc.name);
+            const auto conv = rig.conv(desc);
+            const Tensor weights = rig.put_f32(uniform(desc.weights_shape(), 5));
+            const Activation src = rig.put(some_source(desc, Source::normed_relu, 1));
+            const DiffDst diff_dst{rig.put_act(uniform(desc.dst_shape(), rig.act, 2)),
+                                   rig.put_act(uniform(desc.dst_shape(), rig.act, 3)),
+                                   rig.put(some_norm_gradient(desc.out_channels, 4))};
+            const auto results = [&](const Tensor& with) {
+                const Tensor dst = rig.rubbish(rig.act, desc.dst_shape()),
+                             diff_weights = rig.rubbish(DType::f32, desc.weights_shape());
+                DiffSrc diff_src;
+                diff_src.diff = rig.rubbish(rig.act, desc.src_shape());
+                conv->forward(rig.ctx, src, with, dst, {});
+                conv->backward(rig.ctx, src, with, diff_dst, &diff_src, diff_weights, Write::overwrite);
+                return rig.bytes(dst) + rig.bytes(diff_src.diff) + rig.bytes(diff_weights);
+            };
+            if (rig.act == DType::f32) {
+                CHECK(!conv->takes_rounded_weights());
+                return;
+            }
+            const Tensor rounded = rig.rubbish(rig.act, desc.weights_shape());
+            rig.backend.convert(rig.ctx, weights, rounded);
+            if (conv->takes_rounded_weights()) {
+                ++taken;
+                CHECK(results(rounded) == results(weights));
+            } else {
+                CHECK_THROWS_AS(results(rounded), Error);
+            }
+        });
+    CHECK(taken > 0);
 }
 
 TEST_CASE("conv backward of the joined block outputs clips by a value without norm") {

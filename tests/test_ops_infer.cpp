@@ -74,7 +74,7 @@ TEST_CASE("a packed conv equals convolution, norm, residual and ReLU in double p
 TEST_CASE("a packed conv takes fewer pictures than it was prepared for") {
     for_each_rig([](Rig& rig) {
         const ConvDesc desc = describe({8, 6, 6, 24}, 40, 3, 1, rig.act, rig.act);
-        for (const int64_t batch : {1, 3, 8})
+        for (const int64_t batch : {1, 3, 4, 8})  // the emulated library refuses odd ones
             check_infer(rig, desc, batch, {uniform({batch, 6, 6, 24}, rig.act, 1), {}, false}, true, true);
     });
 }

@@ -227,6 +227,29 @@ TEST_CASE("nan mode fills released memory with NaN") {
         CHECK(std::isnan(dangling.as<float>()[i]));
 }
 
+TEST_CASE(
+    "memory that cannot be filled any more, as of a lost GPU, still goes back while another error is on its way") {
+    struct LostMemory : CountingMemory {
+        void fill(void* data, int value, int64_t bytes) override {
+            if (lost) throw Error(Exit::device, "the GPU was lost");
+            CountingMemory::fill(data, value, bytes);
+        }
+        bool lost = false;
+    };
+    for (const char* name : {"nan", "separate"}) {
+        const ArenaMode mode(name);
+        LostMemory memory;
+        Arena arena(memory, 8192);
+        const auto step = [&] {
+            const Scratch scratch(arena, DType::f32, {64});
+            memory.lost = true;
+            throw Error(Exit::diverged, "first");
+        };
+        CHECK(exit_of(step) == Exit::diverged);
+        CHECK(arena.in_use() == 0);
+    }
+}
+
 TEST_CASE("separate mode gives each tensor memory of its own and all of it back") {
     const ArenaMode mode("separate");
     CountingMemory memory;

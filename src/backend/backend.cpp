@@ -182,6 +182,10 @@ void Backend::check_gradients(Context& ctx, const Tensor& gradients, float clip_
     do_check_gradients(gradients, clip_norm, policy, factor, state);
 }
 
+void Backend::prepare_optimizer(Context& ctx, const OptimizerDesc& desc) {
+    if (!ctx.dry) do_prepare_optimizer(desc);
+}
+
 void Backend::optimize(Context& ctx, const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                        const Tensor& moment1, const Tensor& moment2, const Tensor& state) {
     const Shape shape{parameters.count()};

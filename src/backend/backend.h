@@ -35,13 +35,16 @@ struct ConvDesc {
     Shape weights_shape() const { return {out_channels, kernel, kernel, in_channels}; }
 };
 
-/// One convolution, prepared. `weights`: f32 {K, kh, kw, C}. For infer() the batch may be smaller than the
-/// description's.
+/// One convolution, prepared. `weights`: f32 {K, kh, kw, C}; in 16-bit precisions the products take them rounded to act.
+/// For infer() the batch may be smaller than the description's.
 class Conv {
   public:
     explicit Conv(ConvDesc desc) : desc_(std::move(desc)) {}
     virtual ~Conv() = default;
     const ConvDesc& desc() const { return desc_; }
+    /// Whether forward() and backward() also take weights that are rounded to act already, with the same result: then
+    /// the weights of a whole net may be rounded at once, by Backend::convert().
+    virtual bool takes_rounded_weights() const { return false; }
 
     /// dst = conv(src, weights), and its statistics over N, H, W:
     /// stats {2, K} f32 = mean, M2 = sum((dst - mean)^2), of dst as stored; absent stats are not computed.
@@ -77,6 +80,8 @@ class Conv {
                           const Tensor& dst, const Tensor& workspace) = 0;
 
   private:
+    void check_weights(const Tensor& weights) const;
+
     ConvDesc desc_;
 };
 
@@ -264,6 +269,8 @@ class Backend {
     /// meant are those in the buffer times `factor`, > 0, which goes into norm and multiplier.
     void check_gradients(Context& ctx, const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
                          const Tensor& state, double factor = 1);
+    /// Gets ready for optimize() by this description, so that the first step takes no memory either. Optional.
+    void prepare_optimizer(Context& ctx, const OptimizerDesc& desc);
     /// One step over {P} f32 buffers with the gradients multiplied by state.multiplier; nothing when state.skip.
     /// moment2 is absent for SGD.
     void optimize(Context& ctx, const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
@@ -324,6 +331,7 @@ class Backend {
                                           const Tensor& state, const Tensor& loss, const Tensor& diff_logits) = 0;
     virtual void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, double factor,
                                     const Tensor& state) = 0;
+    virtual void do_prepare_optimizer(const OptimizerDesc&) {}
     virtual void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                              const Tensor& moment1, const Tensor& moment2, const Tensor& state) = 0;
     virtual int64_t augment_workspace_bytes(int64_t pictures) const = 0;

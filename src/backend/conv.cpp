@@ -14,10 +14,15 @@ void check_norm_gradient(const NormGradient& norm, int64_t channels, const char*
 
 }  // namespace
 
+void Conv::check_weights(const Tensor& weights) const {
+    const bool rounded = takes_rounded_weights() && weights.dtype == desc_.dtype;
+    check_tensor(weights, rounded ? desc_.dtype : DType::f32, desc_.weights_shape(), "weights");
+}
+
 void Conv::forward(Context& ctx, const Activation& src, const Tensor& weights, const Tensor& dst, const Tensor& stats) {
     RN50_REQUIRE(desc_.training, desc_.name, " was prepared for inference");
     check_activation(src, desc_.src_dtype, desc_.src_shape(), "src");
-    check_tensor(weights, DType::f32, desc_.weights_shape(), "weights");
+    check_weights(weights);
     check_tensor(dst, desc_.dtype, desc_.dst_shape(), "dst");
     if (stats) check_tensor(stats, DType::f32, {2, desc_.out_channels}, "stats");
     const Scratch workspace(ctx.arena, DType::u8, {workspace_bytes(Phase::forward)});
@@ -30,7 +35,7 @@ void Conv::backward(Context& ctx, const Activation& src, const Tensor& weights, 
                     const DiffSrc* diff_src, const Tensor& diff_weights, Write write_weights) {
     RN50_REQUIRE(desc_.training, desc_.name, " was prepared for inference");
     check_activation(src, desc_.src_dtype, desc_.src_shape(), "src");
-    check_tensor(weights, DType::f32, desc_.weights_shape(), "weights");
+    check_weights(weights);
     check_tensor(diff_dst.dz, desc_.dtype, desc_.dst_shape(), "diff_dst.dz");
     check_tensor(diff_dst.raw, desc_.dtype, desc_.dst_shape(), "diff_dst.raw");
     check_norm_gradient(diff_dst.norm, desc_.out_channels, "diff_dst.norm");

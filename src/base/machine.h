@@ -30,7 +30,8 @@ HostMemory memory_of_process(const std::string& root = "/");
 
 /// NVIDIA's graphics devices on the PCI bus: seen without any driver.
 int nvidia_devices(const std::string& root = "/");
-/// "535.104.05" of NVIDIA's kernel module, or "" where none is loaded.
+/// "535.183.01" of the kernel module that is loaded, or "". Finer than the number of CUDA that the driver's library
+/// tells.
 std::string nvidia_driver_release(const std::string& root = "/");
 
 /// The command that installs a package here: apt-get, dnf or yum by what the system has.

@@ -20,13 +20,14 @@ int64_t dry_run(Backend& backend, const NetDesc& desc) {
 
 int64_t Inference::plan(Backend& backend, const NetDesc& desc) {
     const DeviceInfo device = backend.info();
-    const int64_t usable = usable_memory(device);
     const auto peak_of = [&](int64_t batch) {
         NetDesc tried = desc;
         tried.batch = tried.eval_batch = batch;
         return dry_run(backend, tried) + ring_bytes_a_picture(device, desc.image_size, desc.channels, 4) * batch;
     };
     const auto peak = dry_run(backend, desc);
+    // Looked at after the plan, which loads the library's code onto a GPU.
+    const int64_t usable = usable_memory(backend.info());
     const int64_t all = peak + ring_bytes_a_picture(device, desc.image_size, desc.channels, 4) * desc.batch;
     if (usable == 0 || all <= usable) return peak;
     const int64_t largest = largest_that_fits(desc.batch, [&](int64_t batch) { return peak_of(batch) <= usable; });

@@ -127,7 +127,10 @@ int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int64
 
 MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory,
                           const std::function<int64_t(int64_t batch)>& loading, int64_t sharers) {
-    const int64_t usable = usable_memory(backend.info()) / sharers;
+    // Looked at after each plan: making it loads code onto a GPU, of the library and to time its convolutions, which
+    // stays.
+    const auto usable_now = [&] { return usable_memory(backend.info()) / sharers; };
+    int64_t usable = 0;
     const int64_t ring = loading(trainer.net.batch);
     std::optional<MemoryPlan> plan;
     std::string reason;
@@ -140,6 +143,7 @@ MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::
             plan.reset();
             reason = error.what();
         }
+        usable = usable_now();
         return plan && fits(*plan, ring, usable);
     };
     if (try_plan(memory == "lean")) return *plan;
@@ -150,7 +154,9 @@ MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::
     const int64_t largest = largest_that_fits(trainer.net.batch, [&](int64_t batch) {
         TrainerOptions smaller = trainer;
         smaller.net.batch = smaller.net.eval_batch = batch;
-        return fits(plan_memory(backend, smaller), loading(batch), usable);
+        const MemoryPlan small = plan_memory(backend, smaller);
+        usable = usable_now();
+        return fits(small, loading(batch), usable);
     });
     throw_too_large(
         trainer.net,

@@ -39,6 +39,8 @@ constexpr float gray_mean = 0.458971f, gray_std = 0.225609f;
 struct NetState {
     Tensor parameters;  ///< f32 {parameter_elements}
     Tensor gradients;   ///< f32, the same layout
+    Tensor rounded;     ///< the activations' dtype, the same layout: the parameters as convolutions take them in a step,
+                        ///< made at its first forward(). Absent where they take f32
     Tensor running;     ///< f32 {running_elements}
     Tensor observed;    ///< f32 {accumulate * running_elements}: mean and unbiased variance of each batch of the step
 };

@@ -118,6 +118,8 @@ void ResNet::allocate(Context& ctx) {
     };
     state_ = {};
     state_.parameters = take(Use::parameters, table_.parameter_elements());
+    if (stem_->takes_rounded_weights())
+        state_.rounded = ctx.arena.alloc(Use::packed_weights, dtype_, {table_.parameter_elements()});
     state_.running = take(Use::statistics, table_.running_elements());
     if (desc_.training) {
         state_.gradients = take(Use::gradients, table_.parameter_elements());
@@ -151,6 +153,7 @@ Tensor ResNet::observed_of(int64_t part) const {
 
 Tensor ResNet::forward(Context& ctx, const Tensor& pictures, const DropoutKey& key, int64_t part) {
     RN50_REQUIRE(desc_.training, "a net made for inference was asked to train");
+    if (part == 0 && state_.rounded) backend_.convert(ctx, state_.parameters, state_.rounded);
     NetState state = state_;
     state.observed = observed_of(part);
     pictures_ = picture_activation(pictures);

@@ -47,6 +47,10 @@ Unit::Unit(const NetBuild& build, ConvDesc conv, const std::string& norm_name, I
     if (build.training) conv_ = backend_.conv(desc_);
 }
 
+Tensor Unit::product_weights(const NetState& state) const {
+    return part_of(state.rounded ? state.rounded : state.parameters, weights_);
+}
+
 int64_t Unit::norm_count() const {
     return desc_.dst_shape().count() / channels();
 }
@@ -57,7 +61,7 @@ void Unit::forward(Context& ctx, const NetState& state, const Activation& src) {
     norm_memory_ = ctx.arena.alloc(Use::statistics, DType::f32, {4, channels()});
     norm_ = norm_in(norm_memory_);
     const Scratch stats(ctx.arena, DType::f32, {2, channels()});
-    conv_->forward(ctx, src, part_of(state.parameters, weights_), raw_, stats.tensor());
+    conv_->forward(ctx, src, product_weights(state), raw_, stats.tensor());
     if (norms_ != nullptr) norms_->merge_statistics(ctx, stats.tensor(), norm_count());
     backend_.norm_from_batch(ctx, stats.tensor(), shared_count(), part_of(state.parameters, gamma_),
                              part_of(state.parameters, beta_), eps_, norm_, part_of(state.observed, running_));
@@ -84,7 +88,7 @@ void Unit::backward(Context& ctx, const NetState& state, const Activation& src, 
             backend_.norm_backward(ctx, sums_, shared_count(), norm_, part_of(state.parameters, gamma_), gradient,
                                    row(elsewhere.tensor(), 0), row(elsewhere.tensor(), 1), Write::overwrite);
         }
-        conv_->backward(ctx, src, part_of(state.parameters, weights_), {dz, raw_, gradient}, diff_src,
+        conv_->backward(ctx, src, product_weights(state), {dz, raw_, gradient}, diff_src,
                         part_of(state.gradients, weights_), write);
     }
     ctx.arena.release(sums_);

@@ -28,6 +28,8 @@ class Unit {
     Unit(const NetBuild& build, ConvDesc conv, const std::string& norm_name, Init gamma);
 
     Shape dst_shape() const { return desc_.dst_shape(); }
+    /// As Conv's.
+    bool takes_rounded_weights() const { return conv_ && conv_->takes_rounded_weights(); }
     /// Where its parameters begin in their buffer.
     int64_t first_offset() const { return weights_.offset; }
 
@@ -51,6 +53,7 @@ class Unit {
 
   private:
     int64_t channels() const { return desc_.out_channels; }
+    Tensor product_weights(const NetState& state) const;
     int64_t norm_count() const;  ///< elements a channel, of this rank
     int64_t shared_count() const { return norm_count() * (norms_ != nullptr ? norms_->ranks() : 1); }
 

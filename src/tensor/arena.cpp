@@ -134,6 +134,15 @@ Tensor Arena::alloc(Use use, DType dtype, const Shape& shape) {
     return tensor;
 }
 
+/// Fills released memory with NaN. Where the device is lost that fails, and the error which tells so is already on its
+/// way or comes from the next op: a second one, thrown from a destructor, would end the program without any message.
+void Arena::spoil(void* data, int64_t bytes) noexcept {
+    try {
+        memory_->fill(data, 0xFF, bytes);
+    } catch (const Error&) {
+    }
+}
+
 void Arena::release(Tensor& tensor) {
     if (!tensor) return;
     const auto match = [&](const Block& block) {
@@ -146,10 +155,10 @@ void Arena::release(Tensor& tensor) {
     block->free = true;
     tensor.data = nullptr;
     if (mode_ == Mode::separate) {
-        memory_->fill(block->data, 0xFF, block->bytes);
+        spoil(block->data, block->bytes);
         return;
     }
-    if (mode_ == Mode::nan) memory_->fill(base_ + block->offset, 0xFF, block->bytes);
+    if (mode_ == Mode::nan) spoil(base_ + block->offset, block->bytes);
     if (block + 1 != blocks_.end() && (block + 1)->free) {
         block->bytes += (block + 1)->bytes;
         blocks_.erase(block + 1);

@@ -63,7 +63,8 @@ class Arena {
 
     /// A tensor with undefined contents. Throws Error(Exit::device) when the block is full: the plan was wrong.
     Tensor alloc(Use use, DType dtype, const Shape& shape);
-    /// Gives a tensor back and makes `tensor` absent. Absent tensors are ignored.
+    /// Gives a tensor back and makes `tensor` absent. Absent tensors are ignored. Throws only for a tensor that is not
+    /// its own, so that owners may call it in their destructors while an error is on its way.
     void release(Tensor& tensor);
 
     bool counting() const { return memory_ == nullptr; }
@@ -82,6 +83,7 @@ class Arena {
     };
     void* take_separate(Use use, int64_t bytes);
     void note(Use use, int64_t bytes, int64_t end);
+    void spoil(void* data, int64_t bytes) noexcept;
 
     Memory* memory_ = nullptr;
     Mode mode_ = Mode::shared;

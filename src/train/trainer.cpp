@@ -22,6 +22,7 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
         averaging_ = std::make_unique<GradientAveraging>(backend_, context_, *options_.comm, *net_,
                                                          options_.bucket_bytes, options_.wire);
     options_.optimizer.ranges = net_->table().ranges();
+    backend_.prepare_optimizer(context_, options_.optimizer);
 
     const Shape parameters{net_->table().parameter_elements()};
     const int64_t batch = std::max(options_.net.batch, options_.net.eval_batch);

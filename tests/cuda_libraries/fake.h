@@ -18,7 +18,7 @@ struct Engine {
     std::vector<cudnnBackendNumericalNote_t> numerical;
     std::vector<cudnnBackendBehaviorNote_t> behavior;
     std::vector<std::pair<int64_t, int64_t>> knobs;  ///< as the heuristics set them
-    float milliseconds = 1;
+    float milliseconds = 1;                          ///< of one run
     int64_t workspace = 0;
     bool fallback = false;        ///< proposed by the fallback mode only
     bool wide_gradients = false;  ///< gives f32 weight gradients of 16-bit factors
@@ -32,6 +32,7 @@ struct World {
     size_t cudnn = 90100;
     int driver = 12020;  ///< 0: none
     int64_t free_memory = int64_t{1} << 40;
+    bool takes_wide_graphs = true;  ///< false: the graph of f32 weight gradients of 16-bit factors is refused
 
     // What happened.
     std::vector<std::string> faults;  ///< breaches of the documentation
@@ -40,6 +41,8 @@ struct World {
     int64_t allocated = 0;  ///< bytes now
     double clock = 0;       ///< milliseconds of device time
     int live_descriptors = 0;
+    bool watch_image = false;
+    std::vector<double> seen;  ///< with watch_image: the image of the last convolution, in place of computing it
     std::map<std::string, cudaError_t> failing;  ///< calls of the runtime that do not succeed, by name
     int live_streams = 0, live_events = 0, live_pinned = 0;
 

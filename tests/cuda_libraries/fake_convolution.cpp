@@ -103,6 +103,16 @@ struct Access {
     int64_t strides_[4];
 };
 
+std::vector<double> all_of(const Access& t) {
+    std::vector<double> values;
+    for (int64_t a = 0; a < t.dims[0]; ++a)
+        for (int64_t b = 0; b < t.dims[1]; ++b)
+            for (int64_t c = 0; c < t.dims[2]; ++c)
+                for (int64_t d = 0; d < t.dims[3]; ++d)
+                    values.push_back(t.get(a, b, c, d));
+    return values;
+}
+
 void zero(const Access& t) {
     for (int64_t a = 0; a < t.dims[0]; ++a)
         for (int64_t b = 0; b < t.dims[1]; ++b)
@@ -177,6 +187,10 @@ std::string fault_of_memory(const Operation& op, const void* image, const void* 
 void compute(const Operation& op, void* image_memory, void* weights_memory, void* output_memory) {
     const Access image(*op.image, image_memory), weights(*op.weights, weights_memory),
         output(*op.output, output_memory);
+    if (world.watch_image) {
+        world.seen = all_of(image);
+        return;
+    }
     // Sums in double, so that a 16-bit result is rounded once.
     std::map<std::array<int64_t, 4>, double> sums;
     each_product(op, image, weights, output,

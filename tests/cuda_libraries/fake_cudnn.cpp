@@ -220,6 +220,7 @@ cudnnStatus_t finalize(Object& object) {
     switch (object.type) {
         case CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR:
             wrong = fault_of_operation(operation_of(object));
+            if (!world.takes_wide_graphs && wide(operation_of(object))) status = CUDNN_STATUS_NOT_SUPPORTED;
             break;
         case CUDNN_BACKEND_TENSOR_DESCRIPTOR:
             wrong = fault_of_tensor(object);

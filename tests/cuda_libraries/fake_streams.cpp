@@ -207,6 +207,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     refuse_in_capture("cudaStreamQuery");
     if (const cudaError_t status = told("cudaStreamQuery")) return status;
+    if (stream == nullptr || stream == cudaStreamLegacy) return cudaSuccess;  // does at once what it is given
     return of(stream)->idle() ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {

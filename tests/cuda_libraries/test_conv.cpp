@@ -6,11 +6,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <set>
 #include <thread>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "captured_stderr.h"
 #include "fake.h"
 #include "naive.h"
 
@@ -39,6 +41,11 @@ struct Scene {
             FAIL_CHECK(fault);
         CHECK(world.live_descriptors == 0);
         CHECK(world.allocated == 0);
+    }
+    /// From now on all engines use Tensor Cores, as those for 16-bit factors do.
+    static void tensor_cores() {
+        for (Engine& engine : world.engines)
+            engine.numerical.push_back(CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
     }
     std::unique_ptr<ConvProducts> conv(const ConvShape& shape) {
         return make_conv_products(std::make_shared<ConvPlanner>(nullptr, options), shape);
@@ -162,6 +169,7 @@ TEST_CASE("convolutions: the three phases give the numbers of the definition") {
             for (const int64_t kernel : {1, 3}) {
                 Scene scene;
                 if (wide) world.engines[0].wide_gradients = true;
+                if (dtype != DType::f32) Scene::tensor_cores();
                 ConvShape shape = small(dtype);
                 shape.kernel = kernel;
                 shape.pad = kernel / 2;
@@ -224,6 +232,7 @@ TEST_CASE("convolutions: an engine whose notes forbid it is never taken, however
         const auto taken = [&](DType dtype, bool tf32) {
             Scene scene;
             world.engines.insert(world.engines.begin(), Engine{9, {c.note}, {}, {}, 0.1f});
+            if (dtype != DType::f32) Scene::tensor_cores();
             ConvShape shape = inference(dtype);
             shape.tf32 = tf32;
             return scene.engine_for(shape) == 9;
@@ -263,13 +272,20 @@ TEST_CASE("convolutions: the fastest is taken; within the noise, the smaller wor
         std::filesystem::remove_all(scene.folder);
         CHECK(scene.engine_for(inference()) == 2);
     }
-    SUBCASE("many settings of one engine do not crowd out the others") {
+    SUBCASE("settings of one engine count like engines, up to the number of candidates") {
         std::filesystem::remove_all(scene.folder);
         world.engines.clear();
         for (int64_t i = 0; i < 20; ++i)
-            world.engines.push_back({1, {}, {}, {{2, i}}, 2.0f});
-        world.engines.push_back({5, {}, {}, {}, 1.0f});
-        CHECK(scene.engine_for(inference()) == 5);
+            world.engines.push_back({1, {}, {}, {{2, i}}, i < 16 ? 2.0f : 0.1f, 100 + i});
+        world.engines[15].milliseconds = 1.0f;
+        CHECK(scene.conv(inference())->workspace_bytes(Phase::forward) == 115);
+    }
+    SUBCASE("what is 1.3 times slower than the best so far is left early, three times slower at once") {
+        std::filesystem::remove_all(scene.folder);
+        world.engines = {{1, {}, {}, {}, 1.0f}, {2, {}, {}, {}, 1.2f}, {3, {}, {}, {}, 1.5f}, {4, {}, {}, {}, 4.0f}};
+        world.runs = 0;
+        scene.conv(inference());
+        CHECK(world.runs == (1 + 13) + (1 + 13) + (1 + 1 + 3) + (1 + 1));
     }
     SUBCASE("the fallbacks, when the heuristics have nothing that is allowed") {
         std::filesystem::remove_all(scene.folder);
@@ -326,6 +342,12 @@ TEST_CASE("convolutions: too little memory for timing gives the heuristics' firs
 
 TEST_CASE("convolutions: f32 gradients of 16-bit factors are asked for once") {
     Scene scene;
+    Scene::tensor_cores();
+    SUBCASE("the graph is taken and has no plan") {}
+    SUBCASE("the graph is refused") {
+        world.takes_wide_graphs = false;
+        ++world.wide_questions;
+    }
     const auto planner = std::make_shared<ConvPlanner>(nullptr, scene.options);
     const auto first = make_conv_products(planner, small(DType::bf16));
     const int questions = world.wide_questions;
@@ -335,6 +357,84 @@ TEST_CASE("convolutions: f32 gradients of 16-bit factors are asked for once") {
     const auto second = make_conv_products(planner, other);
     CHECK(world.wide_questions == questions);
     CHECK(second->diff_weights_dtype() == DType::bf16);
+}
+
+TEST_CASE("convolutions: f32 gradients of 16-bit factors are taken from Tensor Cores alone") {
+    for (const bool tensor_cores : {false, true}) {
+        Scene scene;
+        Scene::tensor_cores();
+        world.engines.push_back({7, {}, {}, {}, 5.0f});
+        world.engines.back().wide_gradients = true;
+        if (tensor_cores) world.engines.back().numerical = {CUDNN_NUMERICAL_NOTE_TENSOR_CORE};
+        world.engines[0].wide_gradients = !tensor_cores;
+        world.engines[0].refused = true;
+        CHECK(scene.conv(small(DType::bf16))->diff_weights_dtype() == (tensor_cores ? DType::f32 : DType::bf16));
+    }
+}
+
+TEST_CASE("convolutions: 16 bit without Tensor Cores is said, once and by name") {
+    Scene scene;
+    const auto said = [&](const ConvShape& shape) {
+        test::CapturedStderr captured;
+        scene.conv(shape);
+        return captured.text();
+    };
+    ConvShape shape = inference(DType::f16);
+    CHECK(said(inference()).empty());
+    Scene::tensor_cores();
+    CHECK(said(shape).empty());
+    world.engines = {{5, {}, {}, {}, 1.0f}};
+    shape.height = 7;
+    CHECK(said(shape).find("warning: layer1.0.conv2 forward in f16 runs without Tensor Cores") == 0);
+    shape.height = 9;
+    CHECK(said(shape).empty());
+}
+
+TEST_CASE("convolutions: tensors to time plans on hold many numbers of both signs") {
+    Scene scene;
+    world.watch_image = true;
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+        Scene::tensor_cores();
+        ConvShape shape = inference(dtype);
+        shape.tf32 = dtype == DType::f32;
+        shape.height = 120;  // longer than the block that is repeated
+        shape.width = 500;
+        world.seen.clear();
+        scene.conv(shape);
+        CHECK(static_cast<int64_t>(world.seen.size()) == shape.batch * shape.height * shape.width * shape.in_channels);
+        const auto [least, most] = std::minmax_element(world.seen.begin(), world.seen.end());
+        CHECK(*least > -0.13);
+        CHECK(*least < -0.12);
+        CHECK(*most > 0.12);
+        CHECK(*most < 0.13);
+        const std::set<double> distinct(world.seen.begin(), world.seen.begin() + 4096);
+        CHECK(distinct.size() > (dtype == DType::f32 ? 4000 : 250));
+    }
+}
+
+TEST_CASE("a library's failure is told by the error of CUDA that ended the context, if there is one") {
+    Scene scene;
+    const auto remedy = [] {
+        std::string text;
+        try {
+            check(CUDNN_STATUS_NOT_SUPPORTED, "a convolution");
+        } catch (const Error& error) {
+            text = error.remedy();
+        }
+        return text;
+    };
+    CHECK(remedy().find("another version of cuDNN") != std::string::npos);
+    world.failing["cudaStreamQuery"] = cudaErrorNotReady;
+    CHECK(remedy().find("another version of cuDNN") != std::string::npos);
+    world.failing["cudaStreamQuery"] = cudaErrorIllegalAddress;
+    CHECK(remedy().find("the GPU was lost") == 0);
+    try {
+        check(CUBLAS_STATUS_INTERNAL_ERROR, "a product");
+        FAIL_CHECK("no error");
+    } catch (const Error& error) {
+        CHECK(std::string(error.what()).find("something made up") != std::string::npos);
+        CHECK(error.remedy().find("the GPU was lost") == 0);
+    }
 }
 
 TEST_CASE("convolutions: another batch takes the choice of this process and measures nothing") {
@@ -563,11 +663,13 @@ TEST_CASE("tail batch: the same engine without timing, within the workspace that
         CHECK(Scene::engine_of(*made, shape, 3) == 2);
         CHECK(Scene::engine_of(*made, shape, 2) == 1);
     }
-    SUBCASE("an error, where none fits into the workspace") {
+    SUBCASE("not taken, where none fits into the workspace") {
         world.engines[1].smallest_batch = 3;
         world.engines[0].workspace = world.engines[2].workspace = 64;
         made = scene.conv(shape);
         CHECK(made->workspace_bytes(Phase::forward) == 0);
+        CHECK(made->takes(3));
+        CHECK(!made->takes(2));
         CHECK_THROWS_AS(Scene::engine_of(*made, shape, 2), Error);
     }
 }
