@@ -15,7 +15,7 @@ trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 "$build/rn50_tests" --no-colors=true >"$work/rn50_tests" 2>&1 &
 running=$!
 
-script() { # SCRIPT PROGRAM: what it says is shown when it fails
+script() { # SCRIPT ARGUMENTS...: what it says is shown when it fails
     local name said started=$SECONDS
     name=$(basename "$1")
     said=$(bash "$@" 2>&1)
@@ -28,7 +28,10 @@ script() { # SCRIPT PROGRAM: what it says is shown when it fails
     fi
 }
 
-for test in "$here"/check_*.sh "$here"/test_*.sh; do
+for check in "$here"/check_*.sh; do
+    script "$check"
+done
+for test in "$here"/test_*.sh; do
     name=$(basename "$test" .sh)
     program=$build/${name#test_}
     [ -x "$program" ] || program=$rn50
