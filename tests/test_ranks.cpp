@@ -8,10 +8,12 @@
 #include <unistd.h>
 
 #include <cmath>
+#include <condition_variable>
 #include <cstdio>
 #include <functional>
 #include <map>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 
 #include "base/error.h"
@@ -136,23 +138,45 @@ TEST_CASE("the store keeps values, and lets nobody in without the token") {
                    "cannot listen on port"));
 }
 
+namespace {
+
+int connected_to(int port) {
+    const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in there{};
+    there.sin_family = AF_INET;
+    there.sin_port = htons(static_cast<uint16_t>(port));
+    there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    REQUIRE(connect(socket, reinterpret_cast<const sockaddr*>(&there), sizeof there) == 0);
+    return socket;
+}
+
+}  // namespace
+
 TEST_CASE("the store survives what is no message of ours") {
     const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(2000));
     for (const std::string& rubbish :
          {std::string("GET / HTTP/1.1\r\n\r\n"), std::string("\xff\xff\xff\xff", 4), std::string("\0\0\0\0", 4),
           std::string("\0\0\0\1H", 5), std::string("\0\0\0\x09H\xff\xff\xff\xff\0\0\0\0", 13)}) {
-        const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
-        sockaddr_in there{};
-        there.sin_family = AF_INET;
-        there.sin_port = htons(static_cast<uint16_t>(server.port()));
-        there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        REQUIRE(connect(socket, reinterpret_cast<const sockaddr*>(&there), sizeof there) == 0);
+        const int socket = connected_to(server.port());
         REQUIRE(send(socket, rubbish.data(), rubbish.size(), MSG_NOSIGNAL) > 0);
         char byte;
         CHECK(recv(socket, &byte, 1, 0) <= 0);  // it hangs up
         close(socket);
     }
     StoreClient client("127.0.0.1", server.port(), 1, "", milliseconds(2000));
+    client.set("a", "b");
+}
+
+TEST_CASE("a connection that does not greet is closed, one that has greeted may be silent") {
+    const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(300));
+    StoreClient client("127.0.0.1", server.port(), 1, "", milliseconds(2000));
+    const int socket = connected_to(server.port());
+    const timeval limit{5, 0};
+    setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    REQUIRE(send(socket, "\0\0", 2, MSG_NOSIGNAL) == 2);  // the beginning of a message
+    char byte;
+    CHECK(recv(socket, &byte, 1, 0) == 0);
+    close(socket);
     client.set("a", "b");
 }
 
@@ -191,57 +215,215 @@ TEST_CASE("a silent rank and a closed connection are told to the others, a farew
     }
 }
 
-TEST_CASE("a rank that lives but keeps the others waiting is found; a slow one is not") {
-    using std::chrono::seconds;
+namespace {
+
+/// Three ranks by a clock of seconds.
+struct Watched {
+    Stragglers ranks{3, {std::chrono::seconds(30), std::chrono::seconds(600)}};
+    Standing standings[3];
     const Stragglers::Time start = std::chrono::steady_clock::now();
-    const auto at = [&](int second) { return start + seconds(second); };
-    Stragglers ranks(3, seconds(30));
-    const auto all = [&](uint64_t a, uint64_t b, uint64_t c, int second, bool expected = true) {
-        ranks.heard(0, a, expected, at(second));
-        ranks.heard(1, b, expected, at(second));
-        ranks.heard(2, c, expected, at(second));
-    };
-    all(3, 2, 3, 0, false);
-    CHECK(ranks.hung(at(1000)) == -1);  // nobody is asked to hurry
-    all(5, 4, 5, 1000);
-    CHECK(ranks.hung(at(1029)) == -1);
-    CHECK(ranks.hung(at(1031)) == 1);
-    SUBCASE("its own steps have been slow") {
-        all(6, 5, 6, 1002);  // two seconds for a step: 40 are allowed
-        all(7, 6, 7, 1004);
-        CHECK(ranks.hung(at(1043)) == -1);
-        CHECK(ranks.hung(at(1045)) == 1);
+
+    Standing& operator[](int rank) { return standings[rank]; }
+    Watched& all(Pace pace, double usual_s = 0) {
+        for (Standing& standing : standings) {
+            standing.pace = pace;
+            standing.usual_s = usual_s;
+        }
+        return *this;
+    }
+    Watched& at(uint64_t a, uint64_t b, uint64_t c) {
+        standings[0].place = a;
+        standings[1].place = b;
+        standings[2].place = c;
+        return *this;
+    }
+    void heard(int second) {
+        for (int rank = 0; rank < 3; ++rank)
+            ranks.heard(rank, standings[rank], start + std::chrono::seconds(second));
+    }
+    std::string verdict(int second) const {
+        return ranks.verdict(start + std::chrono::seconds(second), [](int rank) { return cat("rank ", rank); });
+    }
+    /// Nothing is said at `patient`, and what is said a second later holds `words`.
+    void ends_after(int patient, const std::string& words) {
+        CHECK(verdict(patient) == "");
+        CAPTURE(verdict(patient + 1));
+        CHECK(contains(verdict(patient + 1), words));
+    }
+};
+
+}  // namespace
+
+TEST_CASE("a rank that keeps the others waiting is named, as soon as what it does allows") {
+    Watched w;
+    w.all(Pace::stepping, 0.5).at(5, 4, 5).heard(0);
+    SUBCASE("in a step") {
+        w.ends_after(30, "rank 1 was lost: it lives, but has not come to the next collective");
     }
     SUBCASE("the others wait for their GPUs, outside the collectives") {
-        all(6, 4, 6, 1001);
-        CHECK(ranks.hung(at(1032)) == 1);
+        w.at(6, 4, 6).heard(0);
+        w.ends_after(30, "rank 1 was lost");
     }
-    SUBCASE("all are slow") {
-        all(6, 6, 6, 1001);
-        CHECK(ranks.hung(at(2000)) == -1);
+    SUBCASE("somebody else has come further meanwhile") {
+        w[2].place = 6;
+        w.heard(20);
+        w.ends_after(50, "rank 1 was lost");
     }
-    SUBCASE("all wait, so the collective itself is to blame") {
-        all(7, 7, 7, 1001);
-        CHECK(ranks.hung(at(2000)) == -1);
+    SUBCASE("no step is known yet") {
+        w.all(Pace::stepping).heard(0);
+        w.ends_after(600, "rank 1 was lost");
     }
-    SUBCASE("the others have left the steps") {
-        ranks.heard(0, 5, false, at(1001));
-        ranks.heard(2, 5, false, at(1001));
-        CHECK(ranks.hung(at(1032)) == 1);
+    SUBCASE("steps are slow: twenty of them are allowed") {
+        w[2].usual_s = 10;
+        w.heard(0);
+        w.ends_after(200, "rank 1 was lost");
     }
-    SUBCASE("it may take its time itself") {
-        ranks.heard(1, 4, false, at(1001));
-        CHECK(ranks.hung(at(2000)) == -1);
+    SUBCASE("it waits for its pictures") {
+        w[1].pace = Pace::loading;
+        w.heard(0);
+        w.ends_after(600, "for 600 s, in which the others wait; it waits for its pictures");
+    }
+    SUBCASE("it waits for its pictures, and steps are very slow") {
+        w[1].pace = Pace::loading;
+        w[0].usual_s = 60;
+        w.heard(0);
+        w.ends_after(1200, "rank 1 was lost");
+    }
+    SUBCASE("it evaluates, and comes further by that") {
+        w[1].pace = Pace::evaluating;
+        w.heard(0);
+        ++w[1].progress;
+        w.heard(500);
+        w.ends_after(1100, "it evaluates");
+    }
+    SUBCASE("it saves") {
+        w[1].pace = Pace::saving;
+        w.heard(0);
+        w.ends_after(600, "it saves");
+    }
+    SUBCASE("it starts up") {
+        w.all(Pace::starting).heard(0);
+        w.ends_after(3600, "rank 1 was lost");
     }
     SUBCASE("the process that looks has slept") {
-        ranks.forgive(at(1900));
-        CHECK(ranks.hung(at(1929)) == -1);
-        CHECK(ranks.hung(at(1931)) == 1);
+        w.ranks.forgive(w.start + std::chrono::seconds(900));
+        w.ends_after(930, "rank 1 was lost");
     }
-    SUBCASE("an evaluation is no slow step") {
-        all(6, 6, 6, 1001, false);
-        all(9, 8, 9, 1900);
-        CHECK(ranks.hung(at(1931)) == 1);
+    SUBCASE("it has left") {
+        w.ranks.gone(1);
+        CHECK(w.verdict(599) == "");
+    }
+}
+
+TEST_CASE("a signal that asks to stop ends all waiting but that for a checkpoint") {
+    Watched w;
+    w.all(Pace::stepping, 2).at(5, 4, 5);
+    w[0].signal = 15;
+    for (const Pace pace : {Pace::loading, Pace::evaluating}) {
+        w[1].pace = pace;
+        w.heard(0);
+        w.ends_after(40, "rank 1 was lost");
+    }
+    w[1].pace = Pace::starting;
+    w.heard(0);
+    w.ends_after(30, "rank 1 was lost");
+    w[1].pace = Pace::saving;
+    w.heard(0);
+    w.ends_after(600, "rank 1 was lost");
+    w.at(5, 5, 5).heard(0);
+    w.ends_after(40, "no rank has come further for 40 s");
+}
+
+TEST_CASE("when nobody comes further and nobody is behind, the ways between the ranks are broken") {
+    Watched w;
+    w.all(Pace::stepping, 0.5);
+    SUBCASE("all are in one collective") {
+        w[0].collective = w[1].collective = "a broadcast of 4 bytes";
+        w.at(5, 5, 7).heard(0);
+        w.ends_after(
+            600,
+            "no rank has come further for 600 s: each of rank 0, rank 1 waits in a broadcast of 4 bytes; rank 2 "
+            "waits in a collective");
+    }
+    SUBCASE("all wait for their GPUs") {
+        w.at(6, 6, 6).heard(0);
+        w.ends_after(600, "each of rank 0, rank 1, rank 2 computes, or waits for its GPU");
+    }
+    SUBCASE("steps are slow") {
+        w[1].usual_s = 45;
+        w.at(6, 6, 6).heard(0);
+        w.ends_after(900, "no rank has come further for 900 s");
+    }
+    SUBCASE("it is the first collective of all") {
+        w.all(Pace::meeting).at(3, 3, 3).heard(0);
+        w.ends_after(30, "no rank has come further for 30 s");
+    }
+    SUBCASE("one of them is not there yet") {
+        w.all(Pace::meeting).at(3, 3, 1);
+        w[2].pace = Pace::starting;
+        w.heard(0);
+        w.ends_after(600, "no rank has come further");
+    }
+    SUBCASE("all look for pictures") {
+        w.all(Pace::starting).at(4, 4, 4).heard(0);
+        w.ends_after(3600, "no rank has come further");
+    }
+}
+
+TEST_CASE("ranks in different collectives are named at once") {
+    Watched w;
+    const auto enter = [&](int rank, const CollectiveKind& kind) {
+        w[rank].enter(kind);
+        w[rank].collective = words_for(kind);
+    };
+    for (int rank = 0; rank < 3; ++rank)
+        enter(rank, {"a broadcast", 8});
+    w.heard(0);
+    CHECK(w.verdict(0) == "");
+    SUBCASE("of another kind") {
+        for (int rank = 0; rank < 3; ++rank)
+            ++w[rank].place;
+        enter(0, {"an average", 8});
+        enter(1, {"an average", 8});
+        w.heard(1);
+        CHECK(w.verdict(1) == "");  // rank 2 is not there yet
+        enter(2, {"a broadcast", 8});
+        w.heard(2);
+        CHECK(w.verdict(2) ==
+              "the ranks are in different collectives: rank 0 is in an average of 8 bytes, rank 2 in a broadcast of 8 "
+              "bytes");
+    }
+    SUBCASE("of another size, and found out only later") {
+        for (int rank = 0; rank < 3; ++rank) {
+            ++w[rank].place;
+            enter(rank, {"an average", rank == 1 ? 16 : 8});
+            ++w[rank].place;
+            enter(rank, {"a gathering", 8});
+        }
+        w.heard(1);
+        CHECK(contains(w.verdict(1), "rank 1 in a gathering of 8 bytes, and they have come there by different ones"));
+    }
+}
+
+TEST_CASE("a heartbeat's numbers come back, and others are refused") {
+    Standing sent, got;
+    sent.place = 12345678901234;
+    sent.history = ~uint64_t{0};
+    sent.progress = 7;
+    sent.pace = Pace::evaluating;
+    sent.usual_s = 0.25;
+    sent.signal = 15;
+    REQUIRE(numbers_from(numbers_of(sent), got));
+    CHECK(numbers_of(got) == numbers_of(sent));
+    CHECK(got.place == sent.place);
+    CHECK(got.history == sent.history);
+    CHECK(got.pace == sent.pace);
+    CHECK(got.usual_s == sent.usual_s);
+    for (const char* const text :
+         {"", "1", "1 2 3 s 1", "1 2 3 z 1 0", "1 2 3 s nan 0", "1 2 3 s -1 0", "1 2 3 s 1 0 5", "x 2 3 s 1 0",
+          "1 2 3 s 1e300 0", "99999999999999999999999 2 3 s 1 0"}) {
+        CAPTURE(text);
+        CHECK_FALSE(numbers_from(text, got));
     }
 }
 
@@ -249,15 +431,111 @@ TEST_CASE("the store names a rank whose heartbeats live and which hangs") {
     const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(400));
     StoreClient waiting("127.0.0.1", server.port(), 0, "", milliseconds(2000)),
         hanging("127.0.0.1", server.port(), 1, "", milliseconds(2000));
+    Standing there, behind;
+    there.place = 5;
+    behind.place = 4;
+    behind.pace = Pace::stepping;
+    behind.usual_s = 0.01;
     std::string loss;
     const auto start = std::chrono::steady_clock::now();
     while (loss.empty() && std::chrono::steady_clock::now() - start < std::chrono::seconds(10)) {
-        loss = waiting.beat(5);
-        hanging.beat(4, true);
+        loss = waiting.beat(there);
+        hanging.beat(behind);
         std::this_thread::sleep_for(milliseconds(50));
     }
     CHECK(
         contains(loss, cat("rank 1 on ", host_name(), " was lost: it lives, but has not come to the next collective")));
+}
+
+TEST_CASE("a rank's latest steps say what is usual: one stall among them is not") {
+    Place place;
+    const StoreServer server("127.0.0.1", 0, 1, "", milliseconds(2000));
+    place.port = server.port();
+    Watch watch(
+        place, milliseconds(2000), [](const std::string&) { return std::string(); }, milliseconds(300));
+    CHECK(watch.standing().usual_s == 0);
+    watch.step_took(1000);  // the first
+    CHECK(watch.standing().usual_s == 0);
+    watch.step_took(300);
+    CHECK(watch.standing().usual_s == 300);
+    for (int i = 0; i < 10; ++i)
+        watch.step_took(0.5 + i / 100.0);
+    CHECK(watch.standing().usual_s == doctest::Approx(0.59));
+    for (int i = 0; i < 64; ++i)
+        watch.step_took(2);
+    CHECK(watch.standing().usual_s == 2);
+}
+
+TEST_CASE("collectives that do not belong together end the ranks, which say so") {
+    if (gloo_version().empty()) return;
+    std::vector<float> values[2] = {std::vector<float>(100, 1), std::vector<float>(100, 1)};
+    in_ranks(2, milliseconds(8000), [&](Communicator& comm) {
+        float* const mine = values[comm.rank()].data();
+        const std::string said = what_of([&] {
+            if (comm.rank() == 0)
+                comm.broadcast({mine, DType::f32, {100}});  // does not wait for the others
+            else
+                comm.average({mine, DType::f32, {100}});
+            comm.barrier();
+        });
+        CAPTURE(said);
+        CHECK(contains(said, "the ranks are in different collectives: rank 0 on "));
+    });
+}
+
+namespace {
+
+/// An engine whose averages never come back, as where the packets between the ranks are lost.
+class DeafEngine : public Collectives {
+  public:
+    std::string name() const override { return "deaf"; }
+    void begin_average(const Tensor&) override {}
+    void finish_averages() override {
+        std::unique_lock<std::mutex> lock(mutex_);
+        changed_.wait(lock, [this] { return aborted_; });
+        throw std::runtime_error("aborted");
+    }
+    void broadcast(const Tensor&) override {}
+    void gather(const Tensor&, const Tensor&) override {}
+    void gather_host(const void*, int64_t, void*) override {}
+    void sum_host(double*, int64_t) override {}
+    void abort() override {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        aborted_ = true;
+        changed_.notify_all();
+    }
+
+  private:
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool aborted_ = false;
+};
+
+}  // namespace
+
+TEST_CASE("ranks that wait for each other for ever end, and all say who is where") {
+    std::mutex mutex;
+    std::vector<std::string> said;
+    const auto ranks_with = [&](Pace pace) {
+        const auto start = std::chrono::steady_clock::now();
+        in_ranks(
+            2, {milliseconds(600), milliseconds(1500)},
+            [&](Communicator& comm) {
+                comm.pace(pace);
+                const std::string words = what_of([&] { comm.average({nullptr, DType::f32, {100}}); });
+                const std::lock_guard<std::mutex> lock(mutex);
+                said.push_back(words);
+            },
+            [](StoreClient&, const Place&, milliseconds) { return std::make_unique<DeafEngine>(); });
+        return std::chrono::steady_clock::now() - start;
+    };
+    CHECK(ranks_with(Pace::stepping) > milliseconds(1400));
+    REQUIRE(said.size() == 2);
+    for (const std::string& words : said) {
+        CAPTURE(words);
+        CHECK(contains(words, "no rank has come further for 1 s: each of rank 0 on "));
+        CHECK(contains(words, "waits in the averages"));
+    }
 }
 
 TEST_CASE("collectives of two to four ranks equal a naive sum") {
@@ -394,7 +672,7 @@ TEST_CASE("a process that does not come back after a loss is ended") {
         const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(2000));
         place.port = server.port();
         const Watch watch(
-            place, milliseconds(2000), [] {}, milliseconds(300));
+            place, milliseconds(2000), [](const std::string&) { return std::string(after_a_loss); }, milliseconds(300));
         StoreClient other("127.0.0.1", server.port(), 1, "", milliseconds(2000));
         other.beat();
         other.farewell("the disk is full");
