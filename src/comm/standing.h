@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace rn50 {
 
@@ -24,14 +26,20 @@ struct CollectiveKind {
 
 struct Standing {
     uint64_t place = 0;     ///< collectives entered and left so far, which all ranks count alike; odd: inside one
-    uint64_t history = 0;   ///< of which kinds they all were, as a hash: the same on all ranks at the same place
     uint64_t progress = 0;  ///< what else it has done, in its own units
     Pace pace = Pace::starting;
     double usual_s = 0;      ///< a slow one of its latest steps; 0: not known yet
     int signal = 0;          ///< that asks it to stop
     std::string collective;  ///< the one that it is in, or was in last, in words: "an average of 4194304 bytes"
+    /// After each of the latest collectives, up to most_recent, a hash of all kinds so far: the same on all ranks.
+    std::vector<uint32_t> recent;
+    static constexpr size_t most_recent = 32;
 
     bool inside() const { return place % 2 != 0; }
+    /// Collectives entered so far.
+    uint64_t entered() const { return (place + 1) / 2; }
+    /// The hash after so many collectives; nothing when that is too long ago, or still to come.
+    std::optional<uint32_t> hash_after(uint64_t count) const;
     /// Enters a collective of this kind.
     void enter(const CollectiveKind& kind);
 };

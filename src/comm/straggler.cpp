@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include "base/error.h"
 
@@ -45,17 +46,18 @@ void Stragglers::forgive(Time now) {
 }
 
 std::string Stragglers::other_collectives(const std::function<std::string(int)>& name) const {
-    std::map<uint64_t, size_t> first_at;  // by place
-    for (size_t rank = 0; rank < seen_.size(); ++rank) {
-        if (!seen_[rank].there) continue;
-        const Standing& mine = seen_[rank].standing;
-        const size_t first = first_at.emplace(mine.place, rank).first->second;
-        const Standing& other = seen_[first].standing;
-        if (other.history == mine.history) continue;
-        return cat("the ranks are in different collectives: ", name(static_cast<int>(first)), " ",
-                   mine.inside() ? "is in " : "was in ", other.collective, ", ", name(static_cast<int>(rank)), " in ",
-                   mine.collective,
-                   other.collective == mine.collective ? ", and they have come there by different ones" : "");
+    const Seen* hindmost = nullptr;
+    for (const Seen& seen : seen_)
+        if (seen.there && (hindmost == nullptr || seen.standing.entered() < hindmost->standing.entered()))
+            hindmost = &seen;
+    if (hindmost == nullptr) return "";
+    const Standing& mine = hindmost->standing;
+    const auto expected = mine.hash_after(mine.entered());
+    for (const Seen& seen : seen_) {
+        const auto found = seen.standing.hash_after(mine.entered());
+        if (!seen.there || !expected || !found || *found == *expected) continue;
+        return cat("the ranks have gone to different collectives: ", name(static_cast<int>(hindmost - seen_.data())),
+                   " ", doing(mine), ", ", name(static_cast<int>(&seen - seen_.data())), " ", doing(seen.standing));
     }
     return "";
 }

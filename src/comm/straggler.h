@@ -23,7 +23,8 @@ struct Patience {
 
 /// The rule. "Usual" is what a slow one of the latest steps took, the longest of all ranks'.
 ///
-/// 1. Ranks that have come to the same place by other collectives are told at once: they will never meet.
+/// 1. The hindmost rank has come to its place by other collectives than another rank came there, or went through there:
+///    they will never meet, and it is told at once.
 /// 2. Nobody has come further, and a rank outside the collectives is behind the foremost one: it is hung after
 ///        stepping              silence, or 20 times the usual (hang, while no step is known)
 ///        loading, evaluating   hang, or 20 times the usual; as stepping when a signal asks any rank to stop
