@@ -59,7 +59,7 @@ kill -STOP "${ranks[1]}"
 launch stop0
 kill -STOP "${ranks[0]}"
 long+=(--peer-timeout 2 --max-bad 0.5)
-for run in eval signal slow; do
+for run in eval signal; do
     cp -r data pictures-$run
 done
 launch hang
@@ -102,26 +102,4 @@ check "a signal ends a rank that waits for one that hangs: 6" eval \
 ended eval
 check "a hang in an evaluation: 6, with its name" eval \
     'fails 6 "rank 1: error: rank 0 on $(hostname) was lost: it lives, but has not come to the next collective for" "it evaluates" && gone'
-
-# A picture that does not come for a while: a disk is slow, and nobody is to blame.
-long+=(--hang-timeout 600)
-pictures=pictures-slow
-launch slow
-late=$(find $pictures/train -name '*.jpg' | head -1)
-rm "$late" && mkfifo "$late"
-rests slow
-waiting=$(events slow step)
-sleep 8
-check "a picture that comes late is waited for" eval '[ "$(events slow step)" = "$waiting" ] && kill -0 $launcher'
-(while :; do echo >"$late"; done) &
-feeder=$!
-for _ in $(seq 100); do
-    [ "$(events slow step)" -gt "$waiting" ] && break
-    sleep 0.1
-done
-check "and the run goes on when it has come" [ "$(events slow step)" -gt "$waiting" ]
-kill -TERM "$launcher"
-ended slow
-kill $feeder
-check "until it is stopped" is 143
 exit $failed

@@ -7,8 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cmath>
-#include <condition_variable>
 #include <cstdio>
 #include <functional>
 #include <map>
@@ -480,49 +480,84 @@ TEST_CASE("a rank's latest steps say what is usual: one stall among them is not"
     CHECK(watch.standing().usual_s == 2);
 }
 
-TEST_CASE("ranks that go to different collectives end, and say so") {
-    if (gloo_version().empty()) return;
-    in_ranks(2, milliseconds(8000), [](Communicator& comm) {
-        std::vector<float> values(100, 1);
-        const std::string said = what_of([&] {
-            if (comm.rank() == 0) comm.barrier();
-            comm.average({values.data(), DType::f32, {100}});
-        });
-        CAPTURE(said);
-        CHECK(contains(said, "the ranks have gone to different collectives: rank 0 on "));
-        CHECK(contains(said, "waits in a gathering by the hosts of 8 bytes"));
-    });
-}
-
 namespace {
 
-/// An engine whose averages never come back, as where the packets between the ranks are lost.
+/// An engine whose averages and broadcasts come back when as many ranks have come to them: with too many, never, as
+/// where the packets between the ranks are lost.
 class DeafEngine : public Collectives {
   public:
+    DeafEngine(std::shared_ptr<std::atomic<int>> arrived, int wanted) : arrived_(std::move(arrived)), wanted_(wanted) {}
     std::string name() const override { return "deaf"; }
     void begin_average(const Tensor&) override {}
-    void finish_averages() override {
-        std::unique_lock<std::mutex> lock(mutex_);
-        changed_.wait(lock, [this] { return aborted_; });
-        throw std::runtime_error("aborted");
-    }
-    void broadcast(const Tensor&) override {}
+    void finish_averages() override { meet(); }
+    void broadcast(const Tensor&) override { meet(); }
     void gather(const Tensor&, const Tensor&) override {}
     void gather_host(const void*, int64_t, void*) override {}
     void sum_host(double*, int64_t) override {}
-    void abort() override {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        aborted_ = true;
-        changed_.notify_all();
-    }
+    void abort() override { aborted_ = true; }
 
   private:
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    bool aborted_ = false;
+    void meet() {
+        for (++*arrived_; *arrived_ < wanted_; std::this_thread::sleep_for(milliseconds(5)))
+            if (aborted_) throw std::runtime_error("aborted");
+    }
+
+    std::shared_ptr<std::atomic<int>> arrived_;
+    int wanted_;
+    std::atomic<bool> aborted_{false};
 };
 
+EngineMaker deaf(int wanted = 1000) {
+    return [arrived = std::make_shared<std::atomic<int>>(0), wanted](StoreClient&, const Place&, milliseconds) {
+        return std::make_unique<DeafEngine>(arrived, wanted);
+    };
+}
+
 }  // namespace
+
+TEST_CASE("ranks that go to different collectives end, and say so") {
+    in_ranks(
+        2, milliseconds(8000),
+        [](Communicator& comm) {
+            const Tensor values{nullptr, DType::f32, {100}};
+            const std::string said = what_of([&] {
+                if (comm.rank() == 0)
+                    comm.broadcast(values);
+                else
+                    comm.average(values);
+            });
+            CAPTURE(said);
+            CHECK(contains(said, "the ranks have gone to different collectives: rank 0 on "));
+            CHECK(contains(said, "waits in a broadcast of 400 bytes, rank 1 on "));
+            CHECK(contains(said, "waits in the averages"));
+        },
+        deaf());
+}
+
+TEST_CASE("a rank that is slow in a step, or whose pictures come late, is waited for; one that hangs is not") {
+    const auto lost = [](double usual_s, bool loading) {
+        std::string said;
+        const auto work = [&](Communicator& comm) {
+            comm.pace(Pace::stepping);
+            for (int i = 0; i < 3; ++i)
+                comm.step_took(usual_s);
+            const std::string words = what_of([&] {
+                if (comm.rank() == 1) {
+                    const PaceFor wait(&comm, loading ? Pace::loading : Pace::stepping);
+                    std::this_thread::sleep_for(milliseconds(3500));
+                }
+                comm.average({nullptr, DType::f32, {100}});
+                comm.leave();
+            });
+            if (comm.rank() == 0) said = words;
+        };
+        in_ranks(2, {milliseconds(2000), milliseconds(60'000)}, work, deaf(2));
+        return said;
+    };
+    CHECK(lost(1, false) == "");
+    CHECK(lost(0.01, true) == "");
+    CHECK(contains(lost(0.01, false), "rank 1 on "));
+}
 
 TEST_CASE("ranks that wait for each other for ever end, and all say who is where") {
     std::mutex mutex;
@@ -537,7 +572,7 @@ TEST_CASE("ranks that wait for each other for ever end, and all say who is where
                 const std::lock_guard<std::mutex> lock(mutex);
                 said.push_back(words);
             },
-            [](StoreClient&, const Place&, milliseconds) { return std::make_unique<DeafEngine>(); });
+            deaf());
         return std::chrono::steady_clock::now() - start;
     };
     CHECK(ranks_with(Pace::stepping) > milliseconds(1400));
