@@ -99,9 +99,9 @@ struct Options {
     bool csv = false;
     bool verbose = false;
     bool quiet = false;
-    bool self_test = false;  ///< doctor
+    bool self_test = false;    ///< doctor
     double save_minutes = 10;  ///< between saves within an epoch; 0: none
-    int64_t count = 8;       ///< preview: pictures
+    int64_t count = 8;         ///< preview: pictures
 
     /// Pictures in a step of training, of all ranks.
     int64_t pictures_a_step() const { return batch_size * ranks * accumulate; }
