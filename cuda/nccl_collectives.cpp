@@ -6,8 +6,11 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "check.h"
@@ -256,15 +259,30 @@ std::string bus_of_current_device() {
     return bus;
 }
 
-/// Whether this GPU reaches the memory of the one at `bus` without the host, in words; "" where that is not to be seen.
-std::string way_to(const std::string& bus) {
+/// Whether this GPU reaches the memory of the one at `bus` without the host; nothing where that is not to be seen.
+std::optional<bool> peer_access_to(const std::string& bus) {
     int mine = 0, other = 0, direct = 0;
     if (bus.empty() || cudaDeviceGetByPCIBusId(&other, bus.c_str()) != cudaSuccess ||
         cudaGetDevice(&mine) != cudaSuccess || cudaDeviceCanAccessPeer(&direct, mine, other) != cudaSuccess) {
         cudaGetLastError();  // another rank's GPU may be hidden from this one
-        return "";
+        return {};
     }
-    return direct != 0 ? ", peer-to-peer between GPUs" : ", no peer-to-peer between GPUs";
+    return direct != 0;
+}
+
+/// The ways that the ranks will probably take, in words, by what rank 0 knows.
+std::string ways_from_here(const Place& place, const std::string& bus_of_peer) {
+    if (place.rank != 0) return "";
+    std::error_code none;
+    NcclGround ground;
+    ground.peer_access = peer_access_to(bus_of_peer);
+    ground.several_hosts = place.local_size < place.size;
+    ground.infiniband =
+        std::filesystem::directory_iterator("/sys/class/infiniband", none) != std::filesystem::directory_iterator();
+    return nccl_ways(ground, [](const std::string& name) {
+        const char* const value = std::getenv(name.c_str());
+        return std::string(value == nullptr ? "" : value);
+    });
 }
 
 ncclDataType_t type_of(DType dtype) {
@@ -310,7 +328,7 @@ class NcclCollectives final : public Collectives {
                           std::string(id.internal, sizeof id.internal), patience);
         RN50_REQUIRE(meeting.id.size() == sizeof id.internal, "an id of ", meeting.id.size(), " bytes");
         std::memcpy(id.internal, meeting.id.data(), sizeof id.internal);
-        name_ = cat("NCCL ", nccl_version_text(version), way_to(meeting.peer));
+        name_ = cat("NCCL ", nccl_version_text(version), ways_from_here(place, meeting.peer));
         comm_.open(id, place, patience);
     }
 
@@ -358,6 +376,15 @@ class NcclCollectives final : public Collectives {
         }
     }
 
+    /// Not gathered: that goes round a ring of all ranks, while NCCL has trees for sums.
+    void sum_host(double* numbers, int64_t count) override {
+        const int64_t most = piece_ * (ranks_ + 1) / int64_t{sizeof(double)};
+        for (int64_t begin = 0; begin < count; begin += most)
+            sum_piece(numbers + begin, std::min(most, count - begin));
+    }
+
+    std::string hang_remedy() const override { return nccl_remedy("timed out"); }
+
     void abort() override { comm_.abort(); }
 
   private:
@@ -378,6 +405,21 @@ class NcclCollectives final : public Collectives {
                               cudaMemcpyDeviceToHost, stream_.get()),
               "copy from the GPU");
         wait();
+    }
+
+    void sum_piece(double* numbers, int64_t count) {
+        const size_t size = static_cast<size_t>(count) * sizeof(double);
+        std::memcpy(staging_.host(), numbers, size);
+        check(cudaMemcpyAsync(staging_.device(), staging_.host(), size, cudaMemcpyHostToDevice, stream_.get()),
+              "copy to the GPU");
+        comm_.call("ncclAllReduce", [&](const NcclLibrary& nccl, ncclComm_t comm) {
+            return nccl.AllReduce(staging_.device(), staging_.device(), static_cast<size_t>(count), ncclFloat64,
+                                  ncclSum, comm, stream_.get());
+        });
+        check(cudaMemcpyAsync(staging_.host(), staging_.device(), size, cudaMemcpyDeviceToHost, stream_.get()),
+              "copy from the GPU");
+        wait();
+        std::memcpy(numbers, staging_.host(), size);
     }
 
     /// Waiting inside CUDA would have no end where a rank is dead.

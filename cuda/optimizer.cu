@@ -47,14 +47,16 @@ __global__ void __launch_bounds__(block_threads)
 
 /// One block: the whole sum, and what it means for the step.
 __global__ void __launch_bounds__(block_threads)
-    advance_kernel(const double* __restrict__ sums, int count, double factor, float clip_norm, ScalePolicy policy,
-                   StepState* state) {
+    advance_kernel(const double* __restrict__ sums, int count, const float* divisor, float clip_norm,
+                   ScalePolicy policy, StepState* state) {
     RN50_SHARED(double, shared, block_threads / 32);
     double sum = 0;
     for (int i = static_cast<int>(threadIdx.x); i < count; i += block_threads)
         sum += sums[i];
     const double total = block_sum(sum, shared);
-    if (threadIdx.x == 0) advance(*state, total, factor, clip_norm, policy);
+    if (threadIdx.x != 0) return;
+    const double factor = divisor != nullptr ? 1.0 / static_cast<double>(*divisor) : 1.0;
+    advance(*state, total, factor, clip_norm, policy);
 }
 
 struct Adam {
@@ -169,12 +171,13 @@ void CudaBackend::cut_ranges(const std::vector<ParameterRange>& ranges) {
 }
 
 void CudaBackend::do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
-                                     double factor, const Tensor& state) {
+                                     const Tensor& divisor, const Tensor& state) {
     const int64_t count = gradients.count();
     const int blocks = static_cast<int>(std::min<int64_t>(ceil_div(count, block_threads * 4), gradient_sums));
     launch<sum_squares_kernel>(dim3(static_cast<unsigned>(blocks)), dim3(block_threads), stream_, gradients.as<float>(),
                                count, sums_);
-    launch<advance_kernel>(dim3(1), dim3(block_threads), stream_, sums_, blocks, factor, clip_norm, policy,
+    launch<advance_kernel>(dim3(1), dim3(block_threads), stream_, sums_, blocks,
+                           divisor ? divisor.as<float>() : nullptr, clip_norm, policy,
                            static_cast<StepState*>(state.data));
 }
 

@@ -13,7 +13,7 @@ int free_port() {
     return StoreServer("127.0.0.1", 0, 1, "", std::chrono::milliseconds(1000)).port();
 }
 
-void in_ranks(int ranks, std::chrono::milliseconds patience, const std::function<void(Communicator&)>& work,
+void in_ranks(int ranks, const Patience& patience, const std::function<void(Communicator&)>& work,
               const EngineMaker& engine) {
     const int port = free_port();
     std::vector<std::thread> threads;

@@ -16,7 +16,7 @@ inline bool contains(const std::string& text, const std::string& part) {
 }
 
 /// Runs `work` in one thread a rank, each with a communicator of its own; what a rank throws fails the test.
-void in_ranks(int ranks, std::chrono::milliseconds patience, const std::function<void(Communicator&)>& work,
+void in_ranks(int ranks, const Patience& patience, const std::function<void(Communicator&)>& work,
               const EngineMaker& engine = make_gloo);
 
 }  // namespace rn50

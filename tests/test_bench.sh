@@ -60,6 +60,9 @@ check "bench comm: with two ranks as many bytes are sent as are averaged" eval \
 run bench step "${small[@]}" --model resnet18 --ranks 2 --sync-bn --bucket-mb 4 --wire bf16
 check "bench step --ranks: the pictures of all ranks, told once" eval \
     'is 0 && [ "$(wc -l <out)" = 1 ] && prints "each of 2 ranks" && says "ranks: 2 by Gloo" "gradients on the wire"'
+run bench buckets "${small[@]}" --model resnet18 --ranks 2
+check "bench buckets: a step by --bucket-mb, one of them the best" eval \
+    'is 0 && prints "each of 2 ranks" "100.0%" && [ "$(grep -cE "^ *(0|1|2|4|8|16|25|50) +[0-9.]+ +[0-9.]+%$" out)" = 8 ]'
 run bench comm --device cpu
 check "bench comm of one rank: 2" eval 'is 2 && says "several ranks"'
 run bench infer --ranks 2

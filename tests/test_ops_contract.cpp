@@ -257,6 +257,7 @@ TEST_CASE("a broken contract of the other ops is an error at the door") {
         refused([&](Targets& t) { t.class_weights = f32({2}); });
         refused([&](Targets& t) { t.total = -1; });
         CHECK_THROWS_AS(backend.check_gradients(rig.ctx, f32({5}), 0, {}, f32({4})), Error);
+        CHECK_THROWS_AS(backend.check_gradients(rig.ctx, f32({5}), 0, {}, state, f32({2})), Error);
         OptimizerDesc desc;
         desc.ranges = {{0, 6, true}};
         CHECK_THROWS_AS(backend.optimize(rig.ctx, desc, f32({5}), f32({5}), f32({5}), f32({5}), state), Error);

@@ -5,8 +5,9 @@ source "$(dirname "$0")/rank_script.sh" "$1"
 
 long=("${tiny[@]}" --epochs 500 --batch-size 8 --ranks 2 --peer-timeout 3)
 declare -A launchers ranks_of begun
-launch() { # OUT: starts a long run, waits for its first evaluation; sets launcher and ranks
-    "$program" train data "${long[@]}" --out "$1" >"$1.out" 2>"$1.err" &
+pictures=data
+launch() { # OUT: starts a long run on $pictures, waits for its first evaluation; sets launcher and ranks
+    "$program" train "$pictures" "${long[@]}" --out "$1" >"$1.out" 2>"$1.err" &
     launcher=$!
     for _ in $(seq 300); do
         [ -s "$1/state.safetensors" ] && break
@@ -58,6 +59,9 @@ kill -STOP "${ranks[1]}"
 launch stop0
 kill -STOP "${ranks[0]}"
 long+=(--peer-timeout 2 --max-bad 0.5)
+for run in eval signal; do
+    cp -r data pictures-$run
+done
 launch hang
 # Rank 0 opens the list of bad pictures at the first one, and a pipe that nobody reads is never open.
 mkfifo hang/bad_pictures.txt
@@ -71,4 +75,31 @@ ended hang
 check "a rank that hangs though its heartbeats live: 6, with its name" eval \
     'fails 6 "rank 1: error: rank 0 on $(hostname) was lost: it lives, but has not come to the next collective for" "in which the others wait" && gone'
 check "a hang: over within 20 steps, timeout and grace" [ "$took" -le 60 ]
+
+# --- waits that are no hang of a step ---------------------------------------------------------------------------------------
+rests() { # OUT: waits until the run makes no steps
+    local before=none
+    while [ "$before" != "$(events "$1" step)" ]; do
+        before=$(events "$1" step)
+        sleep 3
+    done
+}
+hang_in_evaluation() { # OUT, whose own pictures are pictures-OUT
+    pictures=pictures-$1
+    launch "$1"
+    mkfifo "$1/bad_pictures.txt"
+    : >"$(find "$pictures/val" -name '*.jpg' | head -1)"
+}
+hang_in_evaluation signal
+long+=(--hang-timeout 5)
+hang_in_evaluation eval
+rests signal
+read -ra ranks <<<"${ranks_of[signal]}"
+kill -TERM "${ranks[1]}"
+ended signal
+check "a signal ends a rank that waits for one that hangs: 6" eval \
+    'fails 6 "rank 1: error: rank 0 on $(hostname) was lost" "it evaluates" && gone'
+ended eval
+check "a hang in an evaluation: 6, with its name" eval \
+    'fails 6 "rank 1: error: rank 0 on $(hostname) was lost: it lives, but has not come to the next collective for" "it evaluates" && gone'
 exit $failed

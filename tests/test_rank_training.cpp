@@ -260,10 +260,17 @@ class Paced : public Collectives {
     void finish_averages() override { engine_->finish_averages(); }
     void broadcast(const Tensor& values) override { engine_->broadcast(values); }
     void gather(const Tensor& mine, const Tensor& all) override { engine_->gather(mine, all); }
-    void gather_host(const void* mine, int64_t bytes, void* all) override { engine_->gather_host(mine, bytes, all); }
+    void gather_host(const void* mine, int64_t bytes, void* all) override {
+        ++waits_of_hosts;
+        engine_->gather_host(mine, bytes, all);
+    }
+    void sum_host(double* numbers, int64_t count) override {
+        ++waits_of_hosts;
+        engine_->sum_host(numbers, count);
+    }
     void abort() override { engine_->abort(); }
 
-    static std::atomic<int> averages;
+    static std::atomic<int> averages, waits_of_hosts;
 
   private:
     std::unique_ptr<Collectives> engine_;
@@ -271,7 +278,7 @@ class Paced : public Collectives {
     bool at_once_;
     uint64_t calls_ = 0;
 };
-std::atomic<int> Paced::averages{0};
+std::atomic<int> Paced::averages{0}, Paced::waits_of_hosts{0};
 
 EngineMaker paced(bool at_once) {
     return [at_once](StoreClient& store, const Place& place, milliseconds patience) -> std::unique_ptr<Collectives> {
@@ -289,6 +296,20 @@ TEST_CASE("averages beside the backward pass give the same bits whatever the tim
     const Trained at_once = trained({3, true, false, bucket, DType::f32, paced(true)});
     CHECK(Paced::averages > 3 * steps * 5);  // ranks, steps, buckets
     CHECK(beside.parameters == at_once.parameters);
+}
+
+TEST_CASE("no host waits for another within a step, with class weights neither") {
+    if (gloo_version().empty()) return;
+    Shards how{2, false, false, 0, DType::f32, paced(true)};
+    int waits[2];
+    for (const bool weighted : {false, true}) {
+        how.weighted = weighted;
+        Paced::waits_of_hosts = 0;
+        trained(how);
+        waits[weighted] = Paced::waits_of_hosts;
+    }
+    CHECK(waits[0] > 0);  // at the run's beginning and end
+    CHECK(waits[1] == waits[0]);
 }
 
 TEST_CASE("gradients that travel in 16 bits train as those in 32, but for their rounding") {

@@ -18,7 +18,6 @@
 #include "base/half.h"
 #include "comm/comm.h"
 #include "comm/store.h"
-#include "comm/straggler.h"
 #include "comm/watch.h"
 #include "rank_support.h"
 
@@ -136,23 +135,45 @@ TEST_CASE("the store keeps values, and lets nobody in without the token") {
                    "cannot listen on port"));
 }
 
+namespace {
+
+int connected_to(int port) {
+    const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in there{};
+    there.sin_family = AF_INET;
+    there.sin_port = htons(static_cast<uint16_t>(port));
+    there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    REQUIRE(connect(socket, reinterpret_cast<const sockaddr*>(&there), sizeof there) == 0);
+    return socket;
+}
+
+}  // namespace
+
 TEST_CASE("the store survives what is no message of ours") {
     const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(2000));
     for (const std::string& rubbish :
          {std::string("GET / HTTP/1.1\r\n\r\n"), std::string("\xff\xff\xff\xff", 4), std::string("\0\0\0\0", 4),
           std::string("\0\0\0\1H", 5), std::string("\0\0\0\x09H\xff\xff\xff\xff\0\0\0\0", 13)}) {
-        const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
-        sockaddr_in there{};
-        there.sin_family = AF_INET;
-        there.sin_port = htons(static_cast<uint16_t>(server.port()));
-        there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        REQUIRE(connect(socket, reinterpret_cast<const sockaddr*>(&there), sizeof there) == 0);
+        const int socket = connected_to(server.port());
         REQUIRE(send(socket, rubbish.data(), rubbish.size(), MSG_NOSIGNAL) > 0);
         char byte;
         CHECK(recv(socket, &byte, 1, 0) <= 0);  // it hangs up
         close(socket);
     }
     StoreClient client("127.0.0.1", server.port(), 1, "", milliseconds(2000));
+    client.set("a", "b");
+}
+
+TEST_CASE("a connection that does not greet is closed, one that has greeted may be silent") {
+    const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(300));
+    StoreClient client("127.0.0.1", server.port(), 1, "", milliseconds(2000));
+    const int socket = connected_to(server.port());
+    const timeval limit{5, 0};
+    setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    REQUIRE(send(socket, "\0\0", 2, MSG_NOSIGNAL) == 2);  // the beginning of a message
+    char byte;
+    CHECK(recv(socket, &byte, 1, 0) == 0);
+    close(socket);
     client.set("a", "b");
 }
 
@@ -189,75 +210,6 @@ TEST_CASE("a silent rank and a closed connection are told to the others, a farew
         silent->farewell("the disk is full");
         CHECK(contains(watcher->beat(), "was lost: the disk is full"));
     }
-}
-
-TEST_CASE("a rank that lives but keeps the others waiting is found; a slow one is not") {
-    using std::chrono::seconds;
-    const Stragglers::Time start = std::chrono::steady_clock::now();
-    const auto at = [&](int second) { return start + seconds(second); };
-    Stragglers ranks(3, seconds(30));
-    const auto all = [&](uint64_t a, uint64_t b, uint64_t c, int second, bool expected = true) {
-        ranks.heard(0, a, expected, at(second));
-        ranks.heard(1, b, expected, at(second));
-        ranks.heard(2, c, expected, at(second));
-    };
-    all(3, 2, 3, 0, false);
-    CHECK(ranks.hung(at(1000)) == -1);  // nobody is asked to hurry
-    all(5, 4, 5, 1000);
-    CHECK(ranks.hung(at(1029)) == -1);
-    CHECK(ranks.hung(at(1031)) == 1);
-    SUBCASE("its own steps have been slow") {
-        all(6, 5, 6, 1002);  // two seconds for a step: 40 are allowed
-        all(7, 6, 7, 1004);
-        CHECK(ranks.hung(at(1043)) == -1);
-        CHECK(ranks.hung(at(1045)) == 1);
-    }
-    SUBCASE("the others wait for their GPUs, outside the collectives") {
-        all(6, 4, 6, 1001);
-        CHECK(ranks.hung(at(1032)) == 1);
-    }
-    SUBCASE("all are slow") {
-        all(6, 6, 6, 1001);
-        CHECK(ranks.hung(at(2000)) == -1);
-    }
-    SUBCASE("all wait, so the collective itself is to blame") {
-        all(7, 7, 7, 1001);
-        CHECK(ranks.hung(at(2000)) == -1);
-    }
-    SUBCASE("the others have left the steps") {
-        ranks.heard(0, 5, false, at(1001));
-        ranks.heard(2, 5, false, at(1001));
-        CHECK(ranks.hung(at(1032)) == 1);
-    }
-    SUBCASE("it may take its time itself") {
-        ranks.heard(1, 4, false, at(1001));
-        CHECK(ranks.hung(at(2000)) == -1);
-    }
-    SUBCASE("the process that looks has slept") {
-        ranks.forgive(at(1900));
-        CHECK(ranks.hung(at(1929)) == -1);
-        CHECK(ranks.hung(at(1931)) == 1);
-    }
-    SUBCASE("an evaluation is no slow step") {
-        all(6, 6, 6, 1001, false);
-        all(9, 8, 9, 1900);
-        CHECK(ranks.hung(at(1931)) == 1);
-    }
-}
-
-TEST_CASE("the store names a rank whose heartbeats live and which hangs") {
-    const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(400));
-    StoreClient waiting("127.0.0.1", server.port(), 0, "", milliseconds(2000)),
-        hanging("127.0.0.1", server.port(), 1, "", milliseconds(2000));
-    std::string loss;
-    const auto start = std::chrono::steady_clock::now();
-    while (loss.empty() && std::chrono::steady_clock::now() - start < std::chrono::seconds(10)) {
-        loss = waiting.beat(5);
-        hanging.beat(4, true);
-        std::this_thread::sleep_for(milliseconds(50));
-    }
-    CHECK(
-        contains(loss, cat("rank 1 on ", host_name(), " was lost: it lives, but has not come to the next collective")));
 }
 
 TEST_CASE("collectives of two to four ranks equal a naive sum") {
@@ -394,7 +346,7 @@ TEST_CASE("a process that does not come back after a loss is ended") {
         const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(2000));
         place.port = server.port();
         const Watch watch(
-            place, milliseconds(2000), [] {}, milliseconds(300));
+            place, milliseconds(2000), [](const std::string&) { return std::string(after_a_loss); }, milliseconds(300));
         StoreClient other("127.0.0.1", server.port(), 1, "", milliseconds(2000));
         other.beat();
         other.farewell("the disk is full");

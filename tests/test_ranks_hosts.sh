@@ -1,6 +1,6 @@
 #!/bin/bash
-# Ranks on two hosts, which here are two network namespaces with a cable between them: they train as on one host, and a
-# cable that is cut, or a port that a firewall closes, ends the run with 6 in the right words.
+# Ranks on two or three hosts, which here are network namespaces with cables to one switch: they train as on one host, and
+# a cable that is cut, or a port that a firewall closes, ends the run with 6 in the right words.
 #   tests/test_ranks_hosts.sh PATH/rn50
 if [ "${RN50_IN_NAMESPACE:-}" != 1 ]; then
     skip() {
@@ -23,26 +23,29 @@ fi
 
 mount -t tmpfs none /run && mkdir -p /run/netns || exit 1
 ip link set lo up
-ip netns add a && ip netns add b
-ip link add cable netns a type veth peer name cable netns b
-for host in a b; do
+ip link add switch type bridge && ip link set switch up
+number=0
+for host in a b c; do
+    ip netns add $host
+    ip link add to-$host type veth peer name cable netns $host
+    ip link set to-$host master switch up
     ip -n $host link set lo up
     ip -n $host link set cable up
+    ip -n $host addr add 10.77.0.$((number += 1))/24 dev cable
 done
-ip -n a addr add 10.77.0.1/24 dev cable
-ip -n b addr add 10.77.0.2/24 dev cable
 
 "$draw" --out data --size 64 --count 80 >out 2>err || { echo "FAIL the demo set cannot be drawn"; cat err; exit 1; }
 rm data/rn50.toml
 tiny=(--device cpu --threads 1 --workers 1 --model resnet18 --image-size 32 --batch-size 8 --optimizer sgd --lr 0.001 --seed 3)
 long=("${tiny[@]}" --epochs 500 --peer-timeout 3)
 
-# on HOST RANK ARGUMENTS...: rank RANK of two on host-HOST in the background; leaves its words in RANK.err
+ranks=2
+# on HOST RANK ARGUMENTS...: rank RANK of $ranks on host-HOST in the background; leaves its words in RANK.err
 on() {
     local host=$1 rank=$2
     shift 2
     # shellcheck disable=SC2016  # expanded by the inner shell
-    RANK=$rank WORLD_SIZE=2 LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 MASTER_ADDR=10.77.0.1 MASTER_PORT=29500 RN50_TOKEN=word \
+    RANK=$rank WORLD_SIZE=$ranks LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 MASTER_ADDR=10.77.0.1 MASTER_PORT=29500 RN50_TOKEN=word \
         ip netns exec "$host" unshare -u bash -c 'hostname host-$0; exec "$@"' "$host" \
         timeout 100 "$program" train data "$@" >"$rank.out" 2>"$rank.err" &
     pids[rank]=$!
@@ -51,7 +54,7 @@ both() { # ARGUMENTS...
     on a 0 "$@"
     on b 1 "$@"
 }
-# Waits for both; sets codes, and took in seconds since `started`.
+# Waits for all; sets codes, and took in seconds since `started`.
 ended() {
     codes=()
     for pid in "${pids[@]}"; do
@@ -60,7 +63,7 @@ ended() {
     done
     took=$((SECONDS - started))
     code="${codes[*]}"
-    cat 0.err 1.err >err
+    cat ?.err >err
 }
 codes_are() { [ "${codes[*]}" = "$*" ]; }
 until_saved() { # OUT: the run's first epoch is over
@@ -93,6 +96,22 @@ both --resume auto --out cut --max-steps "$((steps + 3))"
 started=$SECONDS
 ended
 check "the run goes on from its last checkpoint once the cable is back" codes_are 0 0
+
+# Two of three lose each other, and both still reach rank 0: no heartbeat tells of that.
+ranks=3
+both "${long[@]}" --batch-size 4 --hang-timeout 5 --out part
+on c 2 "${long[@]}" --batch-size 4 --hang-timeout 5 --out part
+until_saved part
+ip -n b route add blackhole 10.77.0.3/32
+ip -n c route add blackhole 10.77.0.2/32
+started=$SECONDS
+ended
+check "a cut between ranks 1 and 2 alone ends all with 6" codes_are 6 6 6
+check "it is noticed soon after the time-out" [ "$took" -le 40 ]
+check "all say who waits where" eval 'for r in 0 1 2; do has $r.err "no rank has come further for" "host-a" "host-b" "host-c"; done'
+ranks=2
+unset "pids[2]"
+rm 2.err
 
 # Packets that are not answered, as by a firewall: a route that leads nowhere.
 ip -n b route add blackhole 10.77.0.1/32

@@ -114,9 +114,9 @@ class Faulty final : public Backend {
         sound_.softmax_cross_entropy(ctx_, logits, targets, smoothing, state, loss, diff_logits);
         spoil("softmax cross-entropy", diff_logits);
     }
-    void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, double factor,
+    void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, const Tensor& divisor,
                             const Tensor& state) override {
-        sound_.check_gradients(ctx_, gradients, clip_norm, policy, state, factor);
+        sound_.check_gradients(ctx_, gradients, clip_norm, policy, state, divisor);
         if (broken_ == "check gradients") static_cast<StepState*>(state.data)->skip = 0;
     }
     void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,

@@ -1,6 +1,10 @@
 // What is decided about several GPUs without any: who takes which, what the environment says, which advice fits.
 #include <doctest/doctest.h>
 
+#include <map>
+#include <optional>
+#include <string>
+
 #include "backend/cuda_module.h"
 #include "base/error.h"
 #include "cli/doctor.h"
@@ -81,4 +85,26 @@ TEST_CASE("NCCL's failures get the advice that fits, by NCCL's own words") {
         CHECK(contains(nccl_remedy(said), "NCCL_DEBUG=INFO makes NCCL tell"));
     }
     CHECK(nccl_remedy("what nobody has seen") == nccl_remedy(""));
+}
+
+TEST_CASE("the ways that NCCL will probably take follow the ground and its variables") {
+    using Variables = std::map<std::string, std::string>;
+    const auto ways = [](std::optional<bool> peer_access, bool several_hosts, bool infiniband, Variables variables) {
+        return nccl_ways({peer_access, several_hosts, infiniband},
+                         [&](const std::string& name) { return variables[name]; });
+    };
+    CHECK(ways({}, false, true, {}) == "");
+    CHECK(ways(true, false, false, {}) == ", probably by peer-to-peer between GPUs");
+    CHECK(ways(true, false, false, {{"NCCL_P2P_DISABLE", "0"}}) == ", probably by peer-to-peer between GPUs");
+    CHECK(ways(true, false, false, {{"NCCL_P2P_DISABLE", "1"}}) ==
+          ", probably by the host's memory (NCCL_P2P_DISABLE) between GPUs");
+    CHECK(ways(true, false, false, {{"NCCL_P2P_LEVEL", "LOC"}}) ==
+          ", probably by the host's memory (NCCL_P2P_LEVEL) between GPUs");
+    CHECK(ways(false, false, false, {{"NCCL_P2P_DISABLE", "1"}, {"NCCL_SHM_DISABLE", "1"}}) ==
+          ", probably by sockets (no peer-to-peer) between GPUs");
+    CHECK(ways(false, true, true, {}) ==
+          ", probably by the host's memory (no peer-to-peer) between GPUs, by InfiniBand between hosts");
+    CHECK(ways({}, true, false, {}) == ", probably by sockets between hosts");
+    CHECK(ways({}, true, true, {{"NCCL_IB_DISABLE", "1"}}) == ", probably by sockets (NCCL_IB_DISABLE) between hosts");
+    CHECK(ways({}, true, true, {{"NCCL_NET", "Socket"}}) == ", probably by Socket (NCCL_NET) between hosts");
 }

@@ -56,6 +56,7 @@ class Cluster:
 NET = {"ring": (2.7e-6, 14e-6), "tree": (5.0e-6, 14e-6)}
 BASE = {"ring": (6.6e-6, 8.4e-6), "tree": (6.8e-6, 8.4e-6)}
 LAUNCH = 5e-6  # of one collective on a stream
+AGREE = 30e-6  # after each step the hosts add up a few numbers: two copies, and a host that wakes up
 
 
 def all_reduce(cluster, size):
@@ -71,23 +72,46 @@ def all_reduce(cluster, size):
     return LAUNCH + best
 
 
+def agreement(cluster):
+    """Seconds that a step waits for the sum of six doubles that ends it (fit.cpp)."""
+    return AGREE + all_reduce(cluster, 6 * 8)
+
+
+def cuts(net, wire, bucket):
+    """After which layers of the backward pass a bucket is closed, as bucket_bounds() does (averaging.cpp): the first at a 16th
+    of the size, the last holds no more than that."""
+    small, begins, at = bucket / 16, [], 0
+    for parameters, _, _ in net:
+        begins.append(at * wire)
+        at += parameters
+    last = max(begin for begin in begins if begin <= small)
+    closed, end, wanted = set(), at * wire, small
+    for layer in range(len(net) - 1, 0, -1):
+        if begins[layer] == last or (begins[layer] > last and end - begins[layer] >= wanted):
+            closed.add(layer)
+            end, wanted = begins[layer], bucket
+    return closed
+
+
 def efficiency(cluster, rate, batch, wire, bucket, classes, overlap=True):
     """Speed of a step beside one without any collective. rate: images/s of one GPU; wire: bytes a gradient."""
     net, step = layers(classes), batch / rate
-    backward = 2 / 3 * step
-    now, free, held, moved = step / 3, 0.0, 0.0, 0.0
-    for (parameters, _, _), share in zip(reversed(net), reversed(backward_shares(net))):
+    backward, shares = 2 / 3 * step, backward_shares(net)
+    closed = cuts(net, wire, bucket) if overlap else set()
+    now, free, held = step / 3, 0.0, 0.0
+    for layer in range(len(net) - 1, -1, -1):
+        parameters, share = net[layer][0], shares[layer]
         # While a collective runs, the layer has fewer multiprocessors.
         start, work = now, share * backward
         slow = min(max(free - start, 0) * (1 - cluster.sms), work)
         now = start + slow / (1 - cluster.sms) + (work - slow)
         held += parameters * wire
-        if overlap and held >= bucket:
+        if layer in closed:
             free = max(free, now) + all_reduce(cluster, held)
             held = 0.0
     if held > 0:
         free = max(free, now) + all_reduce(cluster, held)
-    return step / max(now, free)
+    return step / (max(now, free) + agreement(cluster))
 
 
 def row(*cells):
@@ -123,24 +147,26 @@ def main():
     row("part of the gradients", *cells)
 
     print("\nTwo RTX 4090, 1,776 images/s each, batch 64:\n")
-    row("GB/s between them", "fp32, no overlap", "fp32, 4 MB", "fp32, 25 MB", "fp16, no overlap", "fp16, 4 MB", "fp16, 25 MB")
-    row(*["---"] * 7)
+    sizes = (4, 8, 16, 25)
+    row("GB/s between them", *[f"{wire}, {how}" for wire in ("fp32", "fp16")
+                               for how in ("no overlap", *(f"{size} MB" for size in sizes))])
+    row(*["---"] * 11)
     for speed in (5, 10, 15, 20):
         row(speed, *[percent(efficiency(two_4090(speed), 1776, 64, wire, bucket, 200, overlap)) + "%"
-                     for wire in (4, 2) for overlap, bucket in ((False, 1), (True, 4e6), (True, 25e6))])
+                     for wire in (4, 2)
+                     for overlap, bucket in ((False, 1), *((True, size * 1e6) for size in sizes))])
 
     for name, adapters in (("eight adapters of 400 Gb/s", 8 * 48e9), ("one adapter of 100 Gb/s", 12e9)):
-        print(f"\nNodes of eight H200, {name}, 7,953 images/s a GPU, fp16 on the wire, best bucket:\n")
-        row("nodes", "GPUs", "all-reduce of 48 MB", *[f"batch {b}" for b in (64, 128, 256)], "no overlap, batch 64")
-        row(*["---"] * 7)
+        print(f"\nNodes of eight H200, {name}, 7,953 images/s a GPU, fp16 on the wire, buckets of 16 MB:\n")
+        row("nodes", "GPUs", "all-reduce of 48 MB", "agreement", *[f"batch {b}" for b in (64, 128, 256)],
+            "no overlap, batch 64", "best bucket, batch 64")
+        row(*["---"] * 9)
         for nodes in (1, 8, 32, 128, 512, 1024):
             cluster = h200(nodes, adapters)
-            cells = []
-            for batch in (64, 128, 256):
-                best = max((efficiency(cluster, 7953, batch, 2, b * 1e6, 200), b) for b in (1, 2, 4, 8, 16, 25, 50))
-                cells.append(f"{percent(best[0])}% ({best[1]} MB)")
-            row(nodes, nodes * 8, f"{1e3 * all_reduce(cluster, total * 2):.2f} ms", *cells,
-                percent(efficiency(cluster, 7953, 64, 2, 1, 200, False)) + "%")
+            best = max((efficiency(cluster, 7953, 64, 2, b * 1e6, 200), b) for b in (1, 2, 4, 8, 16, 25, 50))
+            row(nodes, nodes * 8, f"{1e3 * all_reduce(cluster, total * 2):.2f} ms", f"{1e3 * agreement(cluster):.2f} ms",
+                *[percent(efficiency(cluster, 7953, batch, 2, 16e6, 200)) + "%" for batch in (64, 128, 256)],
+                percent(efficiency(cluster, 7953, 64, 2, 1, 200, False)) + "%", f"{percent(best[0])}% ({best[1]} MB)")
 
     print("\nSyncBatchNorm, 53 norms, a small collective forward and one backward, none hidden:\n")
     row("", "ms a step", "of a step at batch 64", "at batch 256")

@@ -173,13 +173,13 @@ void Backend::softmax_cross_entropy(Context& ctx, const Tensor& logits, const Ta
 }
 
 void Backend::check_gradients(Context& ctx, const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
-                              const Tensor& state, double factor) {
+                              const Tensor& state, const Tensor& divisor) {
     check_tensor(gradients, DType::f32, {gradients.count()}, "gradients");
     check_state(state);
-    RN50_REQUIRE(factor > 0, "a factor of ", factor);
+    if (divisor) check_tensor(divisor, DType::f32, {1}, "divisor");
     if (ctx.dry) return;
     const Timed timed(ctx.profile, optimizer_name, "check gradients");
-    do_check_gradients(gradients, clip_norm, policy, factor, state);
+    do_check_gradients(gradients, clip_norm, policy, divisor, state);
 }
 
 void Backend::prepare_optimizer(Context& ctx, const OptimizerDesc& desc) {

@@ -35,8 +35,8 @@ struct ConvDesc {
     Shape weights_shape() const { return {out_channels, kernel, kernel, in_channels}; }
 };
 
-/// One convolution, prepared. `weights`: f32 {K, kh, kw, C}; in 16-bit precisions the products take them rounded to act.
-/// For infer() the batch may be smaller than the description's.
+/// One convolution, prepared. `weights`: f32 {K, kh, kw, C}; in 16-bit precisions the products take them rounded to
+/// act. For infer() the batch may be smaller than the description's.
 class Conv {
   public:
     explicit Conv(ConvDesc desc) : desc_(std::move(desc)) {}
@@ -266,9 +266,9 @@ class Backend {
     // --- the optimizer step, over whole buffers ------------------------------------------------------------------
     /// Looks at all (scaled) gradients f32 {P} once: sets grad_norm, skip, multiplier (clipping when clip_norm > 0),
     /// moves the loss scale by `policy` and counts t, good_steps, skipped. state: u8 {sizeof(StepState)}. The gradients
-    /// meant are those in the buffer times `factor`, > 0, which goes into norm and multiplier.
+    /// meant are those in the buffer divided by `divisor` f32 {1}, > 0, which goes into norm and multiplier; absent: 1.
     void check_gradients(Context& ctx, const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
-                         const Tensor& state, double factor = 1);
+                         const Tensor& state, const Tensor& divisor = {});
     /// Gets ready for optimize() by this description, so that the first step takes no memory either. Optional.
     void prepare_optimizer(Context& ctx, const OptimizerDesc& desc);
     /// One step over {P} f32 buffers with the gradients multiplied by state.multiplier; nothing when state.skip.
@@ -329,8 +329,8 @@ class Backend {
     virtual void do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) = 0;
     virtual void do_softmax_cross_entropy(const Tensor& logits, const Targets& targets, float smoothing,
                                           const Tensor& state, const Tensor& loss, const Tensor& diff_logits) = 0;
-    virtual void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, double factor,
-                                    const Tensor& state) = 0;
+    virtual void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
+                                    const Tensor& divisor, const Tensor& state) = 0;
     virtual void do_prepare_optimizer(const OptimizerDesc&) {}
     virtual void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                              const Tensor& moment1, const Tensor& moment2, const Tensor& state) = 0;

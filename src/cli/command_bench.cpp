@@ -37,6 +37,8 @@ constexpr int warm_up_calls = 2;
 constexpr int64_t least_calls = 10, most_calls = 200;
 constexpr size_t times_kept = 4096;  ///< of the last calls: a bench that runs for days is to measure memory too
 constexpr double seconds_of_calls = 15;
+/// What bench buckets tries as --bucket-mb; 0: all gradients at once, after the backward pass.
+constexpr int64_t bucket_sizes_mb[] = {0, 1, 2, 4, 8, 16, 25, 50};
 
 struct BenchResult {
     double images_per_s = 0;
@@ -131,6 +133,12 @@ class MemoryMeter {
     int64_t idle_;
 };
 
+/// Notes what was taken, and tells it beside the plan.
+void note_memory(BenchResult& result, const MemoryMeter& memory, bool speaks) {
+    result.taken_bytes = memory.taken();
+    if (speaks) log::info(cat(memory.report(*result.taken_bytes), ", planned ", show_bytes(result.planned_bytes)));
+}
+
 void describe(const TrainerOptions& setup, const MemoryPlan& plan) {
     log::info(cat(setup.net.model, ", ", setup.net.image_size, " px, batch ", setup.net.batch, ", ",
                   name_of(setup.net.precision), setup.net.lean ? ", lean memory" : ""));
@@ -139,10 +147,10 @@ void describe(const TrainerOptions& setup, const MemoryPlan& plan) {
     log::info("memory plan:\n" + table);
 }
 
-/// Times calls of a net that is set up, after some to warm up; `memory` is from before its arena was taken.
+/// Times calls of a net that is set up, after some to warm up.
 template <class Call>
 BenchResult measure(const Options& options, Backend& backend, Context& ctx, const NetDesc& net, int64_t planned_bytes,
-                    const MemoryMeter& memory, const Call& call, Communicator* comm = nullptr) {
+                    const Call& call, Communicator* comm = nullptr) {
     for (int i = 0; i < warm_up_calls; ++i)
         call();
     Profile profile([&] { backend.synchronize(ctx); });
@@ -152,8 +160,6 @@ BenchResult measure(const Options& options, Backend& backend, Context& ctx, cons
     const double seconds = median_seconds(options.max_steps, result.calls, call, comm);
     ctx.profile = nullptr;
     if (options.verbose && leads) print_profile(profile, result.calls);
-    result.taken_bytes = memory.taken();
-    log::info(cat(memory.report(*result.taken_bytes), ", planned ", show_bytes(planned_bytes)));
     result.images_per_s = static_cast<double>(options.ranks * net.batch) / seconds;
     result.planned_bytes = planned_bytes;
     result.device = backend.info().name;
@@ -161,27 +167,23 @@ BenchResult measure(const Options& options, Backend& backend, Context& ctx, cons
     return result;
 }
 
-BenchResult bench_step(const Options& given, const std::optional<Place>& place, Communicator* comm) {
-    const Options options = options_here(given, place ? place->local_size : 1);
-    const std::unique_ptr<Backend> backend = open_backend(options, place ? place->local_rank : 0);
-    if (comm != nullptr) {
-        comm->connect(engine_for(*backend));
-        log::info(cat("ranks: ", comm->size(), " by ", comm->engine(), gpus_of_ranks(*comm, *backend)));
-    }
-    TrainerOptions setup = trainer_options(options, backend->info(), classes_of_imagenet);
+/// `speaks`: describes what it measures.
+BenchResult bench_step(const Options& options, Backend& backend, const std::optional<Place>& place, Communicator* comm,
+                       bool speaks) {
+    TrainerOptions setup = trainer_options(options, backend.info(), classes_of_imagenet);
     share_among_ranks(setup, options, comm);
     const MemoryPlan plan = plan_that_fits(
-        *backend, setup, options.memory,
-        [bytes = ring_bytes_a_picture(backend->info(), options.image_size, options.channels, 1)](int64_t batch) {
+        backend, setup, options.memory,
+        [bytes = ring_bytes_a_picture(backend.info(), options.image_size, options.channels, 1)](int64_t batch) {
             return batch * bytes;
         },
-        place && backend->info().kind == "cpu" ? place->local_size : 1);
-    describe(setup, plan);
-    const SyntheticBatch data(backend->host_memory(), setup.net.batch, setup.net.image_size, setup.net.channels,
+        place && backend.info().kind == "cpu" ? place->local_size : 1);
+    if (speaks) describe(setup, plan);
+    const SyntheticBatch data(backend.host_memory(), setup.net.batch, setup.net.image_size, setup.net.channels,
                               setup.net.classes);
-    const MemoryMeter memory(*backend);
-    Arena arena(backend->memory(), plan.peak);
-    Trainer trainer(*backend, arena, setup);
+    const MemoryMeter memory(backend);
+    Arena arena(backend.memory(), plan.peak);
+    Trainer trainer(backend, arena, setup);
     trainer.initialize();
     trainer.follow_rank_0();
     // As a run does it: the next batch is brought beside the step.
@@ -194,7 +196,41 @@ BenchResult bench_step(const Options& given, const std::optional<Place>& place, 
         trainer.result();
         return true;
     };
-    return measure(options, *backend, trainer.context(), setup.net, plan.peak, memory, one, comm);
+    BenchResult result = measure(options, backend, trainer.context(), setup.net, plan.peak, one, comm);
+    note_memory(result, memory, speaks);
+    return result;
+}
+
+/// The speed of a step by the size of the gradients' buckets: {--bucket-mb, images/s}.
+std::vector<std::pair<int64_t, double>> bench_buckets(Options options, Backend& backend,
+                                                      const std::optional<Place>& place, Communicator& comm) {
+    std::vector<std::pair<int64_t, double>> rows;
+    for (const int64_t size : bucket_sizes_mb) {
+        if (agreed_signal(&comm) != 0) break;
+        options.bucket_mb = size;
+        rows.emplace_back(size, bench_step(options, backend, place, &comm, rows.empty()).images_per_s);
+    }
+    return rows;
+}
+
+void print_buckets(const Options& options, const std::vector<std::pair<int64_t, double>>& rows) {
+    if (options.json) {
+        nlohmann::ordered_json list = nlohmann::ordered_json::array();
+        for (const auto& [size, rate] : rows)
+            list.push_back({{"bucket_mb", size}, {"images_per_s", rate}});
+        std::puts(nlohmann::ordered_json{{"ranks", options.ranks}, {"buckets", list}}.dump().c_str());
+        return;
+    }
+    report::Table table({">--bucket-mb", ">images/s", ">of the best"});
+    double best = 0;
+    for (const auto& [size, rate] : rows)
+        best = std::max(best, rate);
+    for (const auto& [size, rate] : rows)
+        table.row(
+            {std::to_string(size), report::fixed(rate, rate < 100 ? 2 : 1), report::fixed(100 * rate / best, 1) + "%"});
+    std::printf("buckets: batch %lld at %lld px, each of %lld ranks, --wire %s\n%s",
+                static_cast<long long>(options.batch_size), static_cast<long long>(options.image_size),
+                static_cast<long long>(options.ranks), options.wire.c_str(), table.str().c_str());
 }
 
 BenchResult bench_infer(const Options& options) {
@@ -214,7 +250,9 @@ BenchResult bench_infer(const Options& options) {
         inference.run(data.pictures.data, desc.batch, logits.data());
         return true;
     };
-    return measure(options, *backend, inference.context(), desc, peak, memory, one);
+    BenchResult result = measure(options, *backend, inference.context(), desc, peak, one);
+    note_memory(result, memory, true);
+    return result;
 }
 
 /// The pictures to train on; without DATA drawn ones, of which a crop has as many pixels as of photographs made ready
@@ -313,8 +351,9 @@ int bench_in_ranks(Options options) {
     const std::optional<Place> place = place_from(process_environment());
     if (place) take_place(options, *place);
     const GpuLaunch launch = settle_ranks(options, place);
-    if (launch.ranks == 1 && options.bench == "comm")
-        throw Error(Exit::usage, "bench comm measures what several ranks do together", "add --ranks 2, or --gpus all");
+    if (launch.ranks == 1 && options.bench != "step")
+        throw Error(Exit::usage, cat("bench ", options.bench, " measures what several ranks do together"),
+                    "add --ranks 2, or --gpus all");
     if (launch.ranks > 1 && !place) return launch_ranks(launch.ranks, launch.environment);
     const bool leads = !place || place->rank == 0;
     catch_interrupts(leads);
@@ -322,8 +361,19 @@ int bench_in_ranks(Options options) {
     const auto work = [&] {
         if (options.bench == "comm") {
             bench_comm(options, *place, *comm);
+            return exit_code();
+        }
+        const Options here = options_here(options, place ? place->local_size : 1);
+        const std::unique_ptr<Backend> backend = open_backend(here, place ? place->local_rank : 0);
+        if (comm) {
+            comm->connect(engine_for(*backend));
+            log::info(cat("ranks: ", comm->size(), " by ", comm->engine(), gpus_of_ranks(*comm, *backend)));
+        }
+        if (options.bench == "buckets") {
+            const auto rows = bench_buckets(here, *backend, place, *comm);
+            if (leads) print_buckets(options, rows);
         } else {
-            const BenchResult result = bench_step(options, place, comm.get());
+            const BenchResult result = bench_step(here, *backend, place, comm.get(), true);
             if (leads) print(options, result);
         }
         return exit_code();
@@ -334,11 +384,12 @@ int bench_in_ranks(Options options) {
 }  // namespace
 
 int run_bench(const Options& options) {
-    if (options.bench == "step" || options.bench == "comm") return bench_in_ranks(options);
+    for (const char* const kind : {"step", "comm", "buckets"})
+        if (options.bench == kind) return bench_in_ranks(options);
     for (const char* const name : {"ranks", "gpus"})
         if (options.origin(name) == Origin::command_line)
             throw Error(Exit::usage, cat("bench ", options.bench, " runs in one process"),
-                        cat("leave --", name, " to bench step and bench comm"));
+                        cat("leave --", name, " to bench step, bench comm and bench buckets"));
     Options alone = options;
     alone.ranks = 1;  // whatever the run was whose file gave the options
     catch_interrupts();

@@ -455,6 +455,7 @@ class Training {
 
     /// Judges the best weights on val and on the splits beside it, and tells. Returns the exit code.
     int report(Trainer& trainer, Loader& val, RunDir& folder, const FitResult& result) {
+        const PaceFor finishing(comm_.get(), Pace::saving);
         const bool again = !result.best_val;
         const std::string best_file = folder.file("best.safetensors");
         if (again || !data_.extra.empty()) {

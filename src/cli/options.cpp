@@ -175,7 +175,7 @@ void require_positional(const Options& options, const CommandRow& command) {
     else if (command.bit == in_predict && options.paths.empty())
         missing = "PATH";
     if (missing != nullptr) throw Error(Exit::usage, cat(missing, " is missing"), cat("usage: ", usage_of(command)));
-    static const std::vector<std::string> kinds{"step", "loader", "infer", "kernels", "comm"};
+    static const std::vector<std::string> kinds{"step", "loader", "infer", "kernels", "comm", "buckets"};
     if (command.bit == in_bench && std::find(kinds.begin(), kinds.end(), options.bench) == kinds.end())
         throw Error(Exit::usage, cat("rn50 bench does not know \"", options.bench, "\""),
                     cat("usage: ", usage_of(command)));

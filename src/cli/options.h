@@ -22,7 +22,7 @@ struct Options {
     std::string output;              ///< pack, unpack: the folder to be made
     std::string checkpoint;          ///< eval, predict
     std::vector<std::string> paths;  ///< predict: pictures and folders
-    std::string bench = "step";      ///< bench: step|loader|infer|kernels
+    std::string bench = "step";      ///< bench: step|loader|infer|kernels|comm|buckets
 
     // Model and device.
     std::string model = "resnet50";
@@ -36,6 +36,7 @@ struct Options {
     bool sync_bn = false;
     int64_t bucket_mb = 16;     ///< of gradients averaged at a time, in 2^20 bytes; 0: all after the backward pass
     double peer_timeout = 30;   ///< seconds
+    double hang_timeout = 600;  ///< seconds
     std::string wire = "fp32";  ///< fp32|fp16|bf16
     std::string init;           ///< weights to start from; empty: random
 

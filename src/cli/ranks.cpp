@@ -37,7 +37,9 @@ GpuLaunch settle_ranks(Options& options, const std::optional<Place>& place) {
 
 int run_as_rank(const Place& place, const Options& options, std::unique_ptr<Communicator>& comm,
                 const std::function<int()>& work) {
-    comm = std::make_unique<Communicator>(place, std::chrono::milliseconds(std::llround(options.peer_timeout * 1000)));
+    const auto milliseconds = [](double s) { return std::chrono::milliseconds(std::llround(s * 1000)); };
+    comm = std::make_unique<Communicator>(
+        place, Patience{milliseconds(options.peer_timeout), milliseconds(options.hang_timeout)});
     try {
         const int code = work();
         comm->leave();

@@ -226,7 +226,8 @@ void check_gradients(Side& side) {
     StepState state;
     state.loss_scale = 1024;
     const Tensor on_device = side.put(state), gradients = side.input_f32({5003}, 1, -3000, 3000);
-    side.backend.check_gradients(side.ctx, gradients, 1.5f, policy, on_device, 0.75);
+    const Tensor divisor = side.input_f32({1}, 2, 1.3, 1.4);
+    side.backend.check_gradients(side.ctx, gradients, 1.5f, policy, on_device, divisor);
     side.give_state(on_device);
     const float infinity = std::numeric_limits<float>::infinity();
     Tensor one = gradients.slice(4711, 1);

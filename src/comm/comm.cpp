@@ -1,6 +1,7 @@
 #include "comm/comm.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/error.h"
 #include "comm/store.h"
@@ -15,16 +16,16 @@ constexpr std::chrono::seconds longest_last{20};
 
 }  // namespace
 
-Communicator::Communicator(const Place& place, std::chrono::milliseconds patience)
-    : place_(place), patience_(patience) {
+Communicator::Communicator(const Place& place, const Patience& patience) : place_(place), patience_(patience) {
     if (rank() == 0) {
         server_ = std::make_unique<StoreServer>(place.address, place.port, size(), place.token, patience);
         place_.port = server_->port();
     }
-    store_ = std::make_unique<StoreClient>(place_.address, place_.port, rank(), place_.token, patience);
-    meet(patience);
+    store_ = std::make_unique<StoreClient>(place_.address, place_.port, rank(), place_.token, patience.silence);
+    meet();
     watch_ = std::make_unique<Watch>(
-        place_, patience, [this] { abort_engine(); }, std::min<std::chrono::milliseconds>(patience, longest_last));
+        place_, patience.silence, [this](const std::string& loss) { return end_engine(loss); },
+        std::min<std::chrono::milliseconds>(patience.silence, longest_last));
 }
 
 Communicator::~Communicator() {
@@ -32,12 +33,21 @@ Communicator::~Communicator() {
 }
 
 void Communicator::connect(const EngineMaker& make) {
-    together([&] {
-        std::unique_ptr<Collectives> engine = make(*store_, place_, patience_);
+    together({"the meeting of the ranks", 0}, [&] {
+        std::unique_ptr<Collectives> engine = make(*store_, place_, patience_.silence);
         const std::lock_guard<std::mutex> lock(engine_mutex_);
         engine_ = std::move(engine);
     });
+    const PaceFor first(this, Pace::meeting);
     barrier();
+}
+
+std::string Communicator::end_engine(const std::string& loss) {
+    const std::lock_guard<std::mutex> lock(engine_mutex_);
+    std::string remedy;
+    if (engine_ && loss.compare(0, std::strlen(nobody_moves), nobody_moves) == 0) remedy = engine_->hang_remedy();
+    if (engine_) engine_->abort();
+    return remedy.empty() ? after_a_loss : cat(remedy, "; ", after_a_loss);
 }
 
 void Communicator::abort_engine() {
@@ -45,8 +55,8 @@ void Communicator::abort_engine() {
     if (engine_) engine_->abort();
 }
 
-void Communicator::meet(std::chrono::milliseconds patience) {
-    const auto end = std::chrono::steady_clock::now() + patience;
+void Communicator::meet() {
+    const auto end = std::chrono::steady_clock::now() + patience_.silence;
     store_->set(cat("here/", rank()), host_name());
     std::string missing, host;
     for (int other = 0; other < size(); ++other) {
@@ -55,22 +65,24 @@ void Communicator::meet(std::chrono::milliseconds patience) {
             missing += cat(missing.empty() ? "rank " : ", ", other);
     }
     if (!missing.empty())
-        throw Error(Exit::peer_lost,
-                    cat(missing, " of ", size(), " did not arrive within ",
-                        std::chrono::duration<double>(patience).count(), " s at ", place_.address, ":", place_.port),
-                    "see whether all ranks were started and what the missing ones say; a longer --peer-timeout gives "
-                    "them more time");
+        throw Error(
+            Exit::peer_lost,
+            cat(missing, " of ", size(), " did not arrive within ",
+                std::chrono::duration<double>(patience_.silence).count(), " s at ", place_.address, ":", place_.port),
+            "see whether all ranks were started and what the missing ones say; a longer --peer-timeout gives "
+            "them more time");
 }
 
 void Communicator::throw_lost(const std::string& loss) const {
-    throw Error(Exit::peer_lost, loss, after_a_loss);
+    const std::string remedy = watch_->remedy();
+    throw Error(Exit::peer_lost, loss, remedy.empty() ? after_a_loss : remedy);
 }
 
 template <class Work>
-void Communicator::together(const Work& work) {
+void Communicator::together(const CollectiveKind& kind, const Work& work) {
     const std::string lost = watch_->loss();
     if (!lost.empty()) throw_lost(lost);
-    watch_->enter();
+    watch_->enter(kind);
     try {
         work();
     } catch (const std::exception& error) {
@@ -78,7 +90,7 @@ void Communicator::together(const Work& work) {
         const auto* const told = dynamic_cast<const Error*>(&error);
         if (told != nullptr && told->code() != Exit::peer_lost) throw;  // this rank's own fault
         // A broken connection shows before the heartbeats tell whose end it was.
-        const std::string loss = watch_->wait_for_loss(patience_ + std::chrono::seconds(5));
+        const std::string loss = watch_->wait_for_loss(patience_.silence + std::chrono::seconds(5));
         if (!loss.empty()) throw_lost(loss);
         throw Error(Exit::peer_lost, cat("the ranks lost touch with each other: ", error.what()),
                     told == nullptr || told->remedy().empty() ? after_a_loss : told->remedy());
@@ -87,21 +99,25 @@ void Communicator::together(const Work& work) {
 }
 
 void Communicator::begin_average(const Tensor& values) {
-    together([&] { engine_->begin_average(values); });
+    together({"an average", values.bytes()}, [&] { engine_->begin_average(values); });
 }
 
 void Communicator::finish_averages() {
-    together([&] { engine_->finish_averages(); });
+    together({"the averages", 0}, [&] { engine_->finish_averages(); });
 }
 
 void Communicator::broadcast(const Tensor& values) {
-    together([&] { engine_->broadcast(values); });
+    together({"a broadcast", values.bytes()}, [&] { engine_->broadcast(values); });
 }
 
 void Communicator::gather(const Tensor& mine, const Tensor& all) {
     RN50_REQUIRE(all.dtype == mine.dtype && all.count() == size() * mine.count(), "the gathered are no ", size(),
                  " times what is gathered");
-    together([&] { engine_->gather(mine, all); });
+    together({"a gathering", mine.bytes()}, [&] { engine_->gather(mine, all); });
+}
+
+void Communicator::gather_host(const void* mine, int64_t bytes, void* all) {
+    together({"a gathering by the hosts", bytes}, [&] { engine_->gather_host(mine, bytes, all); });
 }
 
 std::vector<std::string> Communicator::gather(const std::string& mine) {
@@ -111,7 +127,7 @@ std::vector<std::string> Communicator::gather(const std::string& mine) {
     if (longest == 0) return texts;
     std::string padded = mine, all(longest * static_cast<size_t>(size()), '\0');
     padded.resize(longest);
-    together([&] { engine_->gather_host(padded.data(), static_cast<int64_t>(longest), all.data()); });
+    gather_host(padded.data(), static_cast<int64_t>(longest), all.data());
     for (size_t i = 0; i < texts.size(); ++i)
         texts[i] = all.substr(i * longest, static_cast<size_t>(lengths[i]));
     return texts;
@@ -119,25 +135,30 @@ std::vector<std::string> Communicator::gather(const std::string& mine) {
 
 std::vector<double> Communicator::gather(const std::vector<double>& mine) {
     std::vector<double> all(mine.size() * static_cast<size_t>(size()));
-    together(
-        [&] { engine_->gather_host(mine.data(), static_cast<int64_t>(mine.size() * sizeof(double)), all.data()); });
+    gather_host(mine.data(), static_cast<int64_t>(mine.size() * sizeof(double)), all.data());
     return all;
 }
 
-std::vector<double> Communicator::sum(const std::vector<double>& mine) {
-    const std::vector<double> all = gather(mine);
-    std::vector<double> sums(mine.size(), 0.0);
-    for (size_t i = 0; i < all.size(); ++i)
-        sums[i % mine.size()] += all[i];
-    return sums;
+std::vector<double> Communicator::sum(std::vector<double> mine) {
+    const auto count = static_cast<int64_t>(mine.size());
+    together({"a sum by the hosts", count * int64_t{sizeof(double)}}, [&] { engine_->sum_host(mine.data(), count); });
+    return mine;
 }
 
 void Communicator::barrier() {
     gather(std::vector<double>{0.0});
 }
 
-void Communicator::expect_steps(bool expected) {
-    watch_->expect_steps(expected);
+Pace Communicator::pace(Pace pace) {
+    return watch_->pace(pace);
+}
+
+void Communicator::progress() {
+    watch_->progress();
+}
+
+void Communicator::step_took(double seconds) {
+    watch_->step_took(seconds);
 }
 
 void Communicator::leave() {

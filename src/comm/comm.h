@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "comm/place.h"
+#include "comm/straggler.h"
 #include "tensor/tensor.h"
 
 namespace rn50 {
@@ -38,6 +39,10 @@ class Collectives {
     virtual void gather(const Tensor& mine, const Tensor& all) = 0;
     /// The same in memory of the host, `bytes` of each rank.
     virtual void gather_host(const void* mine, int64_t bytes, void* all) = 0;
+    /// In memory of the host, in place: each number summed over the ranks, the same bits on all of them.
+    virtual void sum_host(double* numbers, int64_t count) = 0;
+    /// What to do when all ranks wait in a collective and none comes out, in words; "": nothing is known.
+    virtual std::string hang_remedy() const { return ""; }
     /// From any thread: makes the collective in progress, and all later ones, throw.
     virtual void abort() = 0;
 };
@@ -61,9 +66,10 @@ void require_gloo();
 class Communicator {
   public:
     /// Meets the other ranks; rank 0 serves the store. Throws Error(Exit::peer_lost) naming the ranks that did not come
-    /// within `patience`. From then on a rank that is silent for `patience`, or whose process ends, is lost: then every
-    /// collective of the others throws Error(Exit::peer_lost) saying which rank on which host, and why.
-    Communicator(const Place& place, std::chrono::milliseconds patience);
+    /// within `patience.silence`. From then on a rank that is silent for so long, or whose process ends, is lost, and
+    /// ranks that do not come further are, as Stragglers has it: then every collective of the others throws
+    /// Error(Exit::peer_lost) saying which rank on which host, and why.
+    Communicator(const Place& place, const Patience& patience);
     /// Without leave() before it, the others lose this rank.
     ~Communicator();
     Communicator(const Communicator&) = delete;
@@ -94,13 +100,17 @@ class Communicator {
     std::vector<double> gather(const std::vector<double>& mine);
     /// The texts of all ranks, by rank, of any length each.
     std::vector<std::string> gather(const std::string& mine);
-    /// Each number summed over the ranks, added in their order.
-    std::vector<double> sum(const std::vector<double>& mine);
+    /// Each number summed over the ranks. With many ranks this takes less time than to gather them.
+    std::vector<double> sum(std::vector<double> mine);
     void barrier();
 
-    /// While true, a rank that lives but does not come to the next collective, in which the others wait, is lost after
-    /// the patience, or 20 times what any rank has taken so far where that is more.
-    void expect_steps(bool expected);
+    // --- what the other ranks may know of this one, to tell a hang from work: see Stragglers ---
+    /// What it does from now on; `starting` at first. Returns what it did before.
+    Pace pace(Pace pace);
+    /// It has come further, though by no collective.
+    void progress();
+    /// A step took so long, without the wait for its own pictures.
+    void step_took(double seconds);
 
     /// The orderly end, on all ranks.
     void leave();
@@ -109,18 +119,36 @@ class Communicator {
 
   private:
     template <class Work>
-    void together(const Work& work);
-    void meet(std::chrono::milliseconds patience);
+    void together(const CollectiveKind& kind, const Work& work);
+    void meet();
+    /// Breaks what waits, and returns what to do about the loss.
+    std::string end_engine(const std::string& loss);
     void abort_engine();
+    void gather_host(const void* mine, int64_t bytes, void* all);
     [[noreturn]] void throw_lost(const std::string& loss) const;
 
     Place place_;
-    std::chrono::milliseconds patience_;
+    Patience patience_;
     std::unique_ptr<StoreServer> server_;  ///< in rank 0; the last to go
     std::unique_ptr<StoreClient> store_;
     std::mutex engine_mutex_;  ///< engine_ is set by one thread and aborted by another
     std::unique_ptr<Collectives> engine_;
     std::unique_ptr<Watch> watch_;
+};
+
+/// What a rank does until the end of this. Nothing without other ranks.
+class PaceFor {
+  public:
+    PaceFor(Communicator* comm, Pace pace) : comm_(comm), before_(comm != nullptr ? comm->pace(pace) : pace) {}
+    ~PaceFor() {
+        if (comm_ != nullptr) comm_->pace(before_);
+    }
+    PaceFor(const PaceFor&) = delete;
+    PaceFor& operator=(const PaceFor&) = delete;
+
+  private:
+    Communicator* comm_;
+    Pace before_;
 };
 
 }  // namespace rn50

@@ -17,10 +17,12 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
 #include <thread>
+#include <vector>
 #endif
 
 namespace rn50 {
@@ -248,6 +250,15 @@ class GlooCollectives : public Collectives {
         options.setOutput(static_cast<char*>(all), static_cast<size_t>(bytes * context_->size));
         options.setTag(++tag_);
         gloo::allgather(options);
+    }
+
+    /// Added in the order of the ranks.
+    void sum_host(double* numbers, int64_t count) override {
+        std::vector<double> all(static_cast<size_t>(count * context_->size));
+        gather_host(numbers, count * int64_t{sizeof(double)}, all.data());
+        std::fill_n(numbers, count, 0.0);
+        for (size_t i = 0; i < all.size(); ++i)
+            numbers[i % static_cast<size_t>(count)] += all[i];
     }
 
     void abort() override { context_->closeConnections(); }

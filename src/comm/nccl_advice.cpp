@@ -64,4 +64,33 @@ std::string nccl_remedy(const std::string& said) {
     return log_advice;
 }
 
+std::string nccl_ways(const NcclGround& ground, const std::function<std::string(const std::string&)>& variable) {
+    const auto on = [&](const char* name) { return !variable(name).empty() && variable(name) != "0"; };
+    std::string text;
+    if (ground.peer_access) {
+        const std::string level = variable("NCCL_P2P_LEVEL");
+        const char* const off = on("NCCL_P2P_DISABLE")             ? "NCCL_P2P_DISABLE"
+                                : (level == "LOC" || level == "0") ? "NCCL_P2P_LEVEL"
+                                                                   : nullptr;
+        if (*ground.peer_access && off == nullptr)
+            text = "by peer-to-peer";
+        else
+            text = std::string("by ") + (on("NCCL_SHM_DISABLE") ? "sockets" : "the host's memory") + " (" +
+                   (*ground.peer_access ? off : "no peer-to-peer") + ")";
+        text += " between GPUs";
+    }
+    if (ground.several_hosts) {
+        const std::string net = variable("NCCL_NET");
+        text += text.empty() ? "by " : ", by ";
+        if (!net.empty())
+            text += net + " (NCCL_NET)";
+        else if (ground.infiniband && on("NCCL_IB_DISABLE"))
+            text += "sockets (NCCL_IB_DISABLE)";
+        else
+            text += ground.infiniband ? "InfiniBand" : "sockets";
+        text += " between hosts";
+    }
+    return text.empty() ? "" : ", probably " + text;
+}
+
 }  // namespace rn50

@@ -10,17 +10,18 @@
 #include <memory>
 #include <string>
 
+#include "comm/straggler.h"
+
 namespace rn50 {
 
 /// What rank 0 runs. All of it happens in one thread.
 class StoreServer {
   public:
     /// Listens on all interfaces, or on the loopback alone when `address` is one of it. port 0: any that is free. A
-    /// rank that has sent heartbeats and is silent for `silence`, or whose heartbeats' connection closes without
-    /// farewell, is lost; and so is one that lives, yet keeps the others waiting in a collective for longer than
-    /// `silence` and 20 times the longest wait so far. Throws Error(Exit::device) when the port is taken.
-    StoreServer(const std::string& address, int port, int ranks, const std::string& token,
-                std::chrono::milliseconds silence);
+    /// rank that has sent heartbeats and is silent for `patience.silence`, or whose heartbeats' connection closes
+    /// without farewell, is lost; and so are ranks that do not come further, as Stragglers has it. A connection that
+    /// does not greet is closed after a while. Throws Error(Exit::device) when the port is taken.
+    StoreServer(const std::string& address, int port, int ranks, const std::string& token, const Patience& patience);
     /// Before it goes it waits a few seconds for the other ranks' farewells; after a loss, until all have heard of it.
     ~StoreServer();
     StoreServer(const StoreServer&) = delete;
@@ -50,9 +51,8 @@ class StoreClient {
     bool get(const std::string& key, std::string& value);
     /// Waits for the key; false when `patience` is over.
     bool wait(const std::string& key, std::string& value, std::chrono::milliseconds patience);
-    /// A sign of life. `place`: where the rank is among the collectives, as Watch counts them; `expected`: it is to
-    /// come to the next one soon. Returns "" while all is well, else who was lost and why, in words.
-    std::string beat(uint64_t place = 0, bool expected = false);
+    /// A sign of life, with where the rank is. Returns "" while all is well, else who was lost and why, in words.
+    std::string beat(const Standing& standing = {});
     /// The last message of a rank; a `reason` other than "" makes it lost for that reason.
     void farewell(const std::string& reason);
 

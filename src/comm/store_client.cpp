@@ -161,9 +161,9 @@ bool StoreClient::wait(const std::string& key, std::string& value, milliseconds 
     return true;
 }
 
-std::string StoreClient::beat(uint64_t place, bool expected) {
+std::string StoreClient::beat(const Standing& standing) {
     std::string loss;
-    request(wire::beat, std::to_string(place), expected ? wire::expected : "", loss);
+    request(wire::beat, numbers_of(standing), standing.collective, loss);
     return loss;
 }
 

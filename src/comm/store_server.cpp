@@ -4,9 +4,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <cstdlib>
 #include <map>
 #include <optional>
 #include <thread>
@@ -14,7 +14,6 @@
 
 #include "base/error.h"
 #include "comm/store.h"
-#include "comm/straggler.h"
 #include "comm/wire.h"
 
 namespace rn50 {
@@ -25,12 +24,17 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int poll_ms = 100;
 constexpr std::chrono::seconds patience_at_end{5};
+/// What a connection may take to greet. A port scanner's, or one that a firewall has cut off, would stay for ever.
+constexpr std::chrono::seconds patience_for_greeting{10};
 constexpr size_t most_keys = 1 << 20, most_bytes = size_t{64} << 20, most_connections = 1 << 14;
+/// Of what a rank calls its collective.
+constexpr size_t longest_words = 80;
 
 struct Connection {
     int socket = -1;
     int rank = -1;  ///< once it has greeted
     bool beats = false;
+    Clock::time_point since = Clock::now();
     std::string input, output;
 };
 
@@ -45,7 +49,7 @@ struct Peer {
 struct StoreServer::State {
     int listener = -1, port = 0;
     std::string token;
-    std::chrono::milliseconds silence{};
+    Patience patience{std::chrono::milliseconds(0)};
     std::optional<Stragglers> stragglers;
     std::vector<Connection> connections;
     std::vector<Peer> peers;
@@ -57,11 +61,11 @@ struct StoreServer::State {
 
     void lose(int rank, const std::string& why) {
         peers[static_cast<size_t>(rank)].alive = false;
-        blame(rank, why);
+        if (loss.empty()) loss = cat(name_of_rank(rank), " was lost: ", why);
     }
 
-    void blame(int rank, const std::string& why) {
-        if (loss.empty()) loss = cat("rank ", rank, " on ", peers[static_cast<size_t>(rank)].host, " was lost: ", why);
+    std::string name_of_rank(int rank) const {
+        return cat("rank ", rank, " on ", peers[static_cast<size_t>(rank)].host);
     }
 
     /// Whether somebody still has to hear of the loss, or to say farewell. Rank 0 is this process.
@@ -81,25 +85,31 @@ struct StoreServer::State {
             wait_and_read();
             const Clock::time_point now = Clock::now();
             // After a pause of this process itself the others' silence means nothing.
-            if (now - turn > silence / 2) {
+            if (now - turn > patience.silence / 2) {
                 for (Peer& peer : peers)
                     peer.heard = now;
                 stragglers->forgive(now);
             }
             turn = now;
             for (size_t rank = 0; rank < peers.size(); ++rank)
-                if (peers[rank].alive && now - peers[rank].heard > silence)
+                if (peers[rank].alive && now - peers[rank].heard > patience.silence)
                     lose(static_cast<int>(rank),
-                         cat("no sign of life for ", std::chrono::duration<double>(silence).count(), " s"));
-            const int hung = stragglers->hung(now);
-            if (hung >= 0)
-                blame(hung, cat("it lives, but has not come to the next collective for ",
-                                std::chrono::duration_cast<std::chrono::seconds>(stragglers->limit()).count(),
-                                " s, in which the others wait"));
+                         cat("no sign of life for ", std::chrono::duration<double>(patience.silence).count(), " s"));
+            if (loss.empty()) loss = stragglers->verdict(now, [this](int rank) { return name_of_rank(rank); });
+            close_those_who_do_not_greet(now);
         }
         for (const Connection& connection : connections)
             close(connection.socket);
         close(listener);
+    }
+
+    void close_those_who_do_not_greet(Clock::time_point now) {
+        const auto patient = std::min<Clock::duration>(patience_for_greeting, patience.silence);
+        for (size_t i = connections.size(); i-- > 0;) {
+            if (connections[i].rank >= 0 || now - connections[i].since <= patient) continue;
+            close(connections[i].socket);
+            connections.erase(connections.begin() + static_cast<ptrdiff_t>(i));
+        }
     }
 
     void wait_and_read() {
@@ -208,16 +218,18 @@ struct StoreServer::State {
             connection.output +=
                 found == values.end() ? wire::message(wire::absent, "") : wire::message(wire::done, found->second);
         } else if (letter == wire::beat) {
+            Standing standing;
+            if (!numbers_from(first, standing)) return false;
+            standing.collective = second.substr(0, longest_words);
             if (!connection.beats) peer.alive = connection.beats = true;
             peer.heard = Clock::now();
-            stragglers->heard(connection.rank, std::strtoull(first.c_str(), nullptr, 10), second == wire::expected,
-                              peer.heard);
+            stragglers->heard(connection.rank, standing, peer.heard);
             peer.told = !loss.empty();
             connection.output += wire::message(wire::done, loss);
         } else if (letter == wire::farewell) {
             if (!first.empty()) lose(connection.rank, first);
             peer.alive = false;
-            stragglers->heard(connection.rank, 0, false, Clock::now());
+            stragglers->gone(connection.rank);
             connection.output += wire::message(wire::done, "");
         } else {
             return false;
@@ -227,12 +239,12 @@ struct StoreServer::State {
 };
 
 StoreServer::StoreServer(const std::string& address, int port, int ranks, const std::string& token,
-                         std::chrono::milliseconds silence)
+                         const Patience& patience)
     : state_(std::make_unique<State>()) {
     state_->token = token;
-    state_->silence = silence;
+    state_->patience = patience;
     state_->peers.resize(static_cast<size_t>(ranks));
-    state_->stragglers.emplace(ranks, silence);
+    state_->stragglers.emplace(ranks, patience);
     const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     sockaddr_in here{};
     here.sin_family = AF_INET;

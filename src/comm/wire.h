@@ -10,9 +10,7 @@
 namespace rn50::wire {
 
 constexpr uint32_t longest_message = 1 << 20;
-constexpr const char* greeting = "rn50 store 1";
-/// The second text of a heartbeat from a rank that is to come to the next collective soon; the first is its place.
-constexpr const char* expected = "expected";
+constexpr const char* greeting = "rn50 store 2";
 
 enum Letter : char {
     greet = 'H',

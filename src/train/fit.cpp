@@ -1,5 +1,6 @@
 #include "train/fit.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,6 +25,23 @@ constexpr int32_t skips_that_end_a_run = 50;
 
 double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Signals that ask to stop. When ranks have caught different ones the last of these counts.
+constexpr int stopping_signals[] = {SIGHUP, SIGINT, SIGTERM};
+
+/// How many ranks have caught which signal is a sum: one number for each.
+void append_signal(std::vector<double>& numbers, int caught) {
+    for (const int signal : stopping_signals)
+        numbers.push_back(signal == caught ? 1 : 0);
+}
+
+/// What such sums say, which begin at `at`; 0: none was caught.
+int signal_in(const std::vector<double>& sums, size_t at) {
+    int found = 0;
+    for (const int signal : stopping_signals)
+        if (sums[at++] > 0) found = signal;
+    return found;
 }
 
 class Fit {
@@ -121,20 +139,17 @@ class Fit {
         epoch_wait_ = 0;
         if (comm_ != nullptr && steps_made_) {
             comm_->barrier();  // until rank 0 has saved
-            comm_->expect_steps(true);
+            comm_->pace(Pace::stepping);
         }
         while (true) {
             one_step();
-            if (comm_ != nullptr) comm_->expect_steps(true);  // not before: the first may wait for a cold disk
+            if (comm_ != nullptr) comm_->pace(Pace::stepping);  // not before: the first may wait for a cold disk
             steps_made_ = true;
             if (signal_ != 0 || state().step % steps_per_epoch_ == 0 || state().step >= last) break;
-            if (unread_by_a_rank_) {
-                comm_->expect_steps(false);  // a slow disk is no hung rank
-                throw *unread_by_a_rank_;
-            }
+            if (unread_by_a_rank_) throw *unread_by_a_rank_;
             if (save_is_due_) save_within_epoch();
         }
-        if (comm_ != nullptr) comm_->expect_steps(false);
+        if (comm_ != nullptr) comm_->pace(Pace::evaluating);
         epoch_seconds_ = seconds_since(epoch_start_);
         state().elapsed_s += epoch_seconds_;
         training_ = false;
@@ -144,7 +159,12 @@ class Fit {
     /// Brings the next batch of the epoch to the device.
     void stage_next() {
         trainer_.uploaded();  // the batch before goes back to the ring
-        const Batch* const batch = train_.next();
+        const Batch* batch = nullptr;
+        {
+            const bool waits = !train_.ready() && steps_made_;  // the first step is start-up
+            const PaceFor loading(waits ? comm_ : nullptr, Pace::loading);
+            batch = train_.next();
+        }
         RN50_REQUIRE(batch != nullptr && batch->count == batch_size_, "a training batch is not whole");
         trainer_.stage(
             {batch->images.data, batch->labels.data, batch->partners.data, batch->share, batch->changes.data});
@@ -177,6 +197,7 @@ class Fit {
         ++epoch_steps_;
         between_steps_ = true;
         const double wait = agree(found, waited);
+        if (comm_ != nullptr) comm_->step_took(seconds_since(start) - (train_.wait_seconds() - waited));
         epoch_wait_ += wait;
         const double seconds = seconds_since(start);
 
@@ -237,33 +258,34 @@ class Fit {
         // A rank that lacks its next batch says so now: in the middle of a step the others could not save any more. The
         // wait costs nothing, because the batch would be waited for right after.
         const bool another = state().step % steps_per_epoch_ != 0 && state().step < last_;
-        const std::string unread = another && !staged_ ? train_.wait_for_next() : "";
-        const std::vector<double> mine{found.loss,
-                                       static_cast<double>(interrupt_requested()),
-                                       static_cast<double>(bad.size()),
-                                       due ? 1.0 : 0.0,
-                                       train_.wait_seconds() - waited,
-                                       unread.empty() ? 0.0 : 1.0};
-        const std::vector<double> all = comm_->gather(mine);
-        double any_bad = 0, any_unread = 0, wait = 0;
-        found.loss = 0;
-        for (size_t i = 0; i < all.size(); i += mine.size()) {
-            found.loss += all[i];
-            signal_ = std::max(signal_, static_cast<int>(all[i + 1]));
-            any_bad += all[i + 2];
-            waits_[i / mine.size()] += all[i + 4];
-            wait = std::max(wait, all[i + 4]);
-            any_unread += all[i + 5];
+        std::string unread;
+        if (another && !staged_) {
+            const PaceFor loading(train_.ready() ? nullptr : comm_, Pace::loading);
+            unread = train_.wait_for_next();
         }
-        save_is_due_ = all[3] != 0;  // by rank 0's clock
-        found.loss /= comm_->size();
-        if (any_bad > 0) list_of_ranks(bad_train_, bad);
-        if (any_unread == 0) return wait;
+        // Sums, which many ranks have sooner than what each of them says; the waits by rank.
+        std::vector<double> mine{found.loss, static_cast<double>(bad.size()), due ? 1.0 : 0.0,
+                                 unread.empty() ? 0.0 : 1.0};
+        append_signal(mine, interrupt_requested());
+        const size_t first_wait = mine.size();
+        mine.resize(first_wait + waits_.size(), 0.0);
+        mine[first_wait + static_cast<size_t>(comm_->rank())] = train_.wait_seconds() - waited;
+        const std::vector<double> all = comm_->sum(mine);
+        found.loss = all[0] / comm_->size();
+        save_is_due_ = all[2] != 0;  // by rank 0's clock
+        signal_ = signal_in(all, 4);
+        double longest = 0;
+        for (size_t rank = 0; rank < waits_.size(); ++rank) {
+            waits_[rank] += all[first_wait + rank];
+            longest = std::max(longest, all[first_wait + rank]);
+        }
+        if (all[1] > 0) list_of_ranks(bad_train_, bad);
+        if (all[3] == 0) return longest;
         const std::vector<std::string> reasons = comm_->gather(unread);
         const auto first =
             std::find_if(reasons.begin(), reasons.end(), [](const std::string& one) { return !one.empty(); });
         unread_by_a_rank_.emplace(cat("rank ", first - reasons.begin(), ": ", *first), EIO);
-        return wait;
+        return longest;
     }
 
     /// The bad pictures of a loader and of those of the other ranks.
@@ -343,6 +365,7 @@ class Fit {
         const bool best = state().best()->epoch == summary.epoch;
         if (best) result_.best_val = metrics;
         log_evaluation(summary);
+        const PaceFor saving(comm_, Pace::saving);
         if (leads()) {
             save_last();
             if (best) keep_as_best();
@@ -392,6 +415,7 @@ class Fit {
     /// `running_s`: of the epoch in progress, which the state does not count yet.
     void save_position(double running_s = 0) {
         if (!leads()) return;
+        const PaceFor saving(comm_, Pace::saving);
         save_last();
         // Without an evaluation nothing is best; yet a run leaves weights to look at under that name too.
         if (state().history.empty()) keep_as_best();
@@ -403,7 +427,6 @@ class Fit {
     /// What a power cut, a killed process or a lost GPU then costs is minutes, not an epoch. A disk that is full for a
     /// while costs no more: what was saved before stays, and the next time comes.
     void save_within_epoch() {
-        if (comm_ != nullptr) comm_->expect_steps(false);  // a slow disk is no hung rank
         try {
             save_position(seconds_since(epoch_start_));
         } catch (const Error& error) {
@@ -412,9 +435,7 @@ class Fit {
             log::warn(cat(error.what(), "; the run goes on and will try again"));
         }
         saved_ = Clock::now();
-        if (comm_ == nullptr) return;
-        comm_->barrier();
-        comm_->expect_steps(true);
+        if (comm_ != nullptr) comm_->barrier();
     }
 
     FitResult stopped() {
@@ -455,11 +476,10 @@ class Fit {
 }  // namespace
 
 int agreed_signal(Communicator* comm) {
-    int signal = interrupt_requested();
-    if (comm == nullptr) return signal;
-    for (const double one : comm->gather(std::vector<double>{static_cast<double>(signal)}))
-        signal = std::max(signal, static_cast<int>(one));
-    return signal;
+    if (comm == nullptr) return interrupt_requested();
+    std::vector<double> mine;
+    append_signal(mine, interrupt_requested());
+    return signal_in(comm->sum(mine), 0);
 }
 
 FitResult fit(Trainer& trainer, Loader& train, Loader& val, RunDir& run, const CheckpointInfo& info,

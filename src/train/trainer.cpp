@@ -35,6 +35,7 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
         RN50_REQUIRE(static_cast<int64_t>(options_.class_weights.size()) == options_.net.classes,
                      options_.class_weights.size(), " class weights");
         class_weights_ = arena.alloc(Use::input, DType::f32, {options_.net.classes});
+        mean_weight_ = arena.alloc(Use::input, DType::f32, {1});
         backend_.copy_in(context_, options_.class_weights.data(), class_weights_);
         backend_.synchronize(context_);
     }
@@ -48,7 +49,7 @@ Trainer::~Trainer() {
         for (Tensor* tensor : {&place.pictures, &place.labels, &place.partners, &place.changes})
             context_.arena.release(*tensor);
     }
-    for (Tensor* tensor : {&moment1_, &moment2_, &step_state_, &augmented_, &class_weights_, &loss_})
+    for (Tensor* tensor : {&moment1_, &moment2_, &step_state_, &augmented_, &class_weights_, &mean_weight_, &loss_})
         context_.arena.release(*tensor);
 }
 
@@ -139,12 +140,13 @@ void Trainer::step(int64_t step, double lr, int64_t part) {
         lr_ = static_cast<float>(lr);
         static_assert(offsetof(StepState, lr) == 0, "the learning rate is written to the front of the state");
         backend_.copy_in(context_, &lr_, step_state_.slice(0, sizeof lr_));
-        loss_total_ = 0;
+        weights_ = 0;
     }
+    weights_ += place.weight;
+    if (part + 1 == options_.net.accumulate) begin_mean_weight();
     if (!context_.dry) place.upload->use();
     gradients_of(place, step, part);
     if (!context_.dry) place.upload->release();
-    loss_total_ += place.weight;
     if (part + 1 == options_.net.accumulate) update();
 }
 
@@ -175,16 +177,19 @@ void Trainer::gradients_of(const Place& place, int64_t step, int64_t part) {
     net_->backward(context_, diff_logits.tensor(), part == 0 ? Write::overwrite : Write::add, ready);
 }
 
+/// The losses of all ranks are divided by the weights of all their labels. These go from device to device before the
+/// gradients do: the hosts need not wait for each other within a step.
+void Trainer::begin_mean_weight() {
+    if (!mean_weight_) return;
+    mean_ = static_cast<float>(weights_ / static_cast<double>(options_.net.accumulate * options_.net.batch));
+    backend_.copy_in(context_, &mean_, mean_weight_);
+    if (options_.comm != nullptr && !context_.dry) options_.comm->begin_average(mean_weight_);
+}
+
 void Trainer::update() {
     const NetState& state = net_->state();
-    double factor = 1;
-    if (!options_.class_weights.empty() && !context_.dry) {
-        // Each rank's share of the losses' divisor, so that the mean over the ranks is that of all pictures.
-        if (options_.comm != nullptr) loss_total_ = options_.comm->sum({loss_total_})[0] / options_.comm->size();
-        factor = static_cast<double>(options_.net.accumulate * options_.net.batch) / loss_total_;
-    }
     if (averaging_) averaging_->finish();
-    backend_.check_gradients(context_, state.gradients, options_.clip_norm, scale_, step_state_, factor);
+    backend_.check_gradients(context_, state.gradients, options_.clip_norm, scale_, step_state_, mean_weight_);
     backend_.optimize(context_, options_.optimizer, state.parameters, state.gradients, moment1_, moment2_, step_state_);
     net_->update_running(context_, step_state_);
 }
@@ -194,9 +199,11 @@ StepResult Trainer::result() {
     const int64_t count = options_.net.accumulate * options_.net.batch;
     backend_.copy_out(context_, loss_.slice(0, count), host_loss_.data());
     backend_.copy_out(context_, step_state_, &result.state);
+    float mean = 1;
+    if (mean_weight_) backend_.copy_out(context_, mean_weight_, &mean);
     for (int64_t i = 0; i < count; ++i)
         result.loss += static_cast<double>(host_loss_[static_cast<size_t>(i)]);
-    result.loss /= loss_total_;
+    result.loss /= static_cast<double>(count) * static_cast<double>(mean);
     return result;
 }
 
@@ -248,12 +255,14 @@ void Trainer::infer_all(Loader& loader, const Tensor& logits, EvalMetrics& metri
         for (int64_t i = 0; i < batch->count; ++i)
             metrics.add(host_logits_.data() + i * classes, batch->labels.as<int32_t>()[i],
                         static_cast<double>(host_loss_[static_cast<size_t>(i)]));
+        if (options_.comm != nullptr) options_.comm->progress();
         go_on = each(metrics.images());
     }
 }
 
 EvalMetrics Trainer::evaluate(Loader& loader, const std::function<bool(int64_t)>& each) {
     const int64_t classes = options_.net.classes;
+    const PaceFor evaluating(options_.comm, Pace::evaluating);
     RN50_REQUIRE(staged_ == taken_, "a batch to train on waits in the place of evaluation");
     EvalMetrics metrics(classes);
     host_logits_.resize(static_cast<size_t>(options_.net.eval_batch * classes));

@@ -110,6 +110,7 @@ class Trainer {
     void allocate_places();
     double total_weight(const HostBatch& batch) const;
     void gradients_of(const Place& place, int64_t step, int64_t part);
+    void begin_mean_weight();
     void update();
     void infer_all(Loader& loader, const Tensor& logits, EvalMetrics& metrics,
                    const std::function<bool(int64_t)>& each);
@@ -122,12 +123,13 @@ class Trainer {
     std::unique_ptr<SyncNorm> sync_norm_;  ///< must outlive the net
     std::unique_ptr<Net> net_;
     std::unique_ptr<GradientAveraging> averaging_;  ///< null without other ranks
-    Tensor moment1_, moment2_, step_state_, augmented_, class_weights_, loss_;
+    Tensor moment1_, moment2_, step_state_, augmented_, class_weights_, mean_weight_, loss_;
     std::array<Place, 2> places_;
     int64_t staged_ = 0, taken_ = 0;  ///< batches so far
     std::vector<float> host_loss_, host_logits_;
     float lr_ = 0;
-    double loss_total_ = 0;  ///< what the step's losses are divided by: the weights of its labels so far
+    double weights_ = 0;  ///< of the step's labels so far, of this rank
+    float mean_ = 1;      ///< of the weights of the step's labels, of this rank; on the device then that of all
 };
 
 /// The memory that a Trainer of these options takes at its highest: a dry run of one step and of evaluations.

@@ -15,6 +15,7 @@ struct NcclWorld {
     int polls = 2;                                ///< looks until a call is through
     int absent = -1;                              ///< this rank never comes to the others
     std::map<std::string, ncclResult_t> failing;  ///< by name: "AllReduce"; "async": what is found in progress
+    bool stuck = false;                           ///< no collective is ever through, as on a broken way between GPUs
     int failing_rank = -1;                        ///< that alone; -1: all
     std::string last_words;
 

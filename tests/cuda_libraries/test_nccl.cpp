@@ -294,6 +294,26 @@ TEST_CASE("nccl: host memory is gathered, in pieces where it is large") {
     });
 }
 
+TEST_CASE("nccl: numbers of the hosts are summed, in pieces where there are many") {
+    const Scene scene;
+    in_engines(3, [](const Rank& rank, StoreClient& store) {
+        const auto engine = engine_of(rank, store, milliseconds(20000));
+        for (const int64_t count : {1, 5, 524288, 700001}) {
+            std::vector<double> numbers(static_cast<size_t>(count));
+            const auto number = [&](int of, int64_t i) {
+                return static_cast<double>((i * 7 + of * 31 + count) % 1009);
+            };
+            for (int64_t i = 0; i < count; ++i)
+                numbers[static_cast<size_t>(i)] = number(rank.place.rank, i);
+            engine->sum_host(numbers.data(), count);
+            int64_t wrong = 0;
+            for (int64_t i = 0; i < count; ++i)
+                wrong += numbers[static_cast<size_t>(i)] != number(0, i) + number(1, i) + number(2, i);
+            CHECK(wrong == 0);
+        }
+    });
+}
+
 TEST_CASE("nccl: abort ends a wait for a rank that never comes, and the backend's stream with it") {
     const Scene scene;
     std::atomic<bool> over{false};
@@ -342,6 +362,26 @@ TEST_CASE("nccl: a rank that fails ends the others' collectives with its reason"
         CHECK(said.code == Exit::peer_lost);
         CHECK(contains(said.what, cat("rank 1 on ", host_name(), " was lost: the disk is full")));
     });
+}
+
+TEST_CASE(
+    "nccl: a first collective that never completes ends in time, with what helps where GPUs do not reach each other") {
+    const Scene scene;
+    nccl_world.stuck = true;
+    const auto begin = Clock::now();
+    in_threads(2, [](const Rank& rank) {
+        Communicator comm(rank.place, {milliseconds(1000), milliseconds(600'000)});
+        const Told said = told([&] {
+            comm.connect([&](StoreClient& store, const Place&, milliseconds patience) {
+                return engine_of(rank, store, patience);
+            });
+        });
+        CHECK(said.code == Exit::peer_lost);
+        CHECK(contains(said.what, "no rank has come further for 1 s: each of rank 0 on "));
+        CHECK(contains(said.remedy, "NCCL_P2P_DISABLE=1"));
+        CHECK(contains(said.remedy, "--resume auto"));
+    });
+    CHECK(Clock::now() - begin < milliseconds(10'000));
 }
 
 TEST_CASE("nccl: each call's failure is told with NCCL's words and a remedy, and nothing leaks") {

@@ -1,4 +1,4 @@
-# `make fuzz`: libFuzzer feeds damaged files to every parser of files that others wrote (tests/fuzz/*.cpp), each for
+# `make fuzz`: libFuzzer feeds damaged files to every parser of what others wrote (tests/fuzz/*.cpp), each for
 # FUZZ_SECONDS, under the address and undefined-behaviour sanitizers. Needs clang with its runtime.
 #   make fuzz [FUZZ_SECONDS=600] [FUZZERS='jpeg tar'] [FUZZ_CXX=clang++]
 FUZZ_CXX ?= clang++
@@ -7,7 +7,8 @@ FUZZERS ?= $(patsubst tests/fuzz/%.cpp,%,$(wildcard tests/fuzz/*.cpp))
 FUZZ := build/fuzz
 FUZZ_SANITIZERS := address,undefined -fno-sanitize-recover=all
 FUZZ_FLAGS := -std=c++17 -march=x86-64-v2 -O1 -g -Wall -Wextra -Isrc -fsanitize=fuzzer-no-link,$(FUZZ_SANITIZERS)
-FUZZ_SOURCES := $(filter src/base/% src/tensor/% src/format/% src/pipeline/%,$(PLAIN))
+FUZZ_SOURCES := $(filter src/base/% src/tensor/% src/format/% src/pipeline/% \
+    src/comm/standing.cpp src/comm/store_client.cpp src/comm/store_server.cpp src/comm/straggler.cpp,$(PLAIN))
 FUZZ_KERNELS := $(filter src/pipeline/%,$(KERNELS))
 FUZZ_OBJECTS := $(FUZZ_SOURCES:%.cpp=$(FUZZ)/%.o) $(foreach isa,$(ISAS),$(FUZZ_KERNELS:%.cpp=$(FUZZ)/%_$(isa).o))
 

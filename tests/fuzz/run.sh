@@ -89,6 +89,12 @@ seeds() { # NAME FOLDER: puts files that the parser knows into the folder
             ;;
         safetensors) cp "$tests"/golden/*.safetensors "$2" ;;
         tar | tfrecord) cp "$tests"/data/shards/*."$1" "$2" ;;
+        store) # a greeting, a value, the question for it, a heartbeat, a farewell
+            {
+                printf '\0\0\0\x19H\0\0\0\x10rn50 store 2 1 h\0\0\0\0'
+                printf '\0\0\0\x0bS\0\0\0\1k\0\0\0\1v\0\0\0\x0aG\0\0\0\1k\0\0\0\0'
+                printf '\0\0\0\x22B\0\0\0\x145 7 s 0.5 0 0123abcd\0\0\0\5other\0\0\0\x0cX\0\0\0\3bad\0\0\0\0'
+            } >"$2/a_rank" ;;
         lmdb) cp "$tests"/data/shards/*.mdb "$2" ;;
     esac
 }

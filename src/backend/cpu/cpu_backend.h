@@ -43,7 +43,7 @@ class CpuBackend final : public Backend {
     void do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) override;
     void do_softmax_cross_entropy(const Tensor& logits, const Targets& targets, float smoothing, const Tensor& state,
                                   const Tensor& loss, const Tensor& diff_logits) override;
-    void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, double factor,
+    void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, const Tensor& divisor,
                             const Tensor& state) override;
     void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                      const Tensor& moment1, const Tensor& moment2, const Tensor& state) override;

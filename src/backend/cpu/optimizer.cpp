@@ -20,7 +20,7 @@ constexpr int64_t pieces_at_once = 256;
 }  // namespace
 
 void CpuBackend::do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
-                                    double factor, const Tensor& state) {
+                                    const Tensor& divisor, const Tensor& state) {
     const float* g = gradients.as<float>();
     const int64_t count = gradients.count(), pieces = ceil_div(count, piece);
     double sum = 0;
@@ -35,6 +35,7 @@ void CpuBackend::do_check_gradients(const Tensor& gradients, float clip_norm, co
         for (int64_t i = 0; i < n; ++i)
             sum += partial[i];
     }
+    const double factor = divisor ? 1.0 / static_cast<double>(*divisor.as<float>()) : 1.0;
     advance(*static_cast<StepState*>(state.data), sum, factor, clip_norm, policy);
 }
 
