@@ -168,7 +168,7 @@ BenchResult measure(const Options& options, Backend& backend, Context& ctx, cons
 }
 
 BenchResult bench_step(const Options& given, const std::optional<Place>& place, Communicator* comm) {
-    const Options options = options_here(given, place ? place->local_size : 1);
+    const Options options = options_here(given, comm != nullptr ? ranks_on_these_cores(*comm) : 1);
     const std::unique_ptr<Backend> backend = open_backend(options, place ? place->local_rank : 0);
     if (comm != nullptr) {
         comm->connect(engine_for(*backend));

@@ -3,7 +3,6 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +15,7 @@
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "comm/place.h"
 
 namespace rn50 {
 
@@ -23,8 +23,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// For the others to notice and to end, once a rank has failed: longer than a watch waits (comm/watch.cpp).
-constexpr std::chrono::seconds patience{10};
+/// For the others to notice and to end, once a rank has failed: longer than a watch lets them (comm/comm.cpp).
+constexpr std::chrono::seconds patience{25};
+constexpr int lost = static_cast<int>(Exit::peer_lost);
 
 volatile sig_atomic_t caught = 0;
 
@@ -43,19 +44,8 @@ int free_master_port() {
                        getsockname(listener, reinterpret_cast<sockaddr*>(&here), &size) == 0;
     const std::string problem = found ? "" : with_errno("no free port for the ranks");
     close(listener);
-    if (!found) throw Error(Exit::device, problem, "set MASTER_PORT, or free some ports");
+    if (!found) throw Error(Exit::device, problem, "see ss -tan: too many connections are open");
     return ntohs(here.sin_port) - 1;
-}
-
-std::string fresh_token() {
-    unsigned char bytes[16];
-    if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes)
-        throw Error(Exit::device, with_errno("the system gives no random bytes"), "");
-    std::string token;
-    for (const unsigned char byte : bytes)
-        for (const int digit : {byte >> 4, byte & 15})
-            token += "0123456789abcdef"[digit];
-    return token;
 }
 
 std::vector<std::string> split_at_zeros(const std::string& text) {
@@ -83,7 +73,7 @@ pid_t start(std::vector<std::string> arguments, std::vector<std::string> environ
     const pid_t child = fork();
     if (child != 0) return child;
     prctl(PR_SET_PDEATHSIG, SIGTERM);  // a launcher that is killed takes its ranks along: they save and stop
-    if (getppid() != parent) _exit(static_cast<int>(Exit::peer_lost));
+    if (getppid() != parent) _exit(lost);
     execve("/proc/self/exe", argument_list.data(), environment_list.data());
     _exit(static_cast<int>(Exit::device));
 }
@@ -134,10 +124,9 @@ class Launcher {
             if (rank < 0) continue;
             --left;
             const int code = told(rank, status);
-            if (code != 0 && code_ == 0) {
-                code_ = code;
-                failed = Clock::now();
-            }
+            if (code != 0 && code_ == 0) failed = Clock::now();
+            // Which of them ends first is chance, and 6 only tells that another rank has a reason.
+            if (code_ == 0 || (code_ == lost && code != 0)) code_ = code;
         }
         return code_;
     }
@@ -162,7 +151,7 @@ class Launcher {
         if (WIFEXITED(status)) return WEXITSTATUS(status);
         log::warn(cat("rank ", rank, " was ended by signal ", WTERMSIG(status),
                       WTERMSIG(status) == SIGKILL ? " (kill -9, or the system was out of memory: see dmesg)" : ""));
-        return static_cast<int>(Exit::peer_lost);
+        return lost;
     }
 
     std::vector<pid_t> children_;  ///< 0: has ended

@@ -208,7 +208,8 @@ void reject_idle_options(const Options& options) {
     if (options.resume == "auto" && options.out.empty() && options.command == "train")
         throw Error(Exit::usage, "--resume auto needs the run's folder",
                     "add --out DIR, or name a state file: --resume FILE");
-    if (!options.resume.empty() && asked("init")) idle("init", "--resume");
+    // A run of --resume auto may yet have to begin.
+    if (!options.resume.empty() && options.resume != "auto" && asked("init")) idle("init", "--resume");
     if (options.longest > 0 && options.shortest > 0)
         throw Error(Exit::usage, "--longest and --shortest exclude each other", "choose one");
     if (asked("quality") && options.longest == 0 && options.shortest == 0) idle("quality", "pictures that are copied");

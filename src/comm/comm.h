@@ -73,6 +73,15 @@ class Communicator {
     /// collective.
     void connect(const EngineMaker& make);
 
+    /// Over the store, so before connect() too; all ranks ask. Rank 0 lays what each of them says, by rank, before the
+    /// judge, whose answer all get. `mine` and the answer are shorter than a megabyte. Throws Error(Exit::peer_lost)
+    /// when a rank is lost.
+    using Judge = std::function<std::string(const std::vector<std::string>&)>;
+    std::string consult(const std::string& mine, const Judge& judge);
+
+    /// The orderly end without an engine, of ranks that all end for one reason: nobody is lost by it.
+    void part();
+
     const Place& place() const { return place_; }
     int rank() const { return place_.rank; }
     int size() const { return place_.size; }
@@ -111,6 +120,7 @@ class Communicator {
     template <class Work>
     void together(const Work& work);
     void meet(std::chrono::milliseconds patience);
+    std::string wait_for(const std::string& key);
     void abort_engine();
     [[noreturn]] void throw_lost(const std::string& loss) const;
 
@@ -121,6 +131,7 @@ class Communicator {
     std::mutex engine_mutex_;  ///< engine_ is set by one thread and aborted by another
     std::unique_ptr<Collectives> engine_;
     std::unique_ptr<Watch> watch_;
+    int consultations_ = 0;
 };
 
 }  // namespace rn50

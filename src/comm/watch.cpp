@@ -20,7 +20,7 @@ constexpr std::chrono::milliseconds grace{3000};
 Watch::Watch(const Place& place, std::chrono::milliseconds silence, std::function<void()> lost,
              std::chrono::milliseconds last)
     : place_(place), silence_(silence), last_(last), lost_(std::move(lost)) {
-    client_ = std::make_unique<StoreClient>(place.address, place.port, place.rank, place.token, silence);
+    client_ = std::make_unique<StoreClient>(place, silence);
     client_->beat();
     thread_ = std::thread([this] { run(); });
 }

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include "base/crc32c.h"
 #include "base/error.h"
 #include "base/files.h"
 
@@ -82,6 +83,18 @@ class SubsetSource : public Source {
 };
 
 }  // namespace
+
+void Fingerprint::add(const std::string& name, int32_t label) {
+    value_ = crc32c(name.data(), name.size(), value_);
+    value_ = crc32c(&label, sizeof label, value_);
+}
+
+uint32_t fingerprint_of(const Source& source) {
+    Fingerprint fingerprint;
+    for (int64_t i = 0; i < source.size(); ++i)
+        fingerprint.add(source.path_inside(i), source.label(i));
+    return fingerprint.value();
+}
 
 std::unique_ptr<Source> make_list_source(std::vector<Sample> samples, std::vector<std::string> classes,
                                          const std::string& root) {
