@@ -20,6 +20,7 @@
 #include "comm/store.h"
 #include "comm/straggler.h"
 #include "comm/watch.h"
+#include "comm/wire.h"
 #include "rank_support.h"
 
 using namespace rn50;
@@ -41,6 +42,28 @@ std::string what_of(const std::function<void()>& action) {
         return error.what();
     }
     return "";
+}
+
+int connected_to(const StoreServer& server) {
+    const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in there{};
+    there.sin_family = AF_INET;
+    there.sin_port = htons(static_cast<uint16_t>(server.port()));
+    there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    REQUIRE(connect(socket, reinterpret_cast<const sockaddr*>(&there), sizeof there) == 0);
+    return socket;
+}
+
+/// Greets as rank 1 of 2 from another process than this one; the answer.
+std::string greeting_of_another(int socket, const std::string& run) {
+    std::string body;
+    wire::put_text(body, wire::text_of({1, 2, "another", "elsewhere", run}));
+    wire::put_text(body, "");
+    const std::string message = wire::message(wire::greet, body);
+    REQUIRE(send(socket, message.data(), message.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(message.size()));
+    char answer[256];
+    const ssize_t got = recv(socket, answer, sizeof answer, 0);
+    return got > 0 ? std::string(answer, static_cast<size_t>(got)) : "";
 }
 
 }  // namespace
@@ -70,13 +93,18 @@ TEST_CASE("a process finds its place in the variables of torchrun, Slurm and Ope
     const auto slurm = place_in({{"SLURM_PROCID", "3"},
                                  {"SLURM_NTASKS", "4"},
                                  {"SLURM_LOCALID", "1"},
+                                 {"SLURM_JOB_ID", "71"},
+                                 {"SLURM_STEP_ID", "0"},
+                                 {"SLURM_NODEID", "1"},
+                                 {"SLURM_STEP_TASKS_PER_NODE", "1,3"},
                                  {"SLURM_STEP_NODELIST", "gpu[07-08,12]"},
                                  {"RN50_TOKEN", "t"}});
     REQUIRE(slurm);
+    CHECK(slurm->local_size == 3);
+    CHECK(slurm->run == "Slurm step 71.0");
     CHECK(slurm->rank == 3);
     CHECK(slurm->local_rank == 1);
     CHECK(slurm->address == "gpu07");
-    CHECK(slurm->port == 29501);
     CHECK(slurm->token == "t");
 
     const auto mpi = place_in({{"OMPI_COMM_WORLD_RANK", "1"},
@@ -86,6 +114,76 @@ TEST_CASE("a process finds its place in the variables of torchrun, Slurm and Ope
     REQUIRE(mpi);
     CHECK(mpi->rank == 1);
     CHECK(mpi->address == "127.0.0.1");
+    CHECK(mpi->port == 29501);  // without a name of the run
+}
+
+TEST_CASE("two runs of a launcher do not take each other's port or ranks; the port stays below those of the system") {
+    const auto step = [](const std::string& job, const std::string& id, const std::string& rank = "0") {
+        return *place_in({{"SLURM_PROCID", rank},
+                          {"SLURM_NTASKS", "4"},
+                          {"SLURM_JOB_ID", job},
+                          {"SLURM_STEP_ID", id},
+                          {"SLURM_JOB_NODELIST", "n[1-2]"}});
+    };
+    std::map<int, int> ports;
+    for (int job = 100; job < 200; ++job) {
+        const Place place = step(std::to_string(job), "0");
+        CHECK(place.port > 10000);
+        CHECK(place.port <= 30000);
+        ++ports[place.port];
+    }
+    CHECK(ports.size() > 95);
+    CHECK(step("7", "0").port == step("7", "0", "3").port);
+    CHECK(step("7", "0").port != step("7", "1").port);
+    CHECK(step("7", "0").run != step("7", "1").run);
+    CHECK(place_in({{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"TORCHELASTIC_RUN_ID", "a"}})->run == "torchrun's run a");
+    const auto mpi = place_in({{"OMPI_COMM_WORLD_RANK", "1"}, {"OMPI_COMM_WORLD_SIZE", "2"}, {"PMIX_NAMESPACE", "9"}});
+    CHECK(mpi->run == "Open MPI's job 9");
+    CHECK(mpi->port != 29501);
+    CHECK(place_in({{"OMPI_COMM_WORLD_RANK", "1"},
+                    {"OMPI_COMM_WORLD_SIZE", "2"},
+                    {"PMIX_NAMESPACE", "9"},
+                    {"MASTER_PORT", "77"}})
+              ->port == 78);
+}
+
+TEST_CASE("the script of a batch job is no task of it, and mpirun's processes are not tasks of its daemons' step") {
+    const std::map<std::string, std::string> batch{
+        {"SLURM_PROCID", "0"}, {"SLURM_NTASKS", "4"}, {"SLURM_JOB_ID", "7"}, {"SLURM_LOCALID", "0"}};
+    CHECK(!place_in(batch));
+    std::map<std::string, std::string> inner = batch;
+    inner.insert({{"SLURM_STEP_ID", "1"},
+                  {"SLURM_STEP_NODELIST", "n2"},
+                  {"SLURM_JOB_NODELIST", "n[1-2]"},
+                  {"OMPI_COMM_WORLD_RANK", "5"},
+                  {"OMPI_COMM_WORLD_SIZE", "8"}});
+    const auto place = place_in(inner);
+    REQUIRE(place);
+    CHECK(place->rank == 5);
+    CHECK(place->address == "n1");
+}
+
+TEST_CASE("mpirun with a rank a host: rank 0 is looked for where mpirun listens") {
+    std::map<std::string, std::string> variables{{"OMPI_COMM_WORLD_RANK", "1"},
+                                                 {"OMPI_COMM_WORLD_SIZE", "2"},
+                                                 {"OMPI_COMM_WORLD_LOCAL_SIZE", "1"},
+                                                 {"OMPI_MCA_orte_hnp_uri", "99.0;tcp://10.1.2.3,192.168.0.1:40000"}};
+    CHECK(place_in(variables)->address == "10.1.2.3");
+    variables["MASTER_ADDR"] = "there";
+    CHECK(place_in(variables)->address == "there");
+    variables.erase("MASTER_ADDR");
+    variables.erase("OMPI_MCA_orte_hnp_uri");
+    CHECK(contains(what_of([&] { place_in(variables); }), "none of them is said to hold rank 0"));
+}
+
+TEST_CASE("the tasks of a node in Slurm's lists") {
+    CHECK(tasks_on_node("2", 0) == 2);
+    CHECK(tasks_on_node("2(x3),1", 2) == 2);
+    CHECK(tasks_on_node("2(x3),1", 3) == 1);
+    CHECK(tasks_on_node("2(x3),1", 4) == 0);
+    CHECK(tasks_on_node("8,4(x2)", 2) == 4);
+    for (const char* const wrong : {"", "x", "2(", "2(x", "2(x3", "2x3", "2(y3)", "(x2)", "2(x3)4"})
+        CHECK(tasks_on_node(wrong, 0) == 0);
 }
 
 TEST_CASE("places that cannot be are refused with the variable's name") {
@@ -110,6 +208,7 @@ TEST_CASE("the first host of Slurm's lists") {
     CHECK(first_host("node[03-07,9],other") == "node03");
     CHECK(first_host("a,node[1-2]") == "a");
     CHECK(first_host("rack[1,4]-n") == "rack1-n");
+    CHECK(first_host("rack[0-1]node[2-3],other") == "rack0node2");
     CHECK(first_host("node[3") == "");
     CHECK(first_host("") == "");
 }
@@ -132,8 +231,90 @@ TEST_CASE("the store keeps values, and lets nobody in without the token") {
     CHECK(contains(join(1, "guess"), "refuses"));
     CHECK(contains(join(2, "secret"), "refuses"));
     CHECK(join(1, "secret").empty());
+    CHECK(contains(join(1, "guess"), "another RN50_TOKEN"));
     CHECK(contains(what_of([&] { StoreServer("127.0.0.1", server.port(), 2, "", milliseconds(2000)); }),
                    "cannot listen on port"));
+}
+
+TEST_CASE("the store lets in one process a rank, of the same run and number of ranks") {
+    Place place;
+    place.size = 2;
+    place.run = "Slurm step 7.0";
+    const StoreServer server(place, milliseconds(2000));
+    place.port = server.port();
+    const auto against = [&](const Place& guest) { return what_of([&] { StoreClient(guest, milliseconds(2000)); }); };
+    place.rank = 1;
+    CHECK(against(place).empty());
+    Place other = place;
+    other.run = "Slurm step 7.1";
+    CHECK(contains(against(other), "it belongs to Slurm step 7.1, rank 0 to Slurm step 7.0"));
+    other = place;
+    other.size = 3;
+    CHECK(contains(against(other), "it is one of 3 ranks, rank 0 one of 2"));
+    StoreClient asking(place, milliseconds(2000));
+    std::string refused;
+    CHECK(asking.get(key_of_refusal, refused));
+    CHECK(contains(refused, cat("a process on ", host_name(), " as rank 1: it is one of 3 ranks")));
+
+    const int socket = connected_to(server);
+    CHECK(contains(greeting_of_another(socket, place.run), cat("rank 1 is there already, on ", host_name())));
+    close(socket);
+}
+
+TEST_CASE("a rank's process may come anew as long as it has not shown life") {
+    const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(2000));
+    const int socket = connected_to(server);
+    CHECK(!greeting_of_another(socket, "").empty());
+    const auto come = [&] {
+        return what_of([&] { StoreClient("127.0.0.1", server.port(), 1, "", milliseconds(2000)); });
+    };
+    CHECK(contains(come(), "rank 1 is there already, on elsewhere"));
+    close(socket);
+    std::string said = "not yet";
+    for (int i = 0; i < 50 && !said.empty(); ++i) {
+        std::this_thread::sleep_for(milliseconds(20));
+        said = come();
+    }
+    CHECK(said.empty());
+}
+
+TEST_CASE("the store is reached by IPv6 as well, and tells a rank of its machine where others came in") {
+    Place place;
+    place.address = "0.0.0.0";  // no loopback, so all interfaces
+    const StoreServer server(place, milliseconds(2000));
+    StoreClient here("127.0.0.1", server.port(), 0, "", milliseconds(2000));
+    CHECK(here.local_address() == "127.0.0.1");  // nobody has come from elsewhere
+    here.set(key_of_address, "10.0.0.1");
+    CHECK(here.local_address() == "10.0.0.1");
+    const int socket = ::socket(AF_INET6, SOCK_STREAM, 0);
+    sockaddr_in6 loopback{};
+    loopback.sin6_family = AF_INET6;
+    loopback.sin6_addr = in6addr_loopback;
+    const bool has_ipv6 = socket >= 0 && bind(socket, reinterpret_cast<sockaddr*>(&loopback), sizeof loopback) == 0;
+    if (socket >= 0) close(socket);
+    if (!has_ipv6) return;
+    StoreClient other("::1", server.port(), 0, "", milliseconds(2000));
+    other.set("a", "b");
+}
+
+TEST_CASE("ranks consult without an engine, and sums in pieces are those of all at once") {
+    if (gloo_version().empty()) return;
+    in_ranks(3, milliseconds(20000), [](Communicator& comm) {
+        for (int i = 0; i < 3; ++i) {
+            const std::string answer =
+                comm.consult(cat("rank ", comm.rank()),
+                             [i](const std::vector<std::string>& all) { return cat(i, ": ", all[0], all[1], all[2]); });
+            CHECK(answer == cat(i, ": rank 0rank 1rank 2"));
+        }
+        std::vector<double> mine(700'001);  // more than two pieces
+        for (size_t i = 0; i < mine.size(); ++i)
+            mine[i] = static_cast<double>(i) * (comm.rank() + 1);
+        const std::vector<double> sums = comm.sum(mine);
+        REQUIRE(sums.size() == mine.size());
+        for (size_t i = 0; i < sums.size(); ++i)
+            if (sums[i] != 6.0 * static_cast<double>(i)) FAIL_CHECK("another sum at ", i);
+        comm.leave();
+    });
 }
 
 TEST_CASE("the store survives what is no message of ours") {
@@ -141,12 +322,7 @@ TEST_CASE("the store survives what is no message of ours") {
     for (const std::string& rubbish :
          {std::string("GET / HTTP/1.1\r\n\r\n"), std::string("\xff\xff\xff\xff", 4), std::string("\0\0\0\0", 4),
           std::string("\0\0\0\1H", 5), std::string("\0\0\0\x09H\xff\xff\xff\xff\0\0\0\0", 13)}) {
-        const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
-        sockaddr_in there{};
-        there.sin_family = AF_INET;
-        there.sin_port = htons(static_cast<uint16_t>(server.port()));
-        there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        REQUIRE(connect(socket, reinterpret_cast<const sockaddr*>(&there), sizeof there) == 0);
+        const int socket = connected_to(server);
         REQUIRE(send(socket, rubbish.data(), rubbish.size(), MSG_NOSIGNAL) > 0);
         char byte;
         CHECK(recv(socket, &byte, 1, 0) <= 0);  // it hangs up

@@ -230,7 +230,7 @@ class Training {
                         cat(options_.out, " holds no run to resume, and no pictures are named to begin one"),
                         "name the folder of a run, or DATA for a new one");
         options_.resume.clear();
-        if (leads()) log::info(cat(options_.out, " holds no run yet: a new one begins there"));
+        begins_ = true;
     }
 
     /// What stands on the disk after a rank was lost, and what to do.
@@ -245,6 +245,7 @@ class Training {
 
     void open_device() {
         catch_interrupts(leads());
+        if (begins_) log::info(cat(options_.out, " holds no run yet: a new one begins there"));
         if (comm_) core_sharers_ = ranks_on_these_cores(*comm_);
         backend_ = open_backend(here(), place_ ? place_->local_rank : 0);
         if (!comm_) {
@@ -503,6 +504,7 @@ class Training {
     std::vector<std::string> changes_;    ///< of a resumed run, to be said
     std::optional<Place> place_;          ///< absent: alone, or the launcher of the others
     int64_t core_sharers_ = 1;            ///< ranks that have these cores between them
+    bool begins_ = false;                 ///< with --resume auto, where there is nothing to resume
     std::string run_folder_;              ///< once it is there
     std::unique_ptr<Communicator> comm_;  ///< absent: alone
     std::unique_ptr<Backend> backend_;

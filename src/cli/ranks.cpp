@@ -142,9 +142,10 @@ std::string difference(const std::string& of_rank_0, const std::string& of_other
     std::istringstream first(of_rank_0), other(of_other);
     std::string here, there;
     do {
-        here = there = "nothing more";
-        const bool more = static_cast<bool>(std::getline(first, here));
-        if (!std::getline(other, there) && !more) return cat("rank 0 and rank ", rank, " differ");
+        const bool more = static_cast<bool>(std::getline(first, here)), more_there = !!std::getline(other, there);
+        if (!more && !more_there) return cat("rank 0 and rank ", rank, " differ");
+        if (!more) here = "nothing like it";
+        if (!more_there) there = "nothing like it";
     } while (here == there);
     return cat("rank 0 has ", here, ", rank ", rank, " has ", there);
 }

@@ -200,8 +200,8 @@ std::string StoreClient::local_address() {
     std::string here = own_address(socket_);
     if (here.empty()) here = "127.0.0.1";
     // Debian lets a host's own name lead to its loopback, by which no other machine comes back.
-    if (is_loopback(here)) get(key_of_address, here);
-    return here;
+    std::string seen_from_elsewhere;
+    return is_loopback(here) && get(key_of_address, seen_from_elsewhere) ? seen_from_elsewhere : here;
 }
 
 }  // namespace rn50
