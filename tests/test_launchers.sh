@@ -7,11 +7,11 @@ pids=()
 tiny+=(--threads 1 --workers 1 --batch-size 4 --max-steps 2)
 
 under() { # NAME COMMAND...: two ranks train under the launcher, which COMMAND is
-    local name=$1
+    local launcher=$1
     shift
-    timeout 60 "$@" "$program" train data "${tiny[@]}" --resume auto --out "$name" >out 2>err
+    timeout 60 "$@" "$program" train data "${tiny[@]}" --resume auto --out "$launcher" >out 2>err
     code=$?
-    check "$name: two ranks train" eval 'is 0 && says "holds no run yet" "ranks: 2 by Gloo" && [ "$(events "$name" step)" = 2 ]'
+    check "$launcher: two ranks train" eval 'is 0 && says "holds no run yet" "ranks: 2 by Gloo" && [ "$(events "$launcher" step)" = 2 ]'
 }
 lacks() { echo "ok (left out: $1)"; }
 works() { timeout 15 "$@" true >out 2>err; }
@@ -39,7 +39,7 @@ fi
 # A fresh port by --standalone; the module where the command is not installed.
 torch=(torchrun)
 command -v torchrun >/dev/null || torch=(python3 -m torch.distributed.run)
-torch+=(--no-python --standalone --nproc-per-node 2)
+torch+=(--no_python --standalone --nproc_per_node 2) # PyTorch before 2.0 knows no others
 if command -v python3 >/dev/null && works "${torch[@]}"; then
     under torchrun "${torch[@]}"
 else

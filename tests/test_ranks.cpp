@@ -16,6 +16,7 @@
 
 #include "base/error.h"
 #include "base/half.h"
+#include "cli/ranks.h"
 #include "comm/comm.h"
 #include "comm/store.h"
 #include "comm/straggler.h"
@@ -581,6 +582,30 @@ TEST_CASE("a process that does not come back after a loss is ended") {
     waitpid(child, &status, 0);
     CHECK(WIFEXITED(status));
     CHECK(WEXITSTATUS(status) == static_cast<int>(Exit::peer_lost));
+}
+
+TEST_CASE("what ranks compare of their data: names, labels, order and splits, and the first line that differs") {
+    const std::vector<std::string> classes{"good", "bad"};
+    const auto data = [&](std::vector<Sample> train, const char* extra) {
+        DataSplits splits;
+        splits.classes = classes;
+        splits.train = make_list_source(std::move(train), classes);
+        splits.val = make_list_source({{"v", 0}}, classes);
+        if (extra != nullptr) splits.extra.push_back({extra, make_list_source({{"x", 1}}, classes)});
+        return common_data(splits);
+    };
+    const std::string mine = data({{"a", 0}, {"b", 1}}, "hard");
+    CHECK(data({{"a", 0}, {"b", 1}}, "hard") == mine);
+    const std::string digest = "rank 0 has train = 2 pictures with names and labels of digest ";
+    CHECK(contains(difference(mine, data({{"a", 1}, {"b", 0}}, "hard"), 3), digest));
+    CHECK(contains(difference(mine, data({{"b", 1}, {"a", 0}}, "hard"), 3), digest));
+    CHECK(contains(difference(mine, data({{"a", 0}, {"c", 1}}, "hard"), 3), digest));
+    CHECK(difference(mine, data({{"a", 0}}, "hard"), 3) ==
+          "rank 0 has train = 2 pictures, rank 3 has train = 1 pictures");
+    CHECK(difference(mine, data({{"a", 0}, {"b", 1}}, nullptr), 1) ==
+          "rank 0 has hard = 1 pictures, rank 1 has nothing like it");
+    CHECK(difference(data({{"a", 0}, {"b", 1}}, nullptr), mine, 1) ==
+          "rank 0 has nothing like it, rank 1 has hard = 1 pictures");
 }
 
 TEST_CASE("a rank that never arrives is named") {

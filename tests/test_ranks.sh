@@ -107,10 +107,6 @@ cp -r data renamed
 picture=$(find renamed/train -name '*.jpg' | sort | head -1)
 mv "$picture" "${picture%.jpg}-too.jpg"
 check "as many pictures of other names are other data" both_refuse renamed "rank 0 has train = 80 pictures with names and labels"
-cp -r data swapped
-mapfile -t two_pictures < <(for class in none pit; do find swapped/train/$class -name '*.jpg' | sort | head -1; done)
-mv "${two_pictures[0]}" "$(dirname "${two_pictures[1]}")" && mv "${two_pictures[1]}" "$(dirname "${two_pictures[0]}")"
-check "and so are pictures whose labels were swapped" both_refuse swapped "rank 1 has train = 80 pictures with names and labels"
 cp -r data lacking-hard && rm -r lacking-hard/hard
 check "a split that one rank lacks is refused at the start" both_refuse lacking-hard "rank 0 has hard = 8 pictures, rank 1 has nothing like it"
 ONEDNN_MAX_CPU_ISA=SSE41 as_rank 1 data "${tiny[@]}" --precision mixed --batch-size 8 --out differ >out1 2>err1 &
