@@ -3,12 +3,14 @@
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -296,6 +298,24 @@ TEST_CASE("the store is reached by IPv6 as well, and tells a rank of its machine
     if (!has_ipv6) return;
     StoreClient other("::1", server.port(), 0, "", milliseconds(2000));
     other.set("a", "b");
+}
+
+TEST_CASE("a store that has no descriptor left waits without spinning, and lets in who waits once it has one") {
+    const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(2000));
+    rlimit before{};
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const int next = dup(0);
+    close(next);
+    const rlimit none_left{static_cast<rlim_t>(next) + 1, before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &none_left) == 0);
+    const int socket = connected_to(server);  // takes the last one
+    const std::clock_t start = std::clock();  // of all threads
+    std::this_thread::sleep_for(milliseconds(500));
+    const double spent = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+    setrlimit(RLIMIT_NOFILE, &before);
+    CHECK(spent < 0.1);
+    CHECK(greeting_of_another(socket, "").size() == 5);  // a length and "done"
+    close(socket);
 }
 
 TEST_CASE("ranks consult without an engine, and sums in pieces are those of all at once") {
