@@ -304,7 +304,7 @@ int bench_in_ranks(Options options) {
     const GpuLaunch launch = settle_ranks(options, place);
     if (launch.ranks == 1 && options.bench == "comm")
         throw Error(Exit::usage, "bench comm measures what several ranks do together", "add --ranks 2, or --gpus all");
-    if (launch.ranks > 1 && !place) return launch_ranks(launch.ranks, launch.environment);
+    if (launch.ranks > 1 && !place) return launch_ranks(launch.ranks, launch.environment, options.peer_timeout);
     const bool leads = !place || place->rank == 0;
     catch_interrupts(leads);
     std::unique_ptr<Communicator> comm;

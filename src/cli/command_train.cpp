@@ -204,7 +204,7 @@ class Training {
         const GpuLaunch launch = settle_ranks(options_, place_);
         if (launch.ranks == 1) return train();
         // The ranks end by themselves when one of them is lost; whoever cannot is ended soon after.
-        if (!place_) return launch_ranks(launch.ranks, launch.environment);
+        if (!place_) return launch_ranks(launch.ranks, launch.environment, options_.peer_timeout);
         try {
             return run_as_rank(*place_, options_, comm_, [this] { return train(); });
         } catch (const Error& error) {

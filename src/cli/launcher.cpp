@@ -7,14 +7,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "comm/comm.h"
 #include "comm/place.h"
 
 namespace rn50 {
@@ -23,8 +26,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// For the others to notice and to end, once a rank has failed: longer than a watch lets them (comm/comm.cpp).
-constexpr std::chrono::seconds patience{25};
+/// For what a rank does once its watch has ended it.
+constexpr std::chrono::seconds grace{5};
 constexpr int lost = static_cast<int>(Exit::peer_lost);
 
 volatile sig_atomic_t caught = 0;
@@ -80,7 +83,8 @@ pid_t start(std::vector<std::string> arguments, std::vector<std::string> environ
 
 class Launcher {
   public:
-    Launcher(int64_t ranks, const std::vector<std::string>& more) {
+    Launcher(int64_t ranks, const std::vector<std::string>& more, std::chrono::milliseconds patience)
+        : patience_(patience) {
         const std::vector<std::string> arguments = own("cmdline");
         std::vector<std::string> inherited = own("environ");
         const std::string port = std::to_string(free_master_port()), token = fresh_token();
@@ -114,7 +118,7 @@ class Launcher {
             const pid_t child = waitpid(-1, &status, WNOHANG);
             if (child <= 0) {
                 usleep(20000);
-                if (code_ != 0 && !killed && Clock::now() - failed > patience) {
+                if (code_ != 0 && !killed && Clock::now() - failed > patience_) {
                     killed = true;
                     pass_on(SIGKILL);
                 }
@@ -154,13 +158,14 @@ class Launcher {
         return lost;
     }
 
+    const std::chrono::milliseconds patience_;
     std::vector<pid_t> children_;  ///< 0: has ended
     int code_ = 0;
 };
 
 }  // namespace
 
-int launch_ranks(int64_t ranks, const std::vector<std::string>& environment) {
+int launch_ranks(int64_t ranks, const std::vector<std::string>& environment, double peer_timeout) {
     struct sigaction action {};
     action.sa_handler = on_signal;
     sigemptyset(&action.sa_mask);
@@ -169,7 +174,8 @@ int launch_ranks(int64_t ranks, const std::vector<std::string>& environment) {
         sigaction(signal, nullptr, &before);
         if (before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
     }
-    return Launcher(ranks, environment).wait();
+    const std::chrono::milliseconds silence(std::llround(peer_timeout * 1000));
+    return Launcher(ranks, environment, std::min<std::chrono::milliseconds>(silence, longest_leaving) + grace).wait();
 }
 
 }  // namespace rn50

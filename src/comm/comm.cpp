@@ -18,8 +18,6 @@ constexpr const char *here = "here/", *key_of_meeting = "met";
 constexpr milliseconds grace{2000};
 /// Bytes of all ranks together that are summed at a time.
 constexpr size_t most_gathered = size_t{8} << 20;
-/// What a process may take to leave after a loss, at most.
-constexpr std::chrono::seconds longest_last{20};
 
 }  // namespace
 
@@ -31,7 +29,7 @@ Communicator::Communicator(const Place& place, milliseconds patience) : place_(p
     store_ = std::make_unique<StoreClient>(place_, patience);
     meet(patience);
     watch_ = std::make_unique<Watch>(
-        place_, patience, [this] { abort_engine(); }, std::min<std::chrono::milliseconds>(patience, longest_last));
+        place_, patience, [this] { abort_engine(); }, std::min<std::chrono::milliseconds>(patience, longest_leaving));
 }
 
 Communicator::~Communicator() {

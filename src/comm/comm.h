@@ -58,6 +58,9 @@ std::string gloo_version();
 /// Throws Error(Exit::device) with what to install when this build lacks it.
 void require_gloo();
 
+/// What a process may take to leave after a loss, at most: the patience, and no more than this.
+constexpr std::chrono::seconds longest_leaving{20};
+
 class Communicator {
   public:
     /// Meets the other ranks; rank 0 serves the store. Throws Error(Exit::peer_lost) naming the ranks that did not come
