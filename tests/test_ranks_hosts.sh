@@ -81,9 +81,11 @@ run train data "${tiny[@]}" --epochs 2 --warmup-epochs 1 --ranks 2 --out one
 check "with the losses of two ranks on one host" eval 'is 0 && [ -n "$(losses one)" ] && [ "$(losses one)" = "$(losses two)" ]'
 
 # Debian's /etc/hosts lets a host's own name lead to its loopback: rank 0 reaches itself by an address that no other host
-# comes back by.
+# comes back by. With these addresses it is the other host that Gloo lets connect.
+ip -n a addr add 192.168.77.1/24 dev cable
+ip -n b addr add 192.168.77.2/24 dev cable
 printf '127.0.0.1 localhost\n127.0.1.1 first\n' >hosts.a
-printf '127.0.0.1 localhost\n10.77.0.1 first\n' >hosts.b
+printf '127.0.0.1 localhost\n192.168.77.1 first\n' >hosts.b
 named=("${tiny[@]}" --epochs 1 --peer-timeout 10 --out named)
 address=first
 on a 0 "${named[@]}"
