@@ -2,7 +2,7 @@
 # `data`, and a tiny recipe for it. Exits 0 where the program was built without Gloo, after a look at what it says.
 source "$(dirname "${BASH_SOURCE[0]}")/script.sh" "$1"
 draw=$(find "$(dirname "$program")" -maxdepth 2 -name make_defects -type f | head -1)
-unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT "${!SLURM_@}" "${!OMPI_@}"
+unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT "${!SLURM_@}" "${!OMPI_@}" "${!PMIX_@}"
 # Threads that spin while they wait for one another crawl where something else wants the cores.
 export OMP_WAIT_POLICY=passive
 

@@ -5,12 +5,22 @@
 #include <thread>
 #include <vector>
 
+#include "base/error.h"
 #include "comm/store.h"
 
 namespace rn50 {
 
 int free_port() {
     return StoreServer("127.0.0.1", 0, 1, "", std::chrono::milliseconds(1000)).port();
+}
+
+std::string what_of(const std::function<void()>& action) {
+    try {
+        action();
+    } catch (const Error& error) {
+        return error.what();
+    }
+    return "";
 }
 
 void in_ranks(int ranks, const Patience& patience, const std::function<void(Communicator&)>& work,

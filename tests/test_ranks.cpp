@@ -1,24 +1,27 @@
-// Ranks: where a process stands, the store, and the collectives, here between threads of one process.
+// Ranks: the store and the collectives, here between threads of one process.
 #include <doctest/doctest.h>
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <functional>
-#include <map>
 #include <mutex>
 #include <thread>
 
 #include "base/error.h"
 #include "base/half.h"
+#include "cli/ranks.h"
 #include "comm/comm.h"
 #include "comm/store.h"
 #include "comm/watch.h"
+#include "comm/wire.h"
 #include "rank_support.h"
 
 using namespace rn50;
@@ -26,92 +29,29 @@ using std::chrono::milliseconds;
 
 namespace {
 
-std::optional<Place> place_in(const std::map<std::string, std::string>& variables) {
-    return place_from([&](const std::string& name) {
-        const auto found = variables.find(name);
-        return found == variables.end() ? std::string() : found->second;
-    });
+int connected_to(const StoreServer& server) {
+    const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in there{};
+    there.sin_family = AF_INET;
+    there.sin_port = htons(static_cast<uint16_t>(server.port()));
+    there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    REQUIRE(connect(socket, reinterpret_cast<const sockaddr*>(&there), sizeof there) == 0);
+    return socket;
 }
 
-std::string what_of(const std::function<void()>& action) {
-    try {
-        action();
-    } catch (const Error& error) {
-        return error.what();
-    }
-    return "";
+/// Greets as rank 1 of 2 from another process than this one; the answer.
+std::string greeting_of_another(int socket, const std::string& run) {
+    std::string body;
+    wire::put_text(body, wire::text_of({1, 2, "another", "elsewhere", run}));
+    wire::put_text(body, "");
+    const std::string message = wire::message(wire::greet, body);
+    REQUIRE(send(socket, message.data(), message.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(message.size()));
+    char answer[256];
+    const ssize_t got = recv(socket, answer, sizeof answer, 0);
+    return got > 0 ? std::string(answer, static_cast<size_t>(got)) : "";
 }
 
 }  // namespace
-
-TEST_CASE("a process finds its place in the variables of torchrun, Slurm and Open MPI") {
-    CHECK(!place_in({}));
-    CHECK(!place_in({{"RANK", "0"}, {"WORLD_SIZE", "1"}}));
-    CHECK(!place_in({{"RANK", "0"}}));
-
-    const auto torchrun = place_in({{"RANK", "5"},
-                                    {"WORLD_SIZE", "8"},
-                                    {"LOCAL_RANK", "1"},
-                                    {"LOCAL_WORLD_SIZE", "4"},
-                                    {"MASTER_ADDR", "node0"},
-                                    {"MASTER_PORT", "4000"},
-                                    {"SLURM_PROCID", "7"},
-                                    {"SLURM_NTASKS", "9"}});
-    REQUIRE(torchrun);
-    CHECK(torchrun->rank == 5);
-    CHECK(torchrun->size == 8);
-    CHECK(torchrun->local_rank == 1);
-    CHECK(torchrun->local_size == 4);
-    CHECK(torchrun->address == "node0");
-    CHECK(torchrun->port == 4001);
-    CHECK(torchrun->source == "RANK");
-
-    const auto slurm = place_in({{"SLURM_PROCID", "3"},
-                                 {"SLURM_NTASKS", "4"},
-                                 {"SLURM_LOCALID", "1"},
-                                 {"SLURM_STEP_NODELIST", "gpu[07-08,12]"},
-                                 {"RN50_TOKEN", "t"}});
-    REQUIRE(slurm);
-    CHECK(slurm->rank == 3);
-    CHECK(slurm->local_rank == 1);
-    CHECK(slurm->address == "gpu07");
-    CHECK(slurm->port == 29501);
-    CHECK(slurm->token == "t");
-
-    const auto mpi = place_in({{"OMPI_COMM_WORLD_RANK", "1"},
-                               {"OMPI_COMM_WORLD_SIZE", "2"},
-                               {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
-                               {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
-    REQUIRE(mpi);
-    CHECK(mpi->rank == 1);
-    CHECK(mpi->address == "127.0.0.1");
-}
-
-TEST_CASE("places that cannot be are refused with the variable's name") {
-    CHECK(contains(what_of([] { place_in({{"RANK", "2"}, {"WORLD_SIZE", "2"}}); }), "RANK=2"));
-    CHECK(contains(what_of([] { place_in({{"RANK", "x"}, {"WORLD_SIZE", "2"}}); }), "RANK=x"));
-    CHECK(contains(what_of([] { place_in({{"RANK", "0"}, {"WORLD_SIZE", "-3"}}); }), "WORLD_SIZE=-3"));
-    CHECK(contains(what_of([] {
-                       place_in({{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_PORT", "65535"}});
-                   }),
-                   "MASTER_PORT=65535"));
-    CHECK(contains(what_of([] {
-                       place_in({{"OMPI_COMM_WORLD_RANK", "0"},
-                                 {"OMPI_COMM_WORLD_SIZE", "4"},
-                                 {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
-                   }),
-                   "none of them is said to hold rank 0"));
-}
-
-TEST_CASE("the first host of Slurm's lists") {
-    CHECK(first_host("n1") == "n1");
-    CHECK(first_host("n1,n2") == "n1");
-    CHECK(first_host("node[03-07,9],other") == "node03");
-    CHECK(first_host("a,node[1-2]") == "a");
-    CHECK(first_host("rack[1,4]-n") == "rack1-n");
-    CHECK(first_host("node[3") == "");
-    CHECK(first_host("") == "");
-}
 
 TEST_CASE("the store keeps values, and lets nobody in without the token") {
     const StoreServer server("127.0.0.1", 0, 2, "secret", milliseconds(2000));
@@ -131,30 +71,116 @@ TEST_CASE("the store keeps values, and lets nobody in without the token") {
     CHECK(contains(join(1, "guess"), "refuses"));
     CHECK(contains(join(2, "secret"), "refuses"));
     CHECK(join(1, "secret").empty());
+    CHECK(contains(join(1, "guess"), "another RN50_TOKEN"));
     CHECK(contains(what_of([&] { StoreServer("127.0.0.1", server.port(), 2, "", milliseconds(2000)); }),
                    "cannot listen on port"));
 }
 
-namespace {
+TEST_CASE("the store lets in one process a rank, of the same run and number of ranks") {
+    Place place;
+    place.size = 2;
+    place.run = "Slurm step 7.0";
+    const StoreServer server(place, milliseconds(2000));
+    place.port = server.port();
+    const auto against = [&](const Place& guest) { return what_of([&] { StoreClient(guest, milliseconds(2000)); }); };
+    place.rank = 1;
+    CHECK(against(place).empty());
+    Place other = place;
+    other.run = "Slurm step 7.1";
+    CHECK(contains(against(other), "it belongs to Slurm step 7.1, rank 0 to Slurm step 7.0"));
+    other = place;
+    other.size = 3;
+    CHECK(contains(against(other), "it is one of 3 ranks, rank 0 one of 2"));
+    StoreClient asking(place, milliseconds(2000));
+    std::string refused;
+    CHECK(asking.get(key_of_refusal, refused));
+    CHECK(contains(refused, cat("a process on ", host_name(), " as rank 1: it is one of 3 ranks")));
 
-int connected_to(int port) {
-    const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
-    sockaddr_in there{};
-    there.sin_family = AF_INET;
-    there.sin_port = htons(static_cast<uint16_t>(port));
-    there.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    REQUIRE(connect(socket, reinterpret_cast<const sockaddr*>(&there), sizeof there) == 0);
-    return socket;
+    const int socket = connected_to(server);
+    CHECK(contains(greeting_of_another(socket, place.run), cat("rank 1 is there already, on ", host_name())));
+    close(socket);
 }
 
-}  // namespace
+TEST_CASE("a rank's process may come anew as long as it has not shown life") {
+    const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(2000));
+    const int socket = connected_to(server);
+    CHECK(!greeting_of_another(socket, "").empty());
+    const auto come = [&] {
+        return what_of([&] { StoreClient("127.0.0.1", server.port(), 1, "", milliseconds(2000)); });
+    };
+    CHECK(contains(come(), "rank 1 is there already, on elsewhere"));
+    close(socket);
+    std::string said = "not yet";
+    for (int i = 0; i < 50 && !said.empty(); ++i) {
+        std::this_thread::sleep_for(milliseconds(20));
+        said = come();
+    }
+    CHECK(said.empty());
+}
+
+TEST_CASE("the store is reached by IPv6 as well, and tells a rank of its machine where others came in") {
+    Place place;
+    place.address = "0.0.0.0";  // no loopback, so all interfaces
+    const StoreServer server(place, milliseconds(2000));
+    StoreClient here("127.0.0.1", server.port(), 0, "", milliseconds(2000));
+    CHECK(here.local_address() == "127.0.0.1");  // nobody has come from elsewhere
+    here.set(key_of_address, "10.0.0.1");
+    CHECK(here.local_address() == "10.0.0.1");
+    const int socket = ::socket(AF_INET6, SOCK_STREAM, 0);
+    sockaddr_in6 loopback{};
+    loopback.sin6_family = AF_INET6;
+    loopback.sin6_addr = in6addr_loopback;
+    const bool has_ipv6 = socket >= 0 && bind(socket, reinterpret_cast<sockaddr*>(&loopback), sizeof loopback) == 0;
+    if (socket >= 0) close(socket);
+    if (!has_ipv6) return;
+    StoreClient other("::1", server.port(), 0, "", milliseconds(2000));
+    other.set("a", "b");
+}
+
+TEST_CASE("a store that has no descriptor left waits without spinning, and lets in who waits once it has one") {
+    const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(2000));
+    rlimit before{};
+    REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    const int next = dup(0);
+    close(next);
+    const rlimit none_left{static_cast<rlim_t>(next) + 1, before.rlim_max};
+    REQUIRE(setrlimit(RLIMIT_NOFILE, &none_left) == 0);
+    const int socket = connected_to(server);  // takes the last one
+    const std::clock_t start = std::clock();  // of all threads
+    std::this_thread::sleep_for(milliseconds(500));
+    const double spent = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
+    setrlimit(RLIMIT_NOFILE, &before);
+    CHECK(spent < 0.1);
+    CHECK(greeting_of_another(socket, "").size() == 5);  // a length and "done"
+    close(socket);
+}
+
+TEST_CASE("ranks consult without an engine, and sums in pieces are those of all at once") {
+    if (gloo_version().empty()) return;
+    in_ranks(3, milliseconds(20000), [](Communicator& comm) {
+        for (int i = 0; i < 3; ++i) {
+            const std::string answer =
+                comm.consult(cat("rank ", comm.rank()),
+                             [i](const std::vector<std::string>& all) { return cat(i, ": ", all[0], all[1], all[2]); });
+            CHECK(answer == cat(i, ": rank 0rank 1rank 2"));
+        }
+        std::vector<double> mine(700'001);  // more than two pieces
+        for (size_t i = 0; i < mine.size(); ++i)
+            mine[i] = static_cast<double>(i) * (comm.rank() + 1);
+        const std::vector<double> sums = comm.sum(mine);
+        REQUIRE(sums.size() == mine.size());
+        for (size_t i = 0; i < sums.size(); ++i)
+            if (sums[i] != 6.0 * static_cast<double>(i)) FAIL_CHECK("another sum at ", i);
+        comm.leave();
+    });
+}
 
 TEST_CASE("the store survives what is no message of ours") {
     const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(2000));
     for (const std::string& rubbish :
          {std::string("GET / HTTP/1.1\r\n\r\n"), std::string("\xff\xff\xff\xff", 4), std::string("\0\0\0\0", 4),
           std::string("\0\0\0\1H", 5), std::string("\0\0\0\x09H\xff\xff\xff\xff\0\0\0\0", 13)}) {
-        const int socket = connected_to(server.port());
+        const int socket = connected_to(server);
         REQUIRE(send(socket, rubbish.data(), rubbish.size(), MSG_NOSIGNAL) > 0);
         char byte;
         CHECK(recv(socket, &byte, 1, 0) <= 0);  // it hangs up
@@ -167,7 +193,7 @@ TEST_CASE("the store survives what is no message of ours") {
 TEST_CASE("a connection that does not greet is closed, one that has greeted may be silent") {
     const StoreServer server("127.0.0.1", 0, 2, "", milliseconds(300));
     StoreClient client("127.0.0.1", server.port(), 1, "", milliseconds(2000));
-    const int socket = connected_to(server.port());
+    const int socket = connected_to(server);
     const timeval limit{5, 0};
     setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     REQUIRE(send(socket, "\0\0", 2, MSG_NOSIGNAL) == 2);  // the beginning of a message
@@ -357,6 +383,30 @@ TEST_CASE("a process that does not come back after a loss is ended") {
     waitpid(child, &status, 0);
     CHECK(WIFEXITED(status));
     CHECK(WEXITSTATUS(status) == static_cast<int>(Exit::peer_lost));
+}
+
+TEST_CASE("what ranks compare of their data: names, labels, order and splits, and the first line that differs") {
+    const std::vector<std::string> classes{"good", "bad"};
+    const auto data = [&](std::vector<Sample> train, const char* extra) {
+        DataSplits splits;
+        splits.classes = classes;
+        splits.train = make_list_source(std::move(train), classes);
+        splits.val = make_list_source({{"v", 0}}, classes);
+        if (extra != nullptr) splits.extra.push_back({extra, make_list_source({{"x", 1}}, classes)});
+        return common_data(splits);
+    };
+    const std::string mine = data({{"a", 0}, {"b", 1}}, "hard");
+    CHECK(data({{"a", 0}, {"b", 1}}, "hard") == mine);
+    const std::string digest = "rank 0 has train = 2 pictures with names and labels of digest ";
+    CHECK(contains(difference(mine, data({{"a", 1}, {"b", 0}}, "hard"), 3), digest));
+    CHECK(contains(difference(mine, data({{"b", 1}, {"a", 0}}, "hard"), 3), digest));
+    CHECK(contains(difference(mine, data({{"a", 0}, {"c", 1}}, "hard"), 3), digest));
+    CHECK(difference(mine, data({{"a", 0}}, "hard"), 3) ==
+          "rank 0 has train = 2 pictures, rank 3 has train = 1 pictures");
+    CHECK(difference(mine, data({{"a", 0}, {"b", 1}}, nullptr), 1) ==
+          "rank 0 has hard = 1 pictures, rank 1 has nothing like it");
+    CHECK(difference(data({{"a", 0}, {"b", 1}}, nullptr), mine, 1) ==
+          "rank 0 has nothing like it, rank 1 has hard = 1 pictures");
 }
 
 TEST_CASE("a rank that never arrives is named") {

@@ -120,13 +120,49 @@ as_rank 1 fewer "${tiny[@]}" --epochs 1 --batch-size 8 --out differ >out1 2>err1
 as_rank 0 data "${tiny[@]}" --epochs 1 --batch-size 8 --out differ >out 2>err
 code=$?
 wait $!
-check "ranks with other data too" fails 2 "rank 0 has pictures to train on = 80, rank 1 has pictures to train on = 79"
-rm -r fewer && cp -r data fewer && picture=$(find fewer/train -name '*.jpg' | head -1) && mv "$picture" "${picture%.jpg}_.jpg"
-as_rank 1 fewer "${tiny[@]}" --epochs 1 --batch-size 8 --out differ >out1 2>err1 &
-as_rank 0 data "${tiny[@]}" --epochs 1 --batch-size 8 --out differ >out 2>err
+check "ranks with other data too" fails 2 "rank 0 has train = 80 pictures, rank 1 has train = 79 pictures"
+both_refuse() { # DATA OF RANK 1 WORDS...: both ranks end with 2 and the words
+    local other=$1
+    shift
+    as_rank 1 "$other" "${tiny[@]}" --epochs 1 --batch-size 8 --out differ >out1 2>err1 &
+    as_rank 0 data "${tiny[@]}" --epochs 1 --batch-size 8 --out differ >out 2>err
+    code=$?
+    wait $!
+    [ $? = 2 ] && fails 2 "$@" && has err1 "$@"
+}
+cp -r data renamed
+picture=$(find renamed/train -name '*.jpg' | sort | head -1)
+mv "$picture" "${picture%.jpg}-too.jpg"
+check "as many pictures of other names are other data" both_refuse renamed "rank 0 has train = 80 pictures with names and labels"
+cp -r data lacking-hard && rm -r lacking-hard/hard
+check "a split that one rank lacks is refused at the start" both_refuse lacking-hard "rank 0 has hard = 8 pictures, rank 1 has nothing like it"
+ONEDNN_MAX_CPU_ISA=SSE41 as_rank 1 data "${tiny[@]}" --precision mixed --batch-size 8 --out differ >out1 2>err1 &
+as_rank 0 data "${tiny[@]}" --precision mixed --batch-size 8 --out differ >out 2>err
 code=$?
 wait $!
-check "ranks with as many pictures of other names too" fails 2 "rank 0 has fingerprint of those to train on = "
+check "mixed that is bf16 on one rank and fp32 on the other is refused; where no rank has bf16 they train" eval \
+    'is 0 || fails 2 "rank 0 has precision = bf16, rank 1 has precision = fp32"'
+rm -rf differ
+# Rank 1 sees a copy of the run's folder that is older.
+run train data "${tiny[@]}" --batch-size 8 --ranks 2 --max-steps 2 --out shared
+mkdir -p elsewhere && cp -r shared elsewhere/shared && ln -s ../data elsewhere/data
+run train --resume auto --out shared --max-steps 4
+(cd elsewhere && as_rank 1 --resume auto --out shared --max-steps 6 >../out1 2>../err1) &
+as_rank 0 --resume auto --out shared --max-steps 6 >out 2>err
+code=$?
+wait $!
+others=$?
+check "a resumed run goes on from rank 0's state, whatever lies on the other ranks" eval \
+    '[ $others = 0 ] && is 0 && says "resumed at step 4" && [ "$(events shared step)" = 6 ]'
+run train data "${tiny[@]}" --batch-size 8 --ranks 2 --max-steps 6 --out straight
+check "and equals an uninterrupted one bit for bit" eval 'is 0 && cmp -s straight/last.safetensors shared/last.safetensors'
+run train data "${tiny[@]}" --batch-size 8 --ranks 3 --out /proc/nope
+check "the exit code is that of the rank that had a reason, and nothing is said to be saved" eval \
+    'fails 3 "/proc/nope" "nothing was saved yet" && ! says "checkpoints"'
+run train data "${tiny[@]}" --batch-size 8 --ranks 3 --warmup-epochs 9 --max-steps 1 --out warned
+check "a warning about all ranks is given once" eval 'is 0 && [ "$(grep -c "is longer than the run" err)" = 1 ]'
+SLURM_PROCID=0 SLURM_NTASKS=2 SLURM_JOB_ID=1 run train data "${tiny[@]}" --batch-size 8 --ranks 2 --max-steps 1 --out batch
+check "the script of a Slurm job starts its own ranks" eval 'is 0 && says "ranks: 2 by Gloo"'
 as_rank 1 data "${tiny[@]}" --epochs 1 --batch-size 8 --out torchrun >out1 2>err1 &
 as_rank 0 data "${tiny[@]}" --epochs 1 --batch-size 8 --out torchrun >out 2>err
 code=$?

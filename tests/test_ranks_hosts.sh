@@ -40,13 +40,15 @@ tiny=(--device cpu --threads 1 --workers 1 --model resnet18 --image-size 32 --ba
 long=("${tiny[@]}" --epochs 500 --peer-timeout 3)
 
 ranks=2
+address=10.77.0.1
 # on HOST RANK ARGUMENTS...: rank RANK of $ranks on host-HOST in the background; leaves its words in RANK.err
 on() {
     local host=$1 rank=$2
     shift 2
     # shellcheck disable=SC2016  # expanded by the inner shell
-    RANK=$rank WORLD_SIZE=$ranks LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 MASTER_ADDR=10.77.0.1 MASTER_PORT=29500 RN50_TOKEN=word \
-        ip netns exec "$host" unshare -u bash -c 'hostname host-$0; exec "$@"' "$host" \
+    RANK=$rank WORLD_SIZE=$ranks LOCAL_RANK=0 LOCAL_WORLD_SIZE=1 MASTER_ADDR=$address MASTER_PORT=29500 RN50_TOKEN=word \
+        ip netns exec "$host" unshare -um bash -c \
+        '[ ! -e hosts.$0 ] || mount --bind hosts.$0 /etc/hosts; hostname host-$0; exec "$@"' "$host" \
         timeout 100 "$program" train data "$@" >"$rank.out" 2>"$rank.err" &
     pids[rank]=$!
 }
@@ -80,6 +82,27 @@ ended
 check "two hosts train together" codes_are 0 0
 run train data "${tiny[@]}" --epochs 2 --warmup-epochs 1 --ranks 2 --out one
 check "with the losses of two ranks on one host" eval 'is 0 && [ -n "$(losses one)" ] && [ "$(losses one)" = "$(losses two)" ]'
+
+# Debian's /etc/hosts lets a host's own name lead to its loopback: rank 0 reaches itself by an address that no other host
+# comes back by. With these addresses it is the other host that Gloo lets connect.
+ip -n a addr add 192.168.77.1/24 dev cable
+ip -n b addr add 192.168.77.2/24 dev cable
+printf '127.0.0.1 localhost\n127.0.1.1 first\n' >hosts.a
+printf '127.0.0.1 localhost\n192.168.77.1 first\n' >hosts.b
+named=("${tiny[@]}" --epochs 1 --peer-timeout 10 --out named)
+address=first
+on a 0 "${named[@]}"
+on b 1 "${named[@]}"
+ended
+check "a name that leads to the loopback on rank 0's own host" codes_are 0 0
+ip -n a addr add fd00:77::1/64 dev cable nodad
+ip -n b addr add fd00:77::2/64 dev cable nodad
+address=fd00:77::1
+on a 0 "${tiny[@]}" --epochs 1 --peer-timeout 10 --out six
+on b 1 "${tiny[@]}" --epochs 1 --peer-timeout 10 --out six
+ended
+check "two hosts by IPv6" codes_are 0 0
+address=10.77.0.1
 
 both "${long[@]}" --out cut
 until_saved cut

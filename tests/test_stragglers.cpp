@@ -16,18 +16,7 @@
 using namespace rn50;
 using std::chrono::milliseconds;
 
-namespace {
-
-std::string what_of(const std::function<void()>& action) {
-    try {
-        action();
-    } catch (const Error& error) {
-        return error.what();
-    }
-    return "";
-}
-
-}  // namespace
+namespace {}  // namespace
 
 namespace {
 

@@ -165,7 +165,15 @@ rm -rf c e f g && mkdir e && cp d/run.toml e
 run train --out e --resume auto
 check "kill -9 in the first epoch: the run starts again" eval 'is 0 && says "starts from its beginning" && same_run a e'
 run train --out nowhere --resume auto
+check "resume: auto without a run and without pictures to begin one is 3" fails 3 "nowhere holds no run to resume"
+run train --resume nowhere
 check "resume: no such run is 3" fails 3 "nowhere does not exist"
+restarted=(train data "${tiny[@]}" --seed 5 --resume auto --out r1)
+run "${restarted[@]}" --max-steps 1
+check "resume: auto begins a run where none is, and says so" eval 'is 0 && says "r1 holds no run yet: a new one begins there"'
+run "${restarted[@]}" --max-steps 2
+check "resume: and the same command goes on with it" eval 'is 0 && says "resumed at step 1" && ! says "holds no run yet"'
+rm -r r1
 head -c 1000000 a/state.safetensors >e/state.safetensors
 run train --out e --resume auto
 check "resume: a damaged state is 3, by name" fails 3 e/state.safetensors "cut short"

@@ -48,6 +48,11 @@ void warn(const std::string& line) {
     write_line("warning: " + line);
 }
 
+void warn_of_all(const std::string& line) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (line_prefix.empty()) write_line("warning: " + line);
+}
+
 void error(const std::string& line) {
     const std::lock_guard<std::mutex> lock(mutex);
     write_line("error: " + line);

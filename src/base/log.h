@@ -11,6 +11,8 @@ void info(const std::string& line);
 void warn(const std::string& line);
 /// A warning said at most once a process for one `key`: nothing falls back silently, and nothing is said a thousand times.
 void warn_once(const std::string& key, const std::string& line);
+/// A warning that all ranks of a run give alike: said where no prefix stands before the lines.
+void warn_of_all(const std::string& line);
 /// The same behind "error: ".
 void error(const std::string& line);
 /// Stands before every line from now on: "rank 2: ".

@@ -124,6 +124,18 @@ HostMemory memory_of_process(const std::string& root) {
     return memory;
 }
 
+std::string core_set_of_process() {
+    char host[256] = "";
+    gethostname(host, sizeof host - 1);
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return "";
+    std::string text = host;
+    for (int core = 0; core < CPU_SETSIZE; ++core)
+        if (CPU_ISSET(core, &set)) text += cat(" ", core);
+    return text;
+}
+
 int nvidia_devices(const std::string& root) {
     int count = 0;
     std::error_code unreadable;

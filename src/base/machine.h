@@ -28,6 +28,9 @@ struct HostMemory {
 Cores cores_of_process(const std::string& root = "/");
 HostMemory memory_of_process(const std::string& root = "/");
 
+/// Names the cores on which this process may run: its host and their numbers. "" where the system does not tell.
+std::string core_set_of_process();
+
 /// NVIDIA's graphics devices on the PCI bus: seen without any driver.
 int nvidia_devices(const std::string& root = "/");
 /// "535.183.01" of the kernel module that is loaded, or "". Finer than the number of CUDA that the driver's library

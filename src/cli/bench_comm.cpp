@@ -237,7 +237,8 @@ void print_json(const std::vector<Row>& rows, int ranks, const std::string& engi
 }  // namespace
 
 void bench_comm(const Options& options, const Place& place, Communicator& comm) {
-    const std::unique_ptr<Backend> backend = open_backend(options_here(options, place.local_size), place.local_rank);
+    const std::unique_ptr<Backend> backend =
+        open_backend(options_here(options, ranks_on_these_cores(comm)), place.local_rank);
     comm.connect(engine_for(*backend));
     const double stream = stream_rate(place, comm);
     const std::vector<Row> rows = CommBench(options, *backend, comm).run();

@@ -354,7 +354,7 @@ int bench_in_ranks(Options options) {
     if (launch.ranks == 1 && options.bench != "step")
         throw Error(Exit::usage, cat("bench ", options.bench, " measures what several ranks do together"),
                     "add --ranks 2, or --gpus all");
-    if (launch.ranks > 1 && !place) return launch_ranks(launch.ranks, launch.environment);
+    if (launch.ranks > 1 && !place) return launch_ranks(launch.ranks, launch.environment, options.peer_timeout);
     const bool leads = !place || place->rank == 0;
     catch_interrupts(leads);
     std::unique_ptr<Communicator> comm;
@@ -363,7 +363,7 @@ int bench_in_ranks(Options options) {
             bench_comm(options, *place, *comm);
             return exit_code();
         }
-        const Options here = options_here(options, place ? place->local_size : 1);
+        const Options here = options_here(options, comm ? ranks_on_these_cores(*comm) : 1);
         const std::unique_ptr<Backend> backend = open_backend(here, place ? place->local_rank : 0);
         if (comm) {
             comm->connect(engine_for(*backend));

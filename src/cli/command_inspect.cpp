@@ -64,7 +64,7 @@ bool verify(Inspection& found, int wanted_workers) {
     const Source& source = *found.source;
     const int workers = wanted_workers > 0 ? wanted_workers : cores_of_process().usable();
     std::vector<Hand> hands(static_cast<size_t>(workers));
-    const Patience patience{30, false};
+    const ReadPatience patience{30, false};
     OrderedWork<std::string> work(0, source.size(), workers, [&](int64_t i, int worker, std::string& fault) {
         Hand& hand = hands[static_cast<size_t>(worker)];
         fault.clear();

@@ -22,6 +22,7 @@
 #include "cli/ranks.h"
 #include "cli/training_setup.h"
 #include "comm/comm.h"
+#include "comm/store.h"
 #include "report/report.h"
 #include "report/table.h"
 #include "train/fit.h"
@@ -84,7 +85,7 @@ void describe_balance(const Options& options, const std::vector<std::string>& cl
     log::info(cat("classes: ", named(most), " to ", named(least), " (", report::fixed(ratio, 1), " to 1); ",
                   done.empty() ? "nothing is done about it: --class-weights auto or --sampler balanced would" : done));
     if (balanced && !weights.empty())
-        log::warn(
+        log::warn_of_all(
             "--sampler balanced and --class-weights auto both even the classes out: together they favour rare ones");
 }
 
@@ -140,8 +141,8 @@ FitOptions fit_options(const Options& options, int64_t steps_per_epoch, const Me
     fit.schedule.total_steps = options.epochs * steps_per_epoch;
     fit.schedule.warmup_steps = std::llround(options.warmup_epochs * static_cast<double>(steps_per_epoch));
     if (fit.schedule.warmup_steps > fit.schedule.total_steps) {
-        log::warn(cat("--warmup-epochs ", options.warmup_epochs, " is longer than the run of ", options.epochs,
-                      options.epochs == 1 ? " epoch" : " epochs", ": the learning rate never reaches --lr"));
+        log::warn_of_all(cat("--warmup-epochs ", options.warmup_epochs, " is longer than the run of ", options.epochs,
+                             options.epochs == 1 ? " epoch" : " epochs", ": the learning rate never reaches --lr"));
     }
     fit.memory_mb = static_cast<double>(plan.peak) / 1e6;
     return fit;
@@ -210,6 +211,7 @@ class Training {
     int run() {
         place_ = place_from(process_environment());
         if (place_) take_place(options_, *place_);
+        begin_where_nothing_is();
         if (resumed()) {
             point_ = resume_point(options_);
             const Options before = stored_options((fs::path(point_.folder) / "run.toml").string());
@@ -225,8 +227,13 @@ class Training {
         const GpuLaunch launch = settle_ranks(options_, place_);
         if (launch.ranks == 1) return train();
         // The ranks end by themselves when one of them is lost; whoever cannot is ended soon after.
-        if (!place_) return launch_ranks(launch.ranks, launch.environment);
-        return run_as_rank(*place_, options_, comm_, [this] { return train(); });
+        if (!place_) return launch_ranks(launch.ranks, launch.environment, options_.peer_timeout);
+        try {
+            return run_as_rank(*place_, options_, comm_, [this] { return train(); });
+        } catch (const Error& error) {
+            if (error.remedy() != after_a_loss) throw;
+            throw Error(error.code(), error.what(), way_on());
+        }
     }
 
   private:
@@ -234,10 +241,35 @@ class Training {
     /// Rank 0 alone writes and speaks.
     bool leads() const { return !place_ || place_->rank == 0; }
 
-    Options here() const { return options_here(options_, place_ ? place_->local_size : 1); }
+    Options here() const { return options_here(options_, core_sharers_); }
+
+    /// --resume auto may stand in the first command already, so that who starts it anew after a loss need not change
+    /// it.
+    void begin_where_nothing_is() {
+        std::error_code unknown;
+        if (options_.resume != "auto" || fs::exists(fs::path(options_.out) / "run.toml", unknown)) return;
+        if (options_.data.empty())
+            throw Error(Exit::data,
+                        cat(options_.out, " holds no run to resume, and no pictures are named to begin one"),
+                        "name the folder of a run, or DATA for a new one");
+        options_.resume.clear();
+        begins_ = true;
+    }
+
+    /// What stands on the disk after a rank was lost, and what to do.
+    std::string way_on() const {
+        const std::string again = "mend the cause, and start the same command again";
+        if (run_folder_.empty()) return cat("nothing was saved yet: ", again);
+        const std::optional<int64_t> step = saved_step((fs::path(run_folder_) / "state.safetensors").string());
+        if (!step) return cat(run_folder_, " holds no state yet: ", again, " with --resume auto --out ", run_folder_);
+        return cat(run_folder_, " is saved up to step ", *step,
+                   ": mend the cause, and go on with the same command and ", "--resume auto --out ", run_folder_);
+    }
 
     void open_device() {
         catch_interrupts(leads());
+        if (begins_) log::info(cat(options_.out, " holds no run yet: a new one begins there"));
+        if (comm_) core_sharers_ = ranks_on_these_cores(*comm_);
         backend_ = open_backend(here(), place_ ? place_->local_rank : 0);
         if (!comm_) {
             const std::string others = backend_->info().kind == "cpu" ? "" : other_gpus(options_);
@@ -245,6 +277,10 @@ class Training {
             if (options_.sync_bn) log::warn("--sync-bn changes nothing: one rank sees the whole batch");
             return;
         }
+        // run.toml repeats the run on another machine too.
+        options_.precision = name_of(resolve_precision(options_.precision, backend_->info()));
+        require_same(*comm_, common_device(options_, backend_->info()),
+                     "see rn50 doctor where they run; --device and --precision choose what all have");
         comm_->connect(engine_for(*backend_));
         log::info(cat("ranks: ", comm_->size(), " by ", comm_->engine(), gpus_of_ranks(*comm_, *backend_), ", batch ",
                       options_.batch_size, " each, ", options_.pictures_a_step(), " in a step",
@@ -257,7 +293,7 @@ class Training {
     int train() {
         open_device();
         data_ = open_in_turn(options_, comm_.get());
-        if (comm_) require_same(comm_->gather(common_ground(options_, data_)));
+        if (comm_) require_same(*comm_, common_data(data_), "give all ranks the same pictures in the same folders");
         if (leads()) describe_data(data_);
 
         TrainerOptions setup = trainer_options(options_, backend_->info(), static_cast<int64_t>(data_.classes.size()));
@@ -274,6 +310,11 @@ class Training {
                                      of_this_rank(training_loading(here()), comm_.get()),
                                      [&] { return net_images_per_s(*backend_, setup); });
         if (decoding_.device_bytes > 0) plan_ = plan_that_fits(*backend_, setup, options_.memory, loading, sharers());
+        if (comm_)
+            require_same(*comm_,
+                         cat("precision = ", options_.precision, "\ndecoding = ", options_.decode,
+                             "\naugmentation on the GPU = ", setup.changes ? "yes" : "no", "\n"),
+                         "choose by --precision and --decode what all ranks have");
         // Only now is it known that the run can be: loaders, arena and net take their memory once.
         make_cache();
         LoaderOptions train_loading = of_this_rank(training_loading(here()), comm_.get());
@@ -290,21 +331,24 @@ class Training {
         info_ = checkpoint_info(options_, setup.net, data_.classes);
 
         FitState state;
-        if (resumed() && holds_state()) {
+        if (resumed() && leads() && holds_state()) {
             state = load_state(point_.state_file, trainer, info_);
             require_same_pictures(state);
         } else {
             trainer.initialize();
-            if (!options_.init.empty())
+            if (!options_.init.empty() && leads())
                 import_checkpoint(SafetensorsReader(options_.init), trainer.backend(), trainer.context(), trainer.net(),
                                   data_.classes);
         }
         state.pictures = data_.train->size();
         state.fingerprint = fingerprint_of(*data_.train);
+        // One rank reads the state: on another's disk may lie an older one.
+        if (comm_) state = state_from(comm_->gather(leads() ? text_of(state) : "")[0]);
         trainer.follow_rank_0();
         for (const std::string& change : changes_)
             log::info(change);
         RunDir folder = open_folder(state.step);
+        run_folder_ = folder.path();
         log::info(cat("run: ", folder.path(), resumed() ? cat(", resumed at step ", state.step) : ""));
         return train_and_report(trainer, train, val, folder, std::move(state));
     }
@@ -533,6 +577,9 @@ class Training {
     ResumePoint point_;
     std::vector<std::string> changes_;    ///< of a resumed run, to be said
     std::optional<Place> place_;          ///< absent: alone, or the launcher of the others
+    int64_t core_sharers_ = 1;            ///< ranks that have these cores between them
+    bool begins_ = false;                 ///< with --resume auto, where there is nothing to resume
+    std::string run_folder_;              ///< once it is there
     std::unique_ptr<Communicator> comm_;  ///< absent: alone
     std::unique_ptr<Backend> backend_;
     DataSplits data_;

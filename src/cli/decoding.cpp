@@ -94,7 +94,7 @@ Decoding choose_decoding(const std::string& asked, const std::string& why_idle, 
     const bool insists = asked == "gpu";
     if (!insists && asked != "auto") return {asked, nullptr, 0, device.decoders != nullptr};
     if (!why_idle.empty()) {
-        if (insists) log::warn(cat("--decode gpu has nothing to do: ", why_idle));
+        if (insists) log::warn_of_all(cat("--decode gpu has nothing to do: ", why_idle));
         return {"region", nullptr, 0, false};
     }
     if (!device.decoders) {

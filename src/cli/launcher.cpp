@@ -3,19 +3,22 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/log.h"
+#include "comm/comm.h"
+#include "comm/place.h"
 
 namespace rn50 {
 
@@ -23,8 +26,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// For the others to notice and to end, once a rank has failed: longer than a watch waits (comm/watch.cpp).
-constexpr std::chrono::seconds patience{10};
+/// For what a rank does once its watch has ended it.
+constexpr std::chrono::seconds grace{5};
+constexpr int lost = static_cast<int>(Exit::peer_lost);
 
 volatile sig_atomic_t caught = 0;
 
@@ -43,19 +47,8 @@ int free_master_port() {
                        getsockname(listener, reinterpret_cast<sockaddr*>(&here), &size) == 0;
     const std::string problem = found ? "" : with_errno("no free port for the ranks");
     close(listener);
-    if (!found) throw Error(Exit::device, problem, "set MASTER_PORT, or free some ports");
+    if (!found) throw Error(Exit::device, problem, "see ss -tan: too many connections are open");
     return ntohs(here.sin_port) - 1;
-}
-
-std::string fresh_token() {
-    unsigned char bytes[16];
-    if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes)
-        throw Error(Exit::device, with_errno("the system gives no random bytes"), "");
-    std::string token;
-    for (const unsigned char byte : bytes)
-        for (const int digit : {byte >> 4, byte & 15})
-            token += "0123456789abcdef"[digit];
-    return token;
 }
 
 std::vector<std::string> split_at_zeros(const std::string& text) {
@@ -83,14 +76,15 @@ pid_t start(std::vector<std::string> arguments, std::vector<std::string> environ
     const pid_t child = fork();
     if (child != 0) return child;
     prctl(PR_SET_PDEATHSIG, SIGTERM);  // a launcher that is killed takes its ranks along: they save and stop
-    if (getppid() != parent) _exit(static_cast<int>(Exit::peer_lost));
+    if (getppid() != parent) _exit(lost);
     execve("/proc/self/exe", argument_list.data(), environment_list.data());
     _exit(static_cast<int>(Exit::device));
 }
 
 class Launcher {
   public:
-    Launcher(int64_t ranks, const std::vector<std::string>& more) {
+    Launcher(int64_t ranks, const std::vector<std::string>& more, std::chrono::milliseconds patience)
+        : patience_(patience) {
         const std::vector<std::string> arguments = own("cmdline");
         std::vector<std::string> inherited = own("environ");
         const std::string port = std::to_string(free_master_port()), token = fresh_token();
@@ -124,7 +118,7 @@ class Launcher {
             const pid_t child = waitpid(-1, &status, WNOHANG);
             if (child <= 0) {
                 usleep(20000);
-                if (code_ != 0 && !killed && Clock::now() - failed > patience) {
+                if (code_ != 0 && !killed && Clock::now() - failed > patience_) {
                     killed = true;
                     pass_on(SIGKILL);
                 }
@@ -134,10 +128,9 @@ class Launcher {
             if (rank < 0) continue;
             --left;
             const int code = told(rank, status);
-            if (code != 0 && code_ == 0) {
-                code_ = code;
-                failed = Clock::now();
-            }
+            if (code != 0 && code_ == 0) failed = Clock::now();
+            // Which of them ends first is chance, and 6 only tells that another rank has a reason.
+            if (code_ == 0 || (code_ == lost && code != 0)) code_ = code;
         }
         return code_;
     }
@@ -162,16 +155,17 @@ class Launcher {
         if (WIFEXITED(status)) return WEXITSTATUS(status);
         log::warn(cat("rank ", rank, " was ended by signal ", WTERMSIG(status),
                       WTERMSIG(status) == SIGKILL ? " (kill -9, or the system was out of memory: see dmesg)" : ""));
-        return static_cast<int>(Exit::peer_lost);
+        return lost;
     }
 
+    const std::chrono::milliseconds patience_;
     std::vector<pid_t> children_;  ///< 0: has ended
     int code_ = 0;
 };
 
 }  // namespace
 
-int launch_ranks(int64_t ranks, const std::vector<std::string>& environment) {
+int launch_ranks(int64_t ranks, const std::vector<std::string>& environment, double peer_timeout) {
     struct sigaction action {};
     action.sa_handler = on_signal;
     sigemptyset(&action.sa_mask);
@@ -180,7 +174,8 @@ int launch_ranks(int64_t ranks, const std::vector<std::string>& environment) {
         sigaction(signal, nullptr, &before);
         if (before.sa_handler != SIG_IGN) sigaction(signal, &action, nullptr);
     }
-    return Launcher(ranks, environment).wait();
+    const std::chrono::milliseconds silence(std::llround(peer_timeout * 1000));
+    return Launcher(ranks, environment, std::min<std::chrono::milliseconds>(silence, longest_leaving) + grace).wait();
 }
 
 }  // namespace rn50

@@ -153,7 +153,7 @@ std::vector<OptionRow> make_table() {
         {"save-minutes", &O::save_minutes, in_train, run, "X", 0, 1e6,
          "save within an epoch too, after so many minutes; 0: after epochs and when stopped alone", true, true},
         {"resume", &O::resume, in_train, run, "auto|FILE", choice, choice,
-         "auto: go on with the run in --out; FILE: its state.safetensors", true, true},
+         "auto: go on with the run in --out, or begin it; FILE: its state.safetensors", true, true},
         {"config", &O::config, on_pictures | in_preview | on_sets, run, "FILE", choice, choice,
          "options from a TOML file, over DATA/rn50.toml", false, true},
         {"dump-tensor", &O::dump_tensor, in_predict, run, "FILE", choice, choice,

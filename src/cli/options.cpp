@@ -205,7 +205,8 @@ void reject_idle_options(const Options& options) {
     if (options.resume == "auto" && options.out.empty() && options.command == "train")
         throw Error(Exit::usage, "--resume auto needs the run's folder",
                     "add --out DIR, or name a state file: --resume FILE");
-    if (!options.resume.empty() && asked("init")) idle("init", "--resume");
+    // A run of --resume auto may yet have to begin.
+    if (!options.resume.empty() && options.resume != "auto" && asked("init")) idle("init", "--resume");
     if (options.encode == "png")
         for (const char* name : {"quality", "restart-markers"})
             if (asked(name)) idle(name, "--encode png");

@@ -3,8 +3,8 @@
 
 #include "cli/options.h"
 #include "pipeline/augment.h"
-#include "pipeline/source.h"
 #include "pipeline/mix.h"
+#include "pipeline/source.h"
 
 namespace rn50 {
 

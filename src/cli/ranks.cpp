@@ -6,6 +6,7 @@
 #include <map>
 #include <sstream>
 
+#include "base/crc32c.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/machine.h"
@@ -15,6 +16,12 @@
 #include "report/table.h"
 
 namespace rn50 {
+
+namespace {
+
+constexpr size_t longest_compared = 500'000;  // what the store takes in one piece is twice that
+
+}  // namespace
 
 void take_place(Options& options, const Place& place) {
     require_fit(options, place.local_size);
@@ -40,7 +47,11 @@ int run_as_rank(const Place& place, const Options& options, std::unique_ptr<Comm
     const auto milliseconds = [](double s) { return std::chrono::milliseconds(std::llround(s * 1000)); };
     comm = std::make_unique<Communicator>(
         place, Patience{milliseconds(options.peer_timeout), milliseconds(options.hang_timeout)});
+    if (comm->rank() == 0 && place.token.empty() && !is_loopback(place.address))
+        log::warn(cat("RN50_TOKEN is not set, so whoever reaches ", place.address, ":", comm->place().port,
+                      " can take part in this run; set it to the same secret for all ranks"));
     try {
+        require_same(*comm, common_options(options), "start all ranks with the same program and options");
         const int code = work();
         comm->leave();
         return code;
@@ -97,32 +108,85 @@ DataSplits open_in_turn(const Options& options, Communicator* comm) {
     return data;
 }
 
-std::string common_ground(const Options& options, const DataSplits& data) {
+int64_t ranks_on_these_cores(Communicator& comm) {
+    const std::string mine = core_set_of_process();
+    const uint32_t key = crc32c(mine.data(), mine.size());
+    // Sets that several ranks have, with their numbers.
+    std::istringstream shared(comm.consult(std::to_string(key), [](const std::vector<std::string>& keys) {
+        std::map<std::string, int> counts;
+        for (const std::string& one : keys)
+            ++counts[one];
+        std::string text;
+        for (const auto& [one, count] : counts)
+            if (count > 1) text += cat(one, " ", count, "\n");
+        return text;
+    }));
+    uint32_t of = 0;
+    for (int64_t count = 1; shared >> of >> count;)
+        if (of == key) return count;
+    return 1;
+}
+
+std::string common_options(const Options& options) {
     std::string text = cat("rn50 ", version, "\n");
     std::istringstream lines(to_toml(options));
     for (std::string line; std::getline(lines, line);) {
         const std::string name = line.substr(0, line.find(' '));
         if (name != "data" && name != "threads" && name != "workers" && name != "#") text += line + "\n";
     }
-    text += cat("pictures to train on = ", data.train->size(), "\npictures to judge on = ", data.val->size(),
-                "\nfingerprint of those to train on = ", fingerprint_of(*data.train),
-                "\nfingerprint of those to judge on = ", fingerprint_of(*data.val), "\nclasses = ", data.classes.size(),
-                "\n");
+    return text + cat("resume = ", options.resume.empty() ? "nothing" : options.resume, "\n");
+}
+
+std::string common_device(const Options& options, const DeviceInfo& device) {
+    return cat("device = ", device.kind, "\nprecision = ", options.precision, "\n");
+}
+
+std::string common_data(const DataSplits& data) {
+    std::string text = cat("classes = ", data.classes.size(), "\n");
     for (size_t i = 0; i < data.classes.size(); ++i)
         text += cat("class ", i, " = ", report::shown(data.classes[i]), "\n");
+    const auto describe = [&](const std::string& name, const Source& source) {
+        text += cat(name, " = ", source.size(), " pictures\n");
+        text += cat(name, " = ", source.size(), " pictures with names and labels of digest ", std::hex,
+                    fingerprint_of(source), "\n");
+    };
+    describe("train", *data.train);
+    describe("val", *data.val);
+    for (const auto& [name, source] : data.extra)
+        describe(report::shown(name), *source);
     return text;
 }
 
-void require_same(const std::vector<std::string>& of_ranks) {
-    for (size_t rank = 1; rank < of_ranks.size(); ++rank) {
-        if (of_ranks[rank] == of_ranks[0]) continue;
-        std::istringstream first(of_ranks[0]), other(of_ranks[rank]);
-        std::string here, there;
-        while (std::getline(first, here) && std::getline(other, there) && here == there) {
-        }
-        throw Error(Exit::usage, cat("the ranks differ: rank 0 has ", here, ", rank ", rank, " has ", there),
-                    "start all ranks with the same program, options and data");
-    }
+std::string difference(const std::string& of_rank_0, const std::string& of_other, int rank) {
+    std::istringstream first(of_rank_0), other(of_other);
+    std::string here, there;
+    do {
+        const bool more = static_cast<bool>(std::getline(first, here)), more_there = !!std::getline(other, there);
+        if (!more && !more_there) return cat("rank 0 and rank ", rank, " differ");
+        if (!more) here = "nothing like it";
+        if (!more_there) there = "nothing like it";
+    } while (here == there);
+    return cat("rank 0 has ", here, ", rank ", rank, " has ", there);
+}
+
+void require_same(Communicator& comm, const std::string& mine, const std::string& remedy) {
+    // First short ones for all, then in full for the two that differ: rank 0 need not hold the names of a thousand
+    // classes for each of a thousand ranks.
+    const std::string other =
+        comm.consult(std::to_string(crc32c(mine.data(), mine.size())), [](const std::vector<std::string>& digests) {
+            for (size_t rank = 1; rank < digests.size(); ++rank)
+                if (digests[rank] != digests[0]) return std::to_string(rank);
+            return std::string();
+        });
+    if (other.empty()) return;
+    const int rank = std::stoi(other);
+    const bool asked = comm.rank() == 0 || comm.rank() == rank;
+    const std::string found =
+        comm.consult(asked ? mine.substr(0, longest_compared) : "", [rank](const std::vector<std::string>& texts) {
+            return difference(texts[0], texts[static_cast<size_t>(rank)], rank);
+        });
+    comm.part();
+    throw Error(Exit::usage, cat("the ranks differ: ", found), remedy);
 }
 
 }  // namespace rn50

@@ -25,7 +25,8 @@ void take_place(Options& options, const Place& place);
 /// too. Throws Error as gpu_launch() does, and where ranks on CPUs lack Gloo.
 GpuLaunch settle_ranks(Options& options, const std::optional<Place>& place);
 
-/// Makes `comm` and does `work`, by whose end the other ranks learn of this one's. Returns what `work` does.
+/// Makes `comm`, sees that the ranks have the same options, and does `work`, by whose end the other ranks learn of this
+/// one's. Returns what `work` does.
 int run_as_rank(const Place& place, const Options& options, std::unique_ptr<Communicator>& comm,
                 const std::function<int()>& work);
 
@@ -45,9 +46,18 @@ std::string gpus_of_ranks(Communicator& comm, const Backend& backend);
 /// comes first, then one rank of each host, for disks that are the host's own, then the others. `comm` null: alone.
 DataSplits open_in_turn(const Options& options, Communicator* comm);
 
-/// What must be the same on all ranks, a line each.
-std::string common_ground(const Options& options, const DataSplits& data);
-/// Throws Error(Exit::usage) naming the first difference between the ranks' common_ground().
-void require_same(const std::vector<std::string>& of_ranks);
+/// How many ranks, this one included, have the cores of this process between them. All ranks ask.
+int64_t ranks_on_these_cores(Communicator& comm);
+
+/// What must be the same on all ranks, a line each: before the device is opened, once it is, when the data are known,
+/// and last what was chosen on the way.
+std::string common_options(const Options& options);
+std::string common_device(const Options& options, const DeviceInfo& device);
+std::string common_data(const DataSplits& data);
+/// Throws Error(Exit::usage) on all ranks, naming the first line in which one differs from rank 0; `remedy` says what
+/// to do. All ranks ask.
+void require_same(Communicator& comm, const std::string& mine, const std::string& remedy);
+/// The first difference between what ranks 0 and `rank` have, in words.
+std::string difference(const std::string& of_rank_0, const std::string& of_other, int rank);
 
 }  // namespace rn50

@@ -11,21 +11,27 @@ namespace rn50 {
 
 namespace {
 
-/// What a process may take to leave after a loss, at most.
-constexpr std::chrono::seconds longest_last{20};
+using Clock = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr const char *here = "here/", *key_of_meeting = "met";
+/// For rank 0's word on its way.
+constexpr milliseconds grace{2000};
+/// Bytes of all ranks together that are summed at a time.
+constexpr size_t most_gathered = size_t{8} << 20;
 
 }  // namespace
 
 Communicator::Communicator(const Place& place, const Patience& patience) : place_(place), patience_(patience) {
     if (rank() == 0) {
-        server_ = std::make_unique<StoreServer>(place.address, place.port, size(), place.token, patience);
+        server_ = std::make_unique<StoreServer>(place, patience);
         place_.port = server_->port();
     }
-    store_ = std::make_unique<StoreClient>(place_.address, place_.port, rank(), place_.token, patience.silence);
+    store_ = std::make_unique<StoreClient>(place_, patience.silence);
     meet();
     watch_ = std::make_unique<Watch>(
         place_, patience.silence, [this](const std::string& loss) { return end_engine(loss); },
-        std::min<std::chrono::milliseconds>(patience.silence, longest_last));
+        std::min<milliseconds>(patience.silence, longest_leaving));
 }
 
 Communicator::~Communicator() {
@@ -56,21 +62,55 @@ void Communicator::abort_engine() {
 }
 
 void Communicator::meet() {
-    const auto end = std::chrono::steady_clock::now() + patience_.silence;
-    store_->set(cat("here/", rank()), host_name());
-    std::string missing, host;
-    for (int other = 0; other < size(); ++other) {
-        const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
-        if (!store_->wait(cat("here/", other), host, std::max(left, std::chrono::milliseconds(0))))
-            missing += cat(missing.empty() ? "rank " : ", ", other);
+    const milliseconds patience = patience_.silence;
+    const auto end = Clock::now() + patience;
+    store_->set(cat(here, rank()), "");
+    std::string verdict, value;
+    if (rank() != 0) {
+        // Rank 0 looks for all; what it waits from when it came, which may have been later.
+        if (!store_->wait(key_of_meeting, verdict, patience + grace))
+            verdict = "rank 0 did not say whether all ranks came";
+    } else {
+        std::string missing;
+        for (int other = 1; other < size(); ++other) {
+            const auto left = std::chrono::duration_cast<milliseconds>(end - Clock::now());
+            if (!store_->wait(cat(here, other), value, std::max(left, milliseconds(0))))
+                missing += cat(missing.empty() ? "rank " : ", ", other);
+        }
+        if (!missing.empty()) {
+            verdict = cat(missing, " of ", size(), " did not arrive within ",
+                          std::chrono::duration<double>(patience).count(), " s at ", place_.address, ":", place_.port);
+            if (store_->get(key_of_refusal, value)) verdict += cat("; not let in was ", value);
+        }
+        store_->set(key_of_meeting, verdict);
     }
-    if (!missing.empty())
-        throw Error(
-            Exit::peer_lost,
-            cat(missing, " of ", size(), " did not arrive within ",
-                std::chrono::duration<double>(patience_.silence).count(), " s at ", place_.address, ":", place_.port),
-            "see whether all ranks were started and what the missing ones say; a longer --peer-timeout gives "
-            "them more time");
+    if (!verdict.empty())
+        throw Error(Exit::peer_lost, verdict,
+                    "see whether all ranks were started and what the missing ones say; a longer --peer-timeout gives "
+                    "them more time");
+}
+
+std::string Communicator::consult(const std::string& mine, const Judge& judge) {
+    const std::string key = cat("consult/", ++consultations_, "/"), answer_key = key + "answer";
+    store_->set(cat(key, rank()), mine);
+    if (rank() == 0) {
+        std::vector<std::string> all;
+        for (int other = 0; other < size(); ++other)
+            all.push_back(wait_for(cat(key, other)));
+        store_->set(answer_key, judge(all));
+    }
+    return wait_for(answer_key);
+}
+
+void Communicator::part() {
+    watch_->leave("");
+}
+
+std::string Communicator::wait_for(const std::string& key) {
+    std::string value;
+    while (!store_->wait(key, value, milliseconds(200)))
+        if (const std::string lost = watch_->loss(); !lost.empty()) throw_lost(lost);
+    return value;
 }
 
 void Communicator::throw_lost(const std::string& loss) const {
@@ -140,8 +180,14 @@ std::vector<double> Communicator::gather(const std::vector<double>& mine) {
 }
 
 std::vector<double> Communicator::sum(std::vector<double> mine) {
-    const auto count = static_cast<int64_t>(mine.size());
-    together({"a sum by the hosts", count * int64_t{sizeof(double)}}, [&] { engine_->sum_host(mine.data(), count); });
+    // In pieces: Gloo gathers what it sums, and a confusion matrix of a thousand classes, of all ranks at once, would
+    // fill the memory.
+    const size_t piece = std::max<size_t>(1, most_gathered / sizeof(double) / static_cast<size_t>(size()));
+    for (size_t begin = 0; begin < mine.size(); begin += piece) {
+        const auto count = static_cast<int64_t>(std::min(piece, mine.size() - begin));
+        together({"a sum by the hosts", count * int64_t{sizeof(double)}},
+                 [&] { engine_->sum_host(mine.data() + begin, count); });
+    }
     return mine;
 }
 

@@ -63,6 +63,9 @@ std::string gloo_version();
 /// Throws Error(Exit::device) with what to install when this build lacks it.
 void require_gloo();
 
+/// What a process may take to leave after a loss, at most: the patience, and no more than this.
+constexpr std::chrono::seconds longest_leaving{20};
+
 class Communicator {
   public:
     /// Meets the other ranks; rank 0 serves the store. Throws Error(Exit::peer_lost) naming the ranks that did not come
@@ -78,6 +81,15 @@ class Communicator {
     /// Gives the ranks their engine, which must not be older than the backend whose tensors it takes; once, before any
     /// collective.
     void connect(const EngineMaker& make);
+
+    /// Over the store, so before connect() too; all ranks ask. Rank 0 lays what each of them says, by rank, before the
+    /// judge, whose answer all get. `mine` and the answer are shorter than a megabyte. Throws Error(Exit::peer_lost)
+    /// when a rank is lost.
+    using Judge = std::function<std::string(const std::vector<std::string>&)>;
+    std::string consult(const std::string& mine, const Judge& judge);
+
+    /// The orderly end without an engine, of ranks that all end for one reason: nobody is lost by it.
+    void part();
 
     const Place& place() const { return place_; }
     int rank() const { return place_.rank; }
@@ -123,6 +135,7 @@ class Communicator {
     void meet();
     /// Breaks what waits, and returns what to do about the loss.
     std::string end_engine(const std::string& loss);
+    std::string wait_for(const std::string& key);
     void abort_engine();
     void gather_host(const void* mine, int64_t bytes, void* all);
     [[noreturn]] void throw_lost(const std::string& loss) const;
@@ -134,6 +147,7 @@ class Communicator {
     std::mutex engine_mutex_;  ///< engine_ is set by one thread and aborted by another
     std::unique_ptr<Collectives> engine_;
     std::unique_ptr<Watch> watch_;
+    int consultations_ = 0;
 };
 
 /// What a rank does until the end of this. Nothing without other ranks.

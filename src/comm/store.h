@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 
+#include "comm/place.h"
 #include "comm/straggler.h"
 
 namespace rn50 {
@@ -21,6 +22,10 @@ class StoreServer {
     /// rank that has sent heartbeats and is silent for `patience.silence`, or whose heartbeats' connection closes
     /// without farewell, is lost; and so are ranks that do not come further, as Stragglers has it. A connection that
     /// does not greet is closed after a while. Throws Error(Exit::device) when the port is taken.
+    /// Let in is who knows the token, belongs to the same run and says the same number of ranks; and of each rank one
+    /// process.
+    StoreServer(const Place& place, const Patience& patience);
+    /// The same for a run without a name.
     StoreServer(const std::string& address, int port, int ranks, const std::string& token, const Patience& patience);
     /// Before it goes it waits a few seconds for the other ranks' farewells; after a loss, until all have heard of it.
     ~StoreServer();
@@ -37,8 +42,10 @@ class StoreServer {
 /// One connection to the store; one thread at a time. After an error it is of no more use.
 class StoreClient {
   public:
-    /// Tries until `patience` is over. Throws Error(Exit::peer_lost) naming the address when nobody answers, or the
-    /// token is not the right one.
+    /// Tries until `patience` is over. Throws Error(Exit::peer_lost) naming the address when nobody answers, and
+    /// Error(Exit::usage) with the reason when this process is not let in.
+    StoreClient(const Place& place, std::chrono::milliseconds patience);
+    /// The same for a run without a name, whose number of ranks is not compared.
     StoreClient(const std::string& address, int port, int rank, const std::string& token,
                 std::chrono::milliseconds patience);
     ~StoreClient();
@@ -56,23 +63,30 @@ class StoreClient {
     /// The last message of a rank; a `reason` other than "" makes it lost for that reason.
     void farewell(const std::string& reason);
 
-    /// The address of this machine by which it reached rank 0's.
-    std::string local_address() const;
+    /// The address of this machine by which the others reach it: that by which it reached rank 0's; on rank 0's own
+    /// machine, which it may have reached by the loopback, that by which the first rank from elsewhere came.
+    std::string local_address();
 
   private:
     void connect_to(const std::string& address, int port, std::chrono::milliseconds patience);
+    bool try_to_connect_to(const std::string& address, int port, std::string& reason);
     char request(char letter, const std::string& first, const std::string& second, std::string& answer);
 
     [[noreturn]] void throw_broken() const;
 
     int socket_ = -1;
-    int rank_;
+    int rank_, size_;
     std::string where_;
 };
 
 /// What to do after a loss, in words.
 constexpr const char* after_a_loss =
-    "the checkpoints are whole: mend the cause, and go on with the same command and --resume auto --out DIR";
+    "mend the cause; the same command with --resume auto --out DIR goes on from what was saved last, or begins where "
+    "nothing was";
+
+/// Kept by the server itself: the address on which the first rank from another machine reached it, and who was not let
+/// in last and why.
+constexpr const char *key_of_address = "server/address", *key_of_refusal = "server/refused";
 
 /// This machine's name.
 std::string host_name();

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "base/error.h"
+#include "comm/addresses.h"
 #include "comm/store.h"
 #include "comm/wire.h"
 
@@ -78,6 +79,16 @@ bool receive_all(int socket, char* to, size_t bytes) {
     return true;
 }
 
+Place place_at(const std::string& address, int port, int rank, const std::string& token) {
+    Place place;
+    place.address = address;
+    place.port = port;
+    place.rank = rank;
+    place.size = 0;
+    place.token = token;
+    return place;
+}
+
 }  // namespace
 
 std::string host_name() {
@@ -86,36 +97,47 @@ std::string host_name() {
     return name[0] == '\0' ? "unknown" : name;
 }
 
+StoreClient::StoreClient(const Place& place, milliseconds patience)
+    : rank_(place.rank), size_(place.size), where_(cat(place.address, ":", place.port)) {
+    static const std::string process = fresh_token();
+    connect_to(place.address, place.port, patience);
+    std::string answer;
+    const wire::Guest guest{place.rank, place.size, process, host_name(), place.run};
+    if (request(wire::greet, wire::text_of(guest), place.token, answer) != wire::done)
+        throw Error(Exit::usage, cat("rank 0 at ", where_, " refuses this process as rank ", rank_, ": ", answer),
+                    "give all ranks of a run the same program, number of ranks and RN50_TOKEN, and each run a "
+                    "MASTER_PORT of its own");
+}
+
 StoreClient::StoreClient(const std::string& address, int port, int rank, const std::string& token,
                          milliseconds patience)
-    : rank_(rank), where_(cat(address, ":", port)) {
-    connect_to(address, port, patience);
-    std::string answer;
-    if (request(wire::greet, cat(wire::greeting, " ", rank_, " ", host_name()), token, answer) != wire::done)
-        throw Error(Exit::peer_lost, cat("rank 0 at ", where_, " refuses this rank: it belongs to another run"),
-                    "give all ranks the same number of ranks and the same RN50_TOKEN");
-}
+    : StoreClient(place_at(address, port, rank, token), patience) {}
 
 StoreClient::~StoreClient() {
     if (socket_ >= 0) close(socket_);
 }
 
+bool StoreClient::try_to_connect_to(const std::string& address, int port, std::string& reason) {
+    addrinfo wanted{}, *found = nullptr;
+    wanted.ai_family = AF_UNSPEC;
+    wanted.ai_socktype = SOCK_STREAM;
+    const int failed = getaddrinfo(address.c_str(), std::to_string(port).c_str(), &wanted, &found);
+    if (failed != 0) {
+        reason = gai_strerror(failed);
+        return false;
+    }
+    for (const addrinfo* target = found; target != nullptr && socket_ < 0; target = target->ai_next) {
+        socket_ = try_to_connect(*target);
+        if (socket_ < 0) reason = with_errno("connecting");
+    }
+    freeaddrinfo(found);
+    return socket_ >= 0;
+}
+
 void StoreClient::connect_to(const std::string& address, int port, milliseconds patience) {
     const Clock::time_point end = Clock::now() + patience;
     std::string reason;
-    while (true) {
-        addrinfo wanted{}, *found = nullptr;
-        wanted.ai_family = AF_INET;
-        wanted.ai_socktype = SOCK_STREAM;
-        const int failed = getaddrinfo(address.c_str(), std::to_string(port).c_str(), &wanted, &found);
-        if (failed != 0) {
-            reason = gai_strerror(failed);
-        } else {
-            socket_ = try_to_connect(*found);
-            if (socket_ < 0) reason = with_errno("connecting");
-            freeaddrinfo(found);
-        }
-        if (socket_ >= 0) break;
+    while (!try_to_connect_to(address, port, reason)) {
         if (Clock::now() > end) throw_unreachable(where_, reason);
         std::this_thread::sleep_for(milliseconds(50));
     }
@@ -152,11 +174,13 @@ bool StoreClient::get(const std::string& key, std::string& value) {
 
 bool StoreClient::wait(const std::string& key, std::string& value, milliseconds patience) {
     const Clock::time_point end = Clock::now() + patience;
+    // Thousands of ranks that ask together must not ask too often.
+    const milliseconds longest(50 + size_ / 16);
     milliseconds pause(1);
     while (!get(key, value)) {
         if (Clock::now() > end) return false;
         std::this_thread::sleep_for(pause);
-        pause = std::min(2 * pause, milliseconds(50));
+        pause = std::min(2 * pause, longest);
     }
     return true;
 }
@@ -172,13 +196,12 @@ void StoreClient::farewell(const std::string& reason) {
     request(wire::farewell, reason, "", answer);
 }
 
-std::string StoreClient::local_address() const {
-    sockaddr_in here{};
-    socklen_t size = sizeof here;
-    char text[INET_ADDRSTRLEN] = "";
-    if (getsockname(socket_, reinterpret_cast<sockaddr*>(&here), &size) == 0)
-        inet_ntop(AF_INET, &here.sin_addr, text, sizeof text);
-    return text[0] == '\0' ? "127.0.0.1" : text;
+std::string StoreClient::local_address() {
+    std::string here = own_address(socket_);
+    if (here.empty()) here = "127.0.0.1";
+    // Debian lets a host's own name lead to its loopback, by which no other machine comes back.
+    std::string seen_from_elsewhere;
+    return is_loopback(here) && get(key_of_address, seen_from_elsewhere) ? seen_from_elsewhere : here;
 }
 
 }  // namespace rn50

@@ -1,5 +1,4 @@
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -13,6 +12,8 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/log.h"
+#include "comm/addresses.h"
 #include "comm/store.h"
 #include "comm/wire.h"
 
@@ -39,16 +40,27 @@ struct Connection {
 };
 
 struct Peer {
-    std::string host;
-    bool alive = false, told = false;
+    std::string host, process;
+    int connections = 0;                            ///< of that process, now
+    bool alive = false, told = false, met = false;  ///< met: it has sent a heartbeat
     Clock::time_point heard;
 };
+
+Place place_of_server(const std::string& address, int port, int ranks, const std::string& token) {
+    Place place;
+    place.address = address;
+    place.port = port;
+    place.size = ranks;
+    place.token = token;
+    return place;
+}
 
 }  // namespace
 
 struct StoreServer::State {
-    int listener = -1, port = 0;
-    std::string token;
+    int listener = -1;
+    std::string token, run;
+    Clock::time_point accepts_again{};  ///< after a failure
     Patience patience{std::chrono::milliseconds(0)};
     std::optional<Stragglers> stragglers;
     std::vector<Connection> connections;
@@ -113,7 +125,8 @@ struct StoreServer::State {
     }
 
     void wait_and_read() {
-        std::vector<pollfd> waited{{listener, POLLIN, 0}};
+        const bool accepts = Clock::now() >= accepts_again;
+        std::vector<pollfd> waited{{accepts ? listener : -1, POLLIN, 0}};
         for (const Connection& c : connections)
             waited.push_back({c.socket, static_cast<short>(c.output.empty() ? POLLIN : POLLIN | POLLOUT), 0});
         if (poll(waited.data(), waited.size(), poll_ms) <= 0) return;
@@ -121,22 +134,40 @@ struct StoreServer::State {
             if (waited[i + 1].revents == 0) continue;
             if (exchange(connections[i])) continue;
             close(connections[i].socket);
+            if (connections[i].rank >= 0) --peers[static_cast<size_t>(connections[i].rank)].connections;
             if (connections[i].beats && peers[static_cast<size_t>(connections[i].rank)].alive)
                 lose(connections[i].rank, "its connection was closed, so its process has ended");
             connections.erase(connections.begin() + static_cast<ptrdiff_t>(i));
         }
-        if (waited[0].revents != 0) accept_one();
+        if (waited[0].revents != 0) accept_all();
     }
 
-    void accept_one() {
-        const int socket = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (socket < 0) return;
+    void accept_all() {
+        while (true) {
+            const int socket = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+            if (socket >= 0) {
+                take_in(socket);
+            } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+                return;
+            } else if (errno != EINTR && errno != ECONNABORTED) {
+                // Whoever waits at the door keeps poll() awake: without a pause this thread would spin.
+                accepts_again = Clock::now() + std::chrono::milliseconds(poll_ms);
+                log::warn_once("accept", cat(with_errno("rank 0 cannot let another rank in"),
+                                             "; it tries again (two open files a rank are needed: ulimit -n)"));
+                return;
+            }
+        }
+    }
+
+    void take_in(int socket) {
         if (connections.size() >= most_connections) {
             close(socket);
             return;
         }
         connections.emplace_back();
         connections.back().socket = socket;
+        const std::string here = own_address(socket);
+        if (!here.empty() && !is_loopback(here)) values.emplace(key_of_address, here);
     }
 
     /// Reads, answers and writes what can be without waiting. False: the connection has ended.
@@ -171,7 +202,7 @@ struct StoreServer::State {
     bool answer_all(Connection& connection) {
         while (connection.input.size() >= 4) {
             const uint32_t length = wire::number_at(connection.input.data());
-            const uint32_t allowed = connection.rank < 0 ? 1024 : wire::longest_message;
+            const uint32_t allowed = connection.rank < 0 ? wire::longest_greeting : wire::longest_message;
             if (length < 1 || length > allowed || connection.output.size() > 2 * wire::longest_message) return false;
             if (connection.input.size() < 4 + length) return true;
             const char letter = connection.input[4];
@@ -188,23 +219,43 @@ struct StoreServer::State {
         return true;
     }
 
-    /// first: "greeting rank host", second: the token.
+    /// first: a wire::Guest, second: the token.
     bool greet(Connection& connection, char letter, const std::string& first, const std::string& second) {
-        const std::string expected = cat(wire::greeting, " ");
-        if (letter != wire::greet || first.compare(0, expected.size(), expected) != 0) return false;
-        std::istringstream rest(first.substr(expected.size()));
-        int rank = -1;
-        std::string host;
-        if (!(rest >> rank >> host) || rank < 0 || rank >= static_cast<int>(peers.size()) || second != token) {
-            connection.output += wire::message(wire::refused, "");
+        if (letter != wire::greet) return false;
+        wire::Guest guest;
+        const bool understood = wire::guest_from(first, guest);
+        const std::string against = understood ? what_is_against(guest, second) : "it is another version of rn50";
+        if (!against.empty()) {
+            if (understood)
+                values[key_of_refusal] = cat("a process on ", guest.host, " as rank ", guest.rank, ": ", against);
+            connection.output += wire::message(wire::refused, against);
             write_out(connection);
             return false;
         }
-        connection.rank = rank;
-        peers[static_cast<size_t>(rank)].host = host;
+        connection.rank = guest.rank;
+        Peer& peer = peers[static_cast<size_t>(guest.rank)];
+        peer.host = guest.host;
+        peer.process = guest.process;
+        ++peer.connections;
         connection.output += wire::message(wire::done, "");
         return true;
     }
+
+    /// Why this process is not let in; "": it is.
+    std::string what_is_against(const wire::Guest& guest, const std::string& its_token) const {
+        const auto size = static_cast<int>(peers.size());
+        if (its_token != token) return "it has another RN50_TOKEN";
+        if (guest.run != run) return cat("it belongs to ", in_words(guest.run), ", rank 0 to ", in_words(run));
+        if (guest.size != 0 && guest.size != size)
+            return cat("it is one of ", guest.size, " ranks, rank 0 one of ", size);
+        if (guest.rank < 0 || guest.rank >= size) return cat("there are ", size, " ranks");
+        const Peer& peer = peers[static_cast<size_t>(guest.rank)];
+        if (peer.process != guest.process && (peer.connections > 0 || peer.met))
+            return cat("rank ", guest.rank, " is there already, on ", peer.host);
+        return "";
+    }
+
+    static std::string in_words(const std::string& run) { return run.empty() ? "a run without a name" : run; }
 
     bool answer(Connection& connection, char letter, const std::string& first, const std::string& second) {
         Peer& peer = peers[static_cast<size_t>(connection.rank)];
@@ -221,7 +272,7 @@ struct StoreServer::State {
             Standing standing;
             if (!numbers_from(first, standing)) return false;
             standing.collective = second.substr(0, longest_words);
-            if (!connection.beats) peer.alive = connection.beats = true;
+            if (!connection.beats) peer.alive = peer.met = connection.beats = true;
             peer.heard = Clock::now();
             stragglers->heard(connection.rank, standing, peer.heard);
             peer.told = !loss.empty();
@@ -238,33 +289,19 @@ struct StoreServer::State {
     }
 };
 
-StoreServer::StoreServer(const std::string& address, int port, int ranks, const std::string& token,
-                         const Patience& patience)
-    : state_(std::make_unique<State>()) {
-    state_->token = token;
+StoreServer::StoreServer(const Place& place, const Patience& patience) : state_(std::make_unique<State>()) {
+    state_->token = place.token;
+    state_->run = place.run;
     state_->patience = patience;
-    state_->peers.resize(static_cast<size_t>(ranks));
-    state_->stragglers.emplace(ranks, patience);
-    const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    sockaddr_in here{};
-    here.sin_family = AF_INET;
-    here.sin_port = htons(static_cast<uint16_t>(port));
-    const bool loopback = address == "localhost" || address.compare(0, 4, "127.") == 0;
-    here.sin_addr.s_addr = htonl(loopback ? INADDR_LOOPBACK : INADDR_ANY);
-    const int yes = 1;
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    if (bind(listener, reinterpret_cast<const sockaddr*>(&here), sizeof here) != 0 || listen(listener, 128) != 0) {
-        const std::string what = with_errno(cat("rank 0 cannot listen on port ", port));
-        close(listener);
-        throw Error(Exit::device, what,
-                    "another program or run has it; set MASTER_PORT to the number below a free port");
-    }
-    socklen_t size = sizeof here;
-    getsockname(listener, reinterpret_cast<sockaddr*>(&here), &size);
-    state_->listener = listener;
-    state_->port = ntohs(here.sin_port);
+    state_->peers.resize(static_cast<size_t>(place.size));
+    state_->stragglers.emplace(place.size, patience);
+    state_->listener = listen_on(place.address, place.port);
     state_->thread = std::thread([this] { state_->serve(); });
 }
+
+StoreServer::StoreServer(const std::string& address, int port, int ranks, const std::string& token,
+                         const Patience& patience)
+    : StoreServer(place_of_server(address, port, ranks, token), patience) {}
 
 StoreServer::~StoreServer() {
     state_->stop = true;
@@ -272,7 +309,7 @@ StoreServer::~StoreServer() {
 }
 
 int StoreServer::port() const {
-    return state_->port;
+    return port_of(state_->listener);
 }
 
 }  // namespace rn50

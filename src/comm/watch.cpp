@@ -24,7 +24,7 @@ constexpr double slower_ones = 0.1;
 
 Watch::Watch(const Place& place, std::chrono::milliseconds silence, Lost lost, std::chrono::milliseconds last)
     : place_(place), silence_(silence), last_(last), lost_(std::move(lost)) {
-    client_ = std::make_unique<StoreClient>(place.address, place.port, place.rank, place.token, silence);
+    client_ = std::make_unique<StoreClient>(place, silence);
     client_->beat();
     thread_ = std::thread([this] { run(); });
 }

@@ -89,7 +89,7 @@ struct Loader::State {
 
     const Source& source;
     const LoaderOptions options;
-    const Patience patience{options.read_patience_s, false, [this](double seconds) { return pause(seconds); }};
+    const ReadPatience patience{options.read_patience_s, false, [this](double seconds) { return pause(seconds); }};
     Memory& memory;
     int64_t image_bytes, slot_bytes, batches;
     char* block = nullptr;

@@ -140,7 +140,7 @@ void encode(const Picture& picture, const PackOptions& options, bool was_jpeg, I
     }
 }
 
-void prepare(const Source& source, int64_t i, const PackOptions& options, const Patience& patience, Hand& hand,
+void prepare(const Source& source, int64_t i, const PackOptions& options, const ReadPatience& patience, Hand& hand,
              Item& item) {
     item.fault.clear();
     item.encoded_anew = nullptr;
@@ -267,7 +267,7 @@ class Packing {
         const std::unique_ptr<SampleWriter> writer = make_writer(writing);
         const int workers = options_.workers > 0 ? options_.workers : cores_of_process().usable();
         std::vector<Hand> hands(static_cast<size_t>(workers));
-        const Patience patience{options_.read_patience_s};
+        const ReadPatience patience{options_.read_patience_s};
         OrderedWork<Item> work(split.next, source.size(), workers, [&](int64_t i, int worker, Item& item) {
             prepare(source, i, options_, patience, hands[static_cast<size_t>(worker)], item);
         });

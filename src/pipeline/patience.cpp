@@ -25,7 +25,7 @@ bool sleep_for(double seconds, const std::atomic<bool>& over) {
 
 }  // namespace
 
-void with_patience(const Patience& patience, const std::function<void()>& work) {
+void with_patience(const ReadPatience& patience, const std::function<void()>& work) {
     double waited = 0;
     for (double pause = 0.1;; pause = std::min(2 * pause, 8.0)) {
         try {

@@ -7,7 +7,7 @@
 
 namespace rn50 {
 
-struct Patience {
+struct ReadPatience {
     double seconds = 30;         ///< to wait in all, in pauses that grow; 0: not at all
     bool waits_for_gone = true;  ///< for a file that is missing from a folder that is there, too
     /// Waits so long. False: whoever asked is not interested any more. Empty: sleeps, unless it is over.
@@ -18,6 +18,6 @@ struct Patience {
 
 /// Does `work` anew while it throws ReadError; throws the last one when the patience is at its end, and Interrupted
 /// when a signal asks to stop while it sleeps. That it waits is said once a process.
-void with_patience(const Patience& patience, const std::function<void()>& work);
+void with_patience(const ReadPatience& patience, const std::function<void()>& work);
 
 }  // namespace rn50

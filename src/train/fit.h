@@ -50,6 +50,12 @@ struct FitState {
 
 /// Writes everything that resume_state() needs into one file: parameters, running statistics, optimizer, `state`.
 void save_state(const std::string& path, Trainer& trainer, const CheckpointInfo& info, const FitState& state);
+/// The same state as text, and from it. state_from() throws std::exception for what text_of() has not written.
+std::string text_of(const FitState& state);
+FitState state_from(const std::string& text);
+/// The step after which the state in this file was saved; absent where there is none that can be read.
+std::optional<int64_t> saved_step(const std::string& path);
+
 /// Fills the trainer and returns where the run stood. Throws Error(Exit::data) for a file of another run.
 FitState load_state(const std::string& path, Trainer& trainer, const CheckpointInfo& info);
 

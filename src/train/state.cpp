@@ -37,16 +37,6 @@ EpochSummary epoch_of(const Json& json) {
             number(9)};
 }
 
-std::string text_of(const FitState& state) {
-    Json history = Json::array();
-    for (const EpochSummary& epoch : state.history)
-        history.push_back(json_of(epoch));
-    Json position{{"pictures", state.pictures},     {"step", state.step},           {"loss_sum", state.loss_sum},
-                  {"loss_steps", state.loss_steps}, {"elapsed_s", state.elapsed_s}, {"history", history}};
-    if (state.fingerprint) position["fingerprint"] = *state.fingerprint;
-    return position.dump();
-}
-
 struct StoredTensor {
     const char* name;
     Tensor tensor;
@@ -89,6 +79,38 @@ const EpochSummary* FitState::best() const {
     return best;
 }
 
+std::string text_of(const FitState& state) {
+    Json history = Json::array();
+    for (const EpochSummary& epoch : state.history)
+        history.push_back(json_of(epoch));
+    Json position{{"pictures", state.pictures},     {"step", state.step},           {"loss_sum", state.loss_sum},
+                  {"loss_steps", state.loss_steps}, {"elapsed_s", state.elapsed_s}, {"history", history}};
+    if (state.fingerprint) position["fingerprint"] = *state.fingerprint;
+    return position.dump();
+}
+
+FitState state_from(const std::string& text) {
+    FitState state;
+    const Json position = Json::parse(text);
+    state.pictures = position.at("pictures").get<int64_t>();
+    if (position.contains("fingerprint")) state.fingerprint = position["fingerprint"].get<uint32_t>();
+    state.step = position.at("step").get<int64_t>();
+    state.loss_sum = position.at("loss_sum").get<double>();
+    state.loss_steps = position.at("loss_steps").get<int64_t>();
+    state.elapsed_s = position.at("elapsed_s").get<double>();
+    for (const Json& epoch : position.at("history"))
+        state.history.push_back(epoch_of(epoch));
+    return state;
+}
+
+std::optional<int64_t> saved_step(const std::string& path) {
+    try {
+        return state_from(SafetensorsReader(path).metadata().at("position")).step;
+    } catch (const std::exception&) {
+        return std::nullopt;
+    }
+}
+
 void save_state(const std::string& path, Trainer& trainer, const CheckpointInfo& info, const FitState& state) {
     SafetensorsWriter writer;
     for (const StoredTensor& stored : tensors_of(trainer))
@@ -120,15 +142,7 @@ FitState load_state(const std::string& path, Trainer& trainer, const CheckpointI
 
     FitState state;
     try {
-        const Json position = Json::parse(metadata("position"));
-        state.pictures = position.at("pictures").get<int64_t>();
-        if (position.contains("fingerprint")) state.fingerprint = position["fingerprint"].get<uint32_t>();
-        state.step = position.at("step").get<int64_t>();
-        state.loss_sum = position.at("loss_sum").get<double>();
-        state.loss_steps = position.at("loss_steps").get<int64_t>();
-        state.elapsed_s = position.at("elapsed_s").get<double>();
-        for (const Json& epoch : position.at("history"))
-            state.history.push_back(epoch_of(epoch));
+        state = state_from(metadata("position"));
     } catch (const Json::exception&) {
         other_run(path, "its position makes no sense");
     }
