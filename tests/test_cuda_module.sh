@@ -49,7 +49,7 @@ echo "$text" >text.so
 echo '// nothing' | library empty.so
 
 # A machine without a driver: told before the module is looked into, except by doctor.
-if ! ldconfig -p 2>/dev/null | grep -q libcuda.so.1 && [ ! -e /dev/nvidiactl ]; then
+if ! ldconfig -p 2>/dev/null | grep libcuda.so.1 >/dev/null && [ ! -e /dev/nvidiactl ]; then
     take cuda "$work/text.so"
     check "no driver: --device cuda is an error" eval '[ $code = 4 ] && grep -qE "no NVIDIA GPU|without a driver" err'
     take auto "$work/text.so"
@@ -83,19 +83,19 @@ for name in libcudnn.so.9 libcublasLt.so.13 libfoo.so.2; do
     rm $name
     remedy='install the package that holds it'
     case $name in *cudnn*) remedy="install NVIDIA's cuDNN 9" ;; *cublas*) remedy="install the libraries of NVIDIA's CUDA toolkit 13" ;; esac
-    if ldconfig -p 2>/dev/null | grep -q "$name"; then continue; fi
+    if ldconfig -p 2>/dev/null | grep "$name" >/dev/null; then continue; fi
     refused "without $name" "$work/needs.so" "needs.so needs $name, which is not found" "$remedy"
 done
 
 # Another major version of what is needed is no help, and is named beside the one remedy.
 needed=9 other=8
-if ldconfig -p 2>/dev/null | grep -q "libcudnn.so.9"; then needed=8 other=9; fi
+if ldconfig -p 2>/dev/null | grep "libcudnn.so.9" >/dev/null; then needed=8 other=9; fi
 for major in 8 9; do
     echo 'extern "C" int gone() { return 0; }' | library driver/libcudnn.so.$major -Wl,-soname,libcudnn.so.$major
 done
 { echo 'extern "C" int gone();' && echo 'int used = gone();' && cat version.cpp; } | library needs.so driver/libcudnn.so.$needed
 rm driver/libcudnn.so.$needed
-if ! ldconfig -p 2>/dev/null | grep -q "libcudnn.so.$needed"; then
+if ! ldconfig -p 2>/dev/null | grep "libcudnn.so.$needed" >/dev/null; then
     refused "with cuDNN $other where $needed is needed" "$work/needs.so" \
         "needs.so needs libcudnn.so.$needed, which is not found (libcudnn.so.$other is, another major version, which does not do)" \
         "install NVIDIA's cuDNN $needed"
@@ -129,7 +129,7 @@ for installed in yes no; do
     [ $installed = yes ] && continue
     check "and doctor says nothing else of it" eval \
         'prints "! GPU driver" "✓ GPU 0        Imaginary 4090" && ! prints "✓ GPU driver" && [ "$(grep -c "→ install" out)" = 1 ] && ! prints "libcublasLt"'
-    if ! ldconfig -p 2>/dev/null | grep -q "libcublasLt.so.12"; then
+    if ! ldconfig -p 2>/dev/null | grep "libcublasLt.so.12" >/dev/null; then
         refused "a driver that is new enough" "$work/cuda12.so" "cuda12.so needs libcublasLt.so.12, which is not found" \
             "install the libraries of NVIDIA's CUDA toolkit 12"
         check "and doctor sees no fault in it" prints "✓ GPU driver" "up to CUDA 12.2"
@@ -178,10 +178,10 @@ class ImaginaryGpu : public rn50::cpu::CpuBackend {
 
   protected:
     void do_check_gradients(const rn50::Tensor& gradients, float clip_norm, const rn50::ScalePolicy& policy,
-                            double factor, const rn50::Tensor& state) override {
+                            const rn50::Tensor& divisor, const rn50::Tensor& state) override {
         ++steps_;
         if (good_every != nullptr && steps_ % std::atoi(good_every) != 0) gradients.as<float>()[0] = INFINITY;
-        CpuBackend::do_check_gradients(gradients, clip_norm, policy, factor, state);
+        CpuBackend::do_check_gradients(gradients, clip_norm, policy, divisor, state);
     }
     void do_optimize(const rn50::OptimizerDesc& desc, const rn50::Tensor& parameters, const rn50::Tensor& gradients,
                      const rn50::Tensor& moment1, const rn50::Tensor& moment2, const rn50::Tensor& state) override {
@@ -249,6 +249,7 @@ class ImaginaryNccl : public rn50::Collectives {
     void broadcast(const rn50::Tensor& values) override { gloo_->broadcast(values); }
     void gather(const rn50::Tensor& mine, const rn50::Tensor& all) override { gloo_->gather(mine, all); }
     void gather_host(const void* mine, int64_t bytes, void* all) override { gloo_->gather_host(mine, bytes, all); }
+    void sum_host(double* numbers, int64_t count) override { gloo_->sum_host(numbers, count); }
     void abort() override { gloo_->abort(); }
 
   private:

@@ -243,7 +243,7 @@ run train data "${tiny[@]}" --model resnet34 --init a/best.safetensors --out h
 check "init: weights of another architecture are 3, naming a tensor and its shape" fails 3 layer "64x64x3x3"
 run bench infer --model resnet18 --image-size 32 --batch-size 2 --max-steps 2 --json
 check "bench infer: one object with the contract's keys" eval \
-    'is 0 && grep -qE "^\{\"images_per_s\":$number,\"memory_mb\":$number,\"device\":\".*\",\"precision\":\"fp32\",\"batch_size\":2,\"image_size\":32\}$" out'
+    'is 0 && grep -qE "^\{\"images_per_s\":$number,\"memory_mb\":$number,\"memory_taken_mb\":$number,\"device\":\".*\",\"precision\":\"fp32\",\"batch_size\":2,\"image_size\":32\}$" out'
 run bench step --model resnet18 --image-size 32 --batch-size 2 --max-steps 2 --verbose
 check "bench step: a rate, and the time by operation" eval 'is 0 && grep -q "images/s" out && says "time by operation" "all"'
 
