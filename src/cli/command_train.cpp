@@ -20,7 +20,9 @@
 #include "cli/picture_options.h"
 #include "cli/progress.h"
 #include "cli/ranks.h"
+#include "cli/training_parts.h"
 #include "cli/training_setup.h"
+#include "cli/training_words.h"
 #include "comm/comm.h"
 #include "comm/store.h"
 #include "report/report.h"
@@ -32,8 +34,6 @@ namespace rn50 {
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr int val_slots = 2;
 
 /// Where a resumed run lies.
 struct ResumePoint {
@@ -49,154 +49,6 @@ ResumePoint resume_point(const Options& options) {
                     "name the folder of a run, or its state.safetensors");
     const std::string parent = fs::path(named).parent_path().string();
     return {parent.empty() ? "." : parent, named};
-}
-
-void describe_data(const DataSplits& data) {
-    std::string extra;
-    for (const auto& [name, source] : data.extra)
-        extra += cat(", ", report::grouped(source->size()), " ", name);
-    std::string names;
-    for (size_t i = 0; i < data.classes.size() && i < 12; ++i)
-        names += cat(i == 0 ? " (" : ", ", report::shown(data.classes[i]));
-    names += data.classes.size() > 12 ? ", ...)" : ")";
-    log::info(cat("data: ", report::grouped(data.train->size()), " train, ", report::grouped(data.val->size()), " val",
-                  extra, " pictures; ", data.classes.size(), " classes", names));
-    for (const std::string& warning : data.warnings)
-        log::warn(warning);
-}
-
-/// Says how uneven the classes are and what is done about it; nothing where they are even and nothing is done.
-void describe_balance(const Options& options, const std::vector<std::string>& classes,
-                      const std::vector<int64_t>& counts, const std::vector<float>& weights) {
-    const auto [least, most] = std::minmax_element(counts.begin(), counts.end());
-    const double ratio = static_cast<double>(*most) / static_cast<double>(std::max<int64_t>(*least, 1));
-    const bool balanced = options.sampler == "balanced";
-    if (ratio < 1.5 && weights.empty() && !balanced) return;
-    const auto named = [&](auto at) {
-        return cat(report::grouped(*at), " of ", report::shown(classes[static_cast<size_t>(at - counts.begin())]));
-    };
-    std::string done;
-    if (balanced) done = "each class is drawn equally often";
-    if (!weights.empty()) {
-        const auto [light, heavy] = std::minmax_element(weights.begin(), weights.end());
-        done += cat(done.empty() ? "" : ", and ", "the loss weighs classes from ", report::fixed(*light, 2), " to ",
-                    report::fixed(*heavy, 2));
-    }
-    log::info(cat("classes: ", named(most), " to ", named(least), " (", report::fixed(ratio, 1), " to 1); ",
-                  done.empty() ? "nothing is done about it: --class-weights auto or --sampler balanced would" : done));
-    if (balanced && !weights.empty())
-        log::warn_of_all(
-            "--sampler balanced and --class-weights auto both even the classes out: together they favour rare ones");
-}
-
-/// Of `batch` pictures and their labels in host memory.
-int64_t batch_bytes(const Options& options, int64_t batch) {
-    return batch * (options.image_size * options.image_size * options.channels + 2 * int64_t{sizeof(int32_t)});
-}
-
-LoaderOptions evaluation_loading(const Options& options) {
-    LoaderOptions loading;
-    loading.batch_size = options.batch_size;
-    loading.workers = static_cast<int>(options.workers);
-    loading.slots = val_slots;
-    loading.max_bad = options.max_bad;
-    // A rank that waits for its disk must not be taken for one that hangs.
-    if (options.ranks > 1) loading.read_patience_s = std::min(loading.read_patience_s, 0.6 * options.peer_timeout);
-    loading.pictures = evaluation_pictures(options);
-    return loading;
-}
-
-LoaderOptions training_loading(const Options& options) {
-    LoaderOptions loading = evaluation_loading(options);
-    loading.slots = ring_slots(batch_bytes(options, options.batch_size));
-    loading.seed = static_cast<uint64_t>(options.seed);
-    loading.shuffle = loading.drop_last = loading.replace_bad = true;
-    loading.accumulate = options.accumulate;
-    loading.balanced = options.sampler == "balanced";
-    loading.pictures = training_pictures(options);
-    loading.mix = mixing(options);
-    return loading;
-}
-
-CheckpointInfo checkpoint_info(const Options& options, const NetDesc& net, const std::vector<std::string>& classes) {
-    CheckpointInfo info;
-    info.model = options.model;
-    info.classes = classes;
-    info.image_size = options.image_size;
-    info.channels = static_cast<int>(options.channels);
-    info.bits = static_cast<int>(options.bits);
-    info.resize = resize_from(options.resize);
-    std::copy(std::begin(net.mean), std::end(net.mean), info.mean.begin());
-    std::copy(std::begin(net.std), std::end(net.std), info.std.begin());
-    info.precision = name_of(net.precision);
-    return info;
-}
-
-FitOptions fit_options(const Options& options, int64_t steps_per_epoch, const MemoryPlan& plan) {
-    FitOptions fit;
-    fit.epochs = options.epochs;
-    fit.max_steps = options.max_steps;
-    fit.save_seconds = 60 * options.save_minutes;
-    fit.schedule.base_lr = options.lr;
-    fit.schedule.total_steps = options.epochs * steps_per_epoch;
-    fit.schedule.warmup_steps = std::llround(options.warmup_epochs * static_cast<double>(steps_per_epoch));
-    if (fit.schedule.warmup_steps > fit.schedule.total_steps) {
-        log::warn_of_all(cat("--warmup-epochs ", options.warmup_epochs, " is longer than the run of ", options.epochs,
-                             options.epochs == 1 ? " epoch" : " epochs", ": the learning rate never reaches --lr"));
-    }
-    fit.memory_mb = static_cast<double>(plan.peak) / 1e6;
-    return fit;
-}
-
-/// What differs between the ranks is that of the one which waited longest; they all ask.
-LoadingFacts loading_facts(const EpochSummary& epoch, const Options& options, const Loader& loader, Communicator* comm,
-                           int ranks_here) {
-    LoadingFacts facts;
-    facts.images_per_s = epoch.images_per_s;
-    facts.data_wait = epoch.data_wait;
-    facts.ranks = comm != nullptr ? comm->size() : 1;
-    facts.rank = epoch.slowest_rank;
-    const std::vector<double> mine{loader.pictures_per_worker_s(), static_cast<double>(loader.workers()),
-                                   static_cast<double>(cores_of_process().usable()), static_cast<double>(ranks_here),
-                                   static_cast<double>(memory_of_process().usable())};
-    const std::vector<double> all = comm != nullptr ? comm->gather(mine) : mine;
-    const double* const of_rank = &all[static_cast<size_t>(facts.rank) * mine.size()];
-    facts.images_per_worker_s = of_rank[0];
-    facts.workers = static_cast<int>(of_rank[1]);
-    facts.cores = static_cast<int>(of_rank[2]);
-    facts.ranks_here = static_cast<int>(of_rank[3]);
-    facts.usable_memory = static_cast<int64_t>(of_rank[4]);
-    facts.cache_bytes = options.cache_mb * 1'000'000;
-    facts.seen = loader.seen();
-    facts.crops = options.augment != "none" && options.augment != "flip" && options.resize != "letterbox" &&
-                  options.decode == "region" && options.cache_mb == 0;
-    facts.image_size = options.image_size;
-    facts.data = options.data;
-    return facts;
-}
-
-FitObserver observer(Progress& progress, const Options& options, int64_t val_images) {
-    FitObserver watch;
-    watch.step = [&progress](int64_t epoch, int64_t step, double loss, double lr, double wait) {
-        progress.step(epoch, step, loss, lr, wait);
-    };
-    watch.evaluating = [val_images, ranks = options.ranks](int64_t images) {
-        log::progress(cat("val  ", std::min(images * ranks, val_images), "/", val_images, " pictures"));
-    };
-    watch.epoch = [&progress, &options](const EpochSummary& epoch, bool best) {
-        log::progress_done();
-        log::info(
-            cat("epoch ", epoch.epoch, "/", options.epochs, "  train loss ", report::fixed(epoch.train_loss, 4),
-                "  val loss ", report::fixed(epoch.val_loss, 4), "  top-1 ", report::fixed(epoch.top1, 2), "%",
-                // An epoch that was only evaluated in this part of the run has no rate.
-                epoch.images_per_s > 0
-                    ? cat("  ", report::fixed(epoch.images_per_s, epoch.images_per_s < 100 ? 1 : 0), " img/s")
-                    : "",
-                epoch.data_wait >= 0.05 ? cat(", ", report::fixed(100 * epoch.data_wait, 0), "% waiting for data") : "",
-                best ? "  *" : ""));
-        progress.resume_clock();
-    };
-    return watch;
 }
 
 report::SplitRow split_row(const std::string& name, const EvalMetrics& metrics) {
@@ -445,7 +297,7 @@ class Training {
         const int64_t all = how.schedule.total_steps;
         Progress progress(options_.epochs, steps, how.max_steps > 0 ? std::min(how.max_steps, all) : all, state.step,
                           options_.pictures_a_step());
-        FitObserver watch = observer(progress, options_, data_.val->size());
+        FitObserver watch = training_observer(progress, options_, data_.val->size());
         watch.step = [&, tell = watch.step](int64_t epoch, int64_t step, double loss, double lr, double wait) {
             tell(epoch, step, loss, lr, wait);
             if (leads()) tell_unused_bits(train.seen(), options_.bits, false);
@@ -464,23 +316,23 @@ class Training {
             facts.in_files = data_.train->format() == "folder";
             log::warn_once("loading", loading_advice(facts));
         };
-        const std::string way_on = cat("go on with: rn50 train --resume auto --out ", folder.path());
+        const std::string command = cat("go on with: rn50 train --resume auto --out ", folder.path());
         FitResult result;
         try {
             result = fit(trainer, train, val, folder, info_, how, std::move(state), watch);
         } catch (const ReadError& error) {
-            throw Error(Exit::data, error.what(), cat(error.remedy(), "; then ", way_on));
+            throw Error(Exit::data, error.what(), cat(error.remedy(), "; then ", command));
         } catch (const Error& error) {
             // A GPU that is lost takes the steps since the last save with it, and nothing more.
             if (error.code() == Exit::device && fs::exists(folder.file("state.safetensors"))) {
                 log::progress_done();
-                log::info(cat("what was saved last is kept; ", way_on));
+                log::info(cat("what was saved last is kept; ", command));
             }
             throw;
         }
         log::progress_done();
         if (result.signal != 0) {
-            log::info(cat("saved; ", way_on));
+            log::info(cat("saved; ", command));
             return exit_code_of_signal(result.signal);
         }
         train.stop();
