@@ -56,10 +56,8 @@ std::string other_major(const std::string& library) {
     if (major < 1) return "";
     for (const int other : {major + 1, major - 1}) {
         const std::string name = cat(library.substr(0, library.find(".so.") + 4), other);
-        if (void* const handle = dlopen(name.c_str(), RTLD_LAZY | RTLD_LOCAL)) {
-            dlclose(handle);
-            return name;
-        }
+        // It stays loaded: CUDA's libraries leave memory behind that nobody can reach once they are gone.
+        if (dlopen(name.c_str(), RTLD_LAZY | RTLD_LOCAL) != nullptr) return name;
     }
     return "";
 }
