@@ -15,7 +15,7 @@ Bytes operator+(Bytes a, const Bytes& b) {
     return a;
 }
 
-Bytes number(uint32_t value, int bytes) {  // little-endian
+Bytes number(uint64_t value, int bytes) {  // little-endian
     Bytes out;
     for (int i = 0; i < bytes; ++i)
         out.push_back(static_cast<uint8_t>(value >> 8 * i));
