@@ -15,10 +15,10 @@ Bytes operator+(Bytes a, const Bytes& b) {
     return a;
 }
 
-Bytes number(uint64_t value, int bytes) {  // little-endian
+Bytes number(uint64_t value, int bytes) {  // little-endian, of any length
     Bytes out;
     for (int i = 0; i < bytes; ++i)
-        out.push_back(static_cast<uint8_t>(value >> 8 * i));
+        out.push_back(i < 8 ? static_cast<uint8_t>(value >> 8 * i) : uint8_t{0});
     return out;
 }
 
