@@ -115,7 +115,7 @@ class Training {
         const std::optional<int64_t> step = saved_step((fs::path(run_folder_) / "state.safetensors").string());
         if (!step) return cat(run_folder_, " holds no state yet: ", again, " with --resume auto --out ", run_folder_);
         return cat(run_folder_, " is saved up to step ", *step,
-                   ": mend the cause, and go on with the same command and ", "--resume auto --out ", run_folder_);
+                   ": mend the cause, and go on with the same command and --resume auto --out ", run_folder_);
     }
 
     void open_device() {

@@ -55,9 +55,9 @@ class SampleMaker {
               PictureCache* cache, uint8_t* dst, pixel::Changes* apart = nullptr);
 
     int64_t declined() const { return declined_; }
-    /// Since it was asked last.
-    /// What the picture before has left.
+    /// Of buffers that the picture before has left.
     int64_t kept_bytes() const;
+    /// Since it was asked last.
     PicturesSeen take_seen() { return std::exchange(seen_, {}); }
 
   private:
