@@ -385,6 +385,8 @@ class NcclCollectives final : public Collectives {
 
     std::string hang_remedy() const override { return nccl_remedy("timed out"); }
 
+    std::vector<NcclLink> links() const override { return links_in(nccl_log()); }
+
     void abort() override { comm_.abort(); }
 
   private:

@@ -35,7 +35,7 @@ check "doctor: several GPUs without NCCL" prints "! NCCL         not found: trai
 export IMAGINARY_NCCL=1
 IMAGINARY_GPU=2 NCCL_SOCKET_IFNAME==nothing0 "$program" doctor >out 2>err
 check "doctor: NCCL's versions, the way between GPUs, network, shared memory" prints "✓ NCCL         2.18.3, built with 2.16.5" \
-    "NCCL_DEBUG=INFO" "! GPU to GPU   no peer-to-peer" "! network      NCCL_SOCKET_IFNAME==nothing0 names no interface" "/dev/shm"
+    "a run says which ways it takes" "! GPU to GPU   no peer-to-peer" "! network      NCCL_SOCKET_IFNAME==nothing0 names no interface" "/dev/shm"
 IMAGINARY_GPU=1 "$program" doctor >out 2>err
 check "doctor: one GPU needs none of that" eval '! prints "GPU to GPU"'
 on_gpus 1 --gpus all --out alone
@@ -54,6 +54,12 @@ fi
 on_gpus 3 --gpus 2 --out two
 check "--gpus 2: one rank on each of the first two" eval 'is 0 && noted "0 on GPU 0 of all" "1 on GPU 1 of all"'
 check "--gpus 2: says ranks, engine, GPUs and batch" says "ranks: 2 by NCCL 2.0.0, on 2 x Imaginary 3090, batch 4 each, 8 in a step"
+check "and by which way NCCL goes, from its log" says "NCCL goes by the host's memory (SHM/direct/direct; 1 link)"
+NCCL_DEBUG=WARN NCCL_DEBUG_FILE=$work/theirs on_gpus 3 --gpus 2 --out theirs_run
+check "a log that the user has asked for stays the user's" eval 'is 0 && ! says "NCCL goes by" && grep -q "via SHM" theirs'
+mkdir -p home && echo NCCL_DEBUG=WARN >home/.nccl.conf
+HOME=$work/home on_gpus 3 --gpus 2 --out conf_run
+check "also by NCCL's own file" eval 'is 0 && ! says "NCCL goes by"'
 on_gpus 3 --config two/run.toml --out again
 check "run.toml repeats it on as many" eval 'is 0 && noted "0 on GPU 0 of all" "1 on GPU 1 of all" && cmp -s two/last.safetensors again/last.safetensors'
 check "two GPUs give what two CPUs give" cmp -s two/last.safetensors cpu/last.safetensors

@@ -246,7 +246,13 @@ class ImaginaryNccl : public rn50::Collectives {
     std::string name() const override { return "NCCL 2.0.0"; }
     void begin_average(const rn50::Tensor& values) override { gloo_->begin_average(values); }
     void finish_averages() override { gloo_->finish_averages(); }
-    void broadcast(const rn50::Tensor& values) override { gloo_->broadcast(values); }
+    void broadcast(const rn50::Tensor& values) override {
+        gloo_->broadcast(values);
+        // As NCCL does when ranks first reach each other.
+        if (const char* const file = std::getenv("NCCL_DEBUG_FILE"))
+            std::ofstream(file) << "host:1:1 [0] NCCL INFO Channel 00 : 0[0] -> 1[1] via SHM/direct/direct" << std::endl;
+    }
+    std::vector<rn50::NcclLink> links() const override { return rn50::links_in(rn50::nccl_log()); }
     void gather(const rn50::Tensor& mine, const rn50::Tensor& all) override { gloo_->gather(mine, all); }
     void gather_host(const void* mine, int64_t bytes, void* all) override { gloo_->gather_host(mine, bytes, all); }
     void sum_host(double* numbers, int64_t count) override { gloo_->sum_host(numbers, count); }

@@ -11,6 +11,8 @@
 #include <cmath>
 #include <cstdio>
 #include <ctime>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -407,6 +409,31 @@ TEST_CASE("what ranks compare of their data: names, labels, order and splits, an
           "rank 0 has hard = 1 pictures, rank 1 has nothing like it");
     CHECK(difference(data({{"a", 0}, {"b", 1}}, nullptr), mine, 1) ==
           "rank 0 has nothing like it, rank 1 has hard = 1 pictures");
+}
+
+TEST_CASE("ranks compare the contents of some of their pictures") {
+    const std::string folder = cat(std::filesystem::temp_directory_path().string(), "/rn50_contents_", getpid(), "_");
+    const auto data = [&](int host, int other) {
+        const std::string place = cat(folder, host);
+        std::filesystem::create_directories(place);
+        std::vector<Sample> samples;
+        for (int i = 0; i < 40; ++i) {
+            samples.push_back({cat(place, "/", i), 0});
+            std::ofstream(samples.back().path) << (i == other ? "another picture" : "a picture") << i;
+        }
+        DataSplits splits;
+        splits.train = make_list_source(samples, {"good"});
+        splits.val = make_list_source({samples[0]}, {"good"});
+        std::string text = common_contents(splits);
+        std::filesystem::remove_all(place);
+        return text;
+    };
+    const std::string mine = data(0, -1);
+    CHECK(data(1, -1) == mine);
+    CHECK(data(1, 1) == mine);  // one that is not looked at
+    CHECK(contains(difference(mine, data(1, 20), 1),
+                   "rank 0 has train = 40 pictures, 16 of which have contents of digest "));
+    CHECK(contains(difference(mine, data(1, 0), 1), "rank 0 has train = 40"));
 }
 
 TEST_CASE("a rank that never arrives is named") {

@@ -10,6 +10,7 @@
 #include "cli/doctor.h"
 #include "cli/gpus.h"
 #include "comm/nccl_advice.h"
+#include "comm/nccl_log.h"
 
 using namespace rn50;
 
@@ -85,6 +86,40 @@ TEST_CASE("NCCL's failures get the advice that fits, by NCCL's own words") {
         CHECK(contains(nccl_remedy(said), "NCCL_DEBUG=INFO makes NCCL tell"));
     }
     CHECK(nccl_remedy("what nobody has seen") == nccl_remedy(""));
+}
+
+TEST_CASE("the ways that NCCL has taken stand in its log") {
+    // Lines as NCCL 2.16 to 2.28 writes them on machines of several kinds.
+    const std::string log =
+        "NCCL version 2.16.5+cuda11.8\n"
+        "tj5:533:1765 [2] NCCL INFO Channel 00/02 :    0   1   2   3\n"
+        "tj5:533:1765 [2] NCCL INFO Trees [0] 3/-1/-1->2->1 [1] 3/-1/-1->2->1\n"
+        "tj5:533:1765 [2] NCCL INFO Channel 07 : 2[6] -> 3[7] via SHM/direct/direct\n"
+        "tj5:533:1765 [2] NCCL INFO Channel 08 : 2[6] -> 3[7] via SHM/direct/direct\n"
+        "ubuntu:9621:9692 [7] NCCL INFO Channel 14/0 : 15[7] -> 0[0] [send] via NET/Socket/0\n"
+        "ubuntu:9621:9692 [7] NCCL INFO Channel 15/0 : 15[7] -> 0[0] [send] via NET/Socket/1\n"
+        "node:919:1150 [0] NCCL INFO Channel 01/0 : 8[0] -> 15[7] via P2P/IPC/read\r\n"
+        "node:919:1150 [0] NCCL INFO Channel 00/1 : 9[1a000] -> 10[2] via P2P/indirect/11[3]/read\n"
+        "node:919:1150 [0] NCCL INFO Channel 02/0 : 7[7] -> 8[0] [receive] via NET/IB/3(4)/GDRDMA/Shared\n"
+        "node:919:1150 [0] NCCL INFO Connected all rings\n"
+        "node:919:1150 [0] NCCL INFO Channel 03/0 : 8[0] -> 15[7 via P2P/IPC\n"
+        "node:919:1150 [0] NCCL INFO Channel 03/0 : x[0] -> 15[7] via P2P/IPC\n"
+        "node:919:1150 [0] NCCL INFO Channel 03/0 : 8[0] -> 15[7] via ";
+    const std::vector<NcclLink> links = links_in(log);
+    const std::vector<NcclLink> expected{{2, 3, "SHM/direct/direct"},
+                                         {15, 0, "NET/Socket"},
+                                         {8, 15, "P2P/IPC/read"},
+                                         {9, 10, "P2P/indirect/read"},
+                                         {7, 8, "NET/IB/GDRDMA/Shared"}};
+    CHECK(text_of(links) == text_of(expected));
+    CHECK(links_from(text_of(links)) == links);
+    CHECK(links_from("not links").empty());
+    CHECK(ways_of({}) == "");
+    CHECK(
+        ways_of(
+            {{0, 1, "NET/Socket"}, {1, 2, "SHM/direct"}, {2, 3, "SHM/direct"}, {1, 2, "SHM/direct"}, {3, 0, "NVLS"}}) ==
+        "the host's memory (SHM/direct; 2 links), sockets (NET/Socket; 1 link), another way (NVLS; 1 link)");
+    CHECK(links_in("").empty());
 }
 
 TEST_CASE("the ways that NCCL will probably take follow the ground and its variables") {

@@ -242,6 +242,7 @@ void bench_comm(const Options& options, const Place& place, Communicator& comm) 
     comm.connect(engine_for(*backend));
     const double stream = stream_rate(place, comm);
     const std::vector<Row> rows = CommBench(options, *backend, comm).run();
+    tell_ways(comm);
     if (comm.rank() != 0) return;
     if (options.json)
         print_json(rows, comm.size(), comm.engine(), stream);

@@ -186,6 +186,7 @@ BenchResult bench_step(const Options& options, Backend& backend, const std::opti
     Trainer trainer(backend, arena, setup);
     trainer.initialize();
     trainer.follow_rank_0();
+    if (comm != nullptr) tell_ways(*comm);
     // As a run does it: the next batch is brought beside the step.
     const HostBatch batch{data.pictures.data, data.labels.data, nullptr, 1};
     trainer.stage(batch);

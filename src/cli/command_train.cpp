@@ -145,7 +145,11 @@ class Training {
     int train() {
         open_device();
         data_ = open_in_turn(options_, comm_.get());
-        if (comm_) require_same(*comm_, common_data(data_), "give all ranks the same pictures in the same folders");
+        if (comm_) {
+            const char* const remedy = "give all ranks the same pictures in the same folders";
+            require_same(*comm_, common_data(data_), remedy);
+            require_same(*comm_, common_contents(data_), remedy);
+        }
         if (leads()) describe_data(data_);
 
         TrainerOptions setup = trainer_options(options_, backend_->info(), static_cast<int64_t>(data_.classes.size()));
@@ -197,6 +201,7 @@ class Training {
         // One rank reads the state: on another's disk may lie an older one.
         if (comm_) state = state_from(comm_->gather(leads() ? text_of(state) : "")[0]);
         trainer.follow_rank_0();
+        if (comm_) tell_ways(*comm_);
         for (const std::string& change : changes_)
             log::info(change);
         RunDir folder = open_folder(state.step);

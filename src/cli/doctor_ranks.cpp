@@ -32,7 +32,7 @@ Finding nccl_finding(const CudaModuleInfo& info) {
                 several ? install_command("libnccl2", "libnccl") + ", or NVIDIA's own package for your CUDA" : ""};
     return {State::good, "NCCL",
             cat(info.nccl, info.nccl == info.nccl_built ? "" : cat(", built with ", info.nccl_built),
-                "; NCCL_DEBUG=INFO shows which ways it takes"),
+                "; a run says which ways it takes"),
             ""};
 }
 

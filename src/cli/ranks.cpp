@@ -5,14 +5,17 @@
 #include <cmath>
 #include <map>
 #include <sstream>
+#include <vector>
 
 #include "base/crc32c.h"
 #include "base/error.h"
+#include "base/files.h"
 #include "base/log.h"
 #include "base/machine.h"
 #include "cli/picture_options.h"
 #include "cli/training_setup.h"
 #include "cli/version.h"
+#include "pipeline/patience.h"
 #include "report/table.h"
 
 namespace rn50 {
@@ -20,6 +23,28 @@ namespace rn50 {
 namespace {
 
 constexpr size_t longest_compared = 500'000;  // what the store takes in one piece is twice that
+constexpr int64_t compared_pictures = 16;
+
+/// Of the contents of so many pictures, size() at most, evenly spread over all. Names can be the same where pictures
+/// are not: packed anew, or cut otherwise, on one of the machines.
+uint32_t digest_of_some(const Source& source, int64_t count) {
+    uint32_t digest = 0;
+    std::vector<uint8_t> bytes;
+    for (int64_t i = 0; i < count; ++i) {
+        const int64_t picture = i * source.size() / count;
+        with_patience({}, [&] {
+            try {
+                source.read(picture, bytes);
+            } catch (const ReadError&) {
+                throw;
+            } catch (const Error&) {  // no picture: to be skipped, on all ranks alike
+                bytes.clear();
+            }
+        });
+        digest = crc32c(bytes.data(), bytes.size(), digest);
+    }
+    return digest;
+}
 
 }  // namespace
 
@@ -45,6 +70,7 @@ GpuLaunch settle_ranks(Options& options, const std::optional<Place>& place) {
 int run_as_rank(const Place& place, const Options& options, std::unique_ptr<Communicator>& comm,
                 const std::function<int()>& work) {
     const auto milliseconds = [](double s) { return std::chrono::milliseconds(std::llround(s * 1000)); };
+    if (options.device != "cpu") keep_nccl_log();
     comm = std::make_unique<Communicator>(
         place, Patience{milliseconds(options.peer_timeout), milliseconds(options.hang_timeout)});
     if (comm->rank() == 0 && place.token.empty() && !is_loopback(place.address))
@@ -91,6 +117,11 @@ std::string gpus_of_ranks(Communicator& comm, const Backend& backend) {
     for (const auto& [name, count] : counts)
         text += cat(text.empty() ? ", on " : " and ", count, " x ", name);
     return text;
+}
+
+void tell_ways(Communicator& comm) {
+    const std::string ways = comm.ways();
+    if (!ways.empty()) log::info(cat("NCCL goes by ", ways));
 }
 
 DataSplits open_in_turn(const Options& options, Communicator* comm) {
@@ -155,6 +186,15 @@ std::string common_data(const DataSplits& data) {
     for (const auto& [name, source] : data.extra)
         describe(report::shown(name), *source);
     return text;
+}
+
+std::string common_contents(const DataSplits& data) {
+    const auto describe = [](const std::string& name, const Source& source) {
+        const int64_t some = std::min(compared_pictures, source.size());
+        return cat(name, " = ", source.size(), " pictures, ", some, " of which have contents of digest ", std::hex,
+                   digest_of_some(source, some), "\n");
+    };
+    return describe("train", *data.train) + describe("val", *data.val);
 }
 
 std::string difference(const std::string& of_rank_0, const std::string& of_other, int rank) {

@@ -41,6 +41,8 @@ void share_among_ranks(TrainerOptions& setup, const Options& options, Communicat
 
 /// ", on 2 x NVIDIA GeForce RTX 4090"; nothing on CPUs. All ranks ask.
 std::string gpus_of_ranks(Communicator& comm, const Backend& backend);
+/// After a first collective, all ranks: says by which ways the ranks reach each other, where NCCL tells it.
+void tell_ways(Communicator& comm);
 
 /// The data, opened. Where shards have no index yet, the ranks of `comm` do not all read through the same ones: rank 0
 /// comes first, then one rank of each host, for disks that are the host's own, then the others. `comm` null: alone.
@@ -54,6 +56,8 @@ int64_t ranks_on_these_cores(Communicator& comm);
 std::string common_options(const Options& options);
 std::string common_device(const Options& options, const DeviceInfo& device);
 std::string common_data(const DataSplits& data);
+/// Reads some of the pictures. Throws ReadError when that fails for longer than ReadPatience.
+std::string common_contents(const DataSplits& data);
 /// Throws Error(Exit::usage) on all ranks, naming the first line in which one differs from rank 0; `remedy` says what
 /// to do. All ranks ask.
 void require_same(Communicator& comm, const std::string& mine, const std::string& remedy);

@@ -160,6 +160,14 @@ void Communicator::gather_host(const void* mine, int64_t bytes, void* all) {
     together({"a gathering by the hosts", bytes}, [&] { engine_->gather_host(mine, bytes, all); });
 }
 
+std::string Communicator::ways() {
+    std::vector<NcclLink> links;
+    for (const std::string& of_rank : gather(text_of(engine_->links())))
+        for (const NcclLink& link : links_from(of_rank))
+            links.push_back(link);
+    return ways_of(links);
+}
+
 std::vector<std::string> Communicator::gather(const std::string& mine) {
     const std::vector<double> lengths = gather(std::vector<double>{static_cast<double>(mine.size())});
     const auto longest = static_cast<size_t>(*std::max_element(lengths.begin(), lengths.end()));

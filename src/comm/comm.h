@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "comm/nccl_log.h"
 #include "comm/place.h"
 #include "comm/straggler.h"
 #include "tensor/tensor.h"
@@ -43,6 +44,8 @@ class Collectives {
     virtual void sum_host(double* numbers, int64_t count) = 0;
     /// What to do when all ranks wait in a collective and none comes out, in words; "": nothing is known.
     virtual std::string hang_remedy() const { return ""; }
+    /// By which ways this rank reaches others, after collectives have been; none where the engine does not tell.
+    virtual std::vector<NcclLink> links() const { return {}; }
     /// From any thread: makes the collective in progress, and all later ones, throw.
     virtual void abort() = 0;
 };
@@ -96,6 +99,9 @@ class Communicator {
     int size() const { return place_.size; }
 
     std::string engine() const { return engine_->name(); }
+    /// All ranks ask, after a first collective: by which ways they reach each other, in words; "" where their engine
+    /// does not tell.
+    std::string ways();
 
     // --- tensors in the backend's memory: see Collectives ---
     void begin_average(const Tensor& values);

@@ -18,8 +18,8 @@ struct NcclGround {
 };
 
 /// ", probably by peer-to-peer between GPUs, by InfiniBand between hosts"; "" where there is nothing to tell. NCCL
-/// tells its choice to its log alone: this goes by the ground and by NCCL's variables, which `variable` gives ("" where
-/// not set).
+/// tells its choice to its log alone, and only after a collective (nccl_log.h): this goes by the ground and by NCCL's
+/// variables, which `variable` gives ("" where not set).
 std::string nccl_ways(const NcclGround& ground, const std::function<std::string(const std::string&)>& variable);
 
 }  // namespace rn50
