@@ -1,4 +1,6 @@
 // Resampling against Pillow's results (tools/golden_pictures.py), and the same bits on every instruction set.
+#include <algorithm>
+
 #include "pipeline/kernels.h"
 #include "pipeline/resize.h"
 #include "pipeline_support.h"
@@ -59,6 +61,39 @@ TEST_CASE("pipeline: pixels outside of a view take no part, those around a box d
     resizer.bilinear({src.data(), 10, 10, 30}, {3, 3, 6, 6}, dst.data(), 6, 6, 18);
     CHECK(dst[0] < 255);
     CHECK(dst[(2 * 6 + 2) * 3] == 255);
+}
+
+TEST_CASE("pipeline: a resized row is its formula, on every instruction set, and nothing behind it is written") {
+    const Picture src = formula_picture(1, 80);
+    for (const char* isa : {"v2", "v3", "v4"}) {
+        const ResizeKernels* kernels = resize_kernels_for(isa);
+        if (!kernels) continue;
+        CAPTURE(isa);
+        for (const int64_t taps : {4, 8, 12})
+            for (int64_t width = 1; width <= 13; ++width) {
+                std::vector<int32_t> first;
+                std::vector<int16_t> weights;
+                for (int64_t x = 0; x < width; ++x) {
+                    first.push_back(static_cast<int32_t>(x * 5 % 61));
+                    for (int64_t t = 0; t < taps; ++t)
+                        weights.push_back(static_cast<int16_t>((x * 31 + t * 77) % 700 * 12 / taps - 300));
+                }
+                constexpr uint8_t untouched = 0xA5;
+                std::vector<uint8_t> dst(static_cast<size_t>(width * 3 + 16), untouched);
+                kernels->row(src.rgb.data(), first.data(), weights.data(), taps, 12, dst.data(), width);
+                for (int64_t i = 0; i < width * 3; ++i) {
+                    int64_t sum = 1 << 11;
+                    for (int64_t t = 0; t < taps; ++t)
+                        sum +=
+                            int64_t{src.rgb[static_cast<size_t>((first[static_cast<size_t>(i / 3)] + t) * 3 + i % 3)]} *
+                            weights[static_cast<size_t>(i / 3 * taps + t)];
+                    CAPTURE(taps);
+                    CAPTURE(i);
+                    REQUIRE(int64_t{dst[static_cast<size_t>(i)]} == std::clamp<int64_t>(sum >> 12, 0, 255));
+                }
+                CHECK(std::count(dst.end() - 16, dst.end(), untouched) == 16);
+            }
+    }
 }
 
 TEST_CASE("pipeline: resize kernels give the same bits on every instruction set") {
