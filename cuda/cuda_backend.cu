@@ -137,6 +137,10 @@ std::unique_ptr<Upload> CudaBackend::upload() {
     return make_upload(stream_);
 }
 
+std::unique_ptr<Download> CudaBackend::download() {
+    return make_download(stream_);
+}
+
 int64_t CudaBackend::augment_workspace_bytes(int64_t pictures) const {
     return pictures * int64_t{sizeof(int64_t)};
 }

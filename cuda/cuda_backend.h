@@ -22,6 +22,8 @@ class CudaBackend final : public Backend {
     std::unique_ptr<PictureDecoders> picture_decoders(std::string& why) override;
     std::vector<Pass> passes(const PassTensors& tensors) override;
     std::unique_ptr<Upload> upload() override;
+    std::unique_ptr<Download> download() override;
+    bool asynchronous() const override { return true; }
     /// On which all of its work goes.
     cudaStream_t stream() const { return stream_; }
 

@@ -223,6 +223,8 @@ class Event {
         check(cudaEventRecord(event_, earlier), "cudaEventRecord");
         check(cudaStreamWaitEvent(later, event_, 0), "cudaStreamWaitEvent");
     }
+    void record(cudaStream_t stream) const { check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+    cudaError_t query() const { return cudaEventQuery(event_); }
 
   private:
     cudaEvent_t event_ = nullptr;
@@ -367,6 +369,7 @@ class NcclCollectives final : public Collectives {
     }
 
     void gather_host(const void* mine, int64_t bytes, void* all) override {
+        require_staging();
         for (int64_t begin = 0; begin < bytes; begin += piece_) {
             const int64_t count = std::min(piece_, bytes - begin);
             gather_piece(static_cast<const char*>(mine) + begin, count);
@@ -378,9 +381,28 @@ class NcclCollectives final : public Collectives {
 
     /// Not gathered: that goes round a ring of all ranks, while NCCL has trees for sums.
     void sum_host(double* numbers, int64_t count) override {
+        require_staging();
         const int64_t most = piece_ * (ranks_ + 1) / int64_t{sizeof(double)};
-        for (int64_t begin = 0; begin < count; begin += most)
-            sum_piece(numbers + begin, std::min(most, count - begin));
+        for (int64_t begin = 0; begin < count; begin += most) {
+            const int64_t piece = std::min(most, count - begin);
+            queue_sum(numbers + begin, piece);
+            wait();
+            std::memcpy(numbers + begin, staging_.host(), static_cast<size_t>(piece) * sizeof(double));
+        }
+    }
+
+    /// Queued behind the averages of the step that computes, and before those of the next one, whose computing it need
+    /// not wait for: the stream is not the backend's.
+    void begin_sum(const double* numbers, int64_t count) override {
+        require_staging();
+        queue_sum(numbers, count);
+        summed_.record(stream_.get());
+        begun_ = count;
+    }
+
+    void finish_sum(double* numbers) override {
+        wait([this] { return summed_.query(); });
+        std::memcpy(numbers, staging_.host(), static_cast<size_t>(std::exchange(begun_, 0)) * sizeof(double));
     }
 
     std::string hang_remedy() const override { return nccl_remedy("timed out"); }
@@ -409,7 +431,10 @@ class NcclCollectives final : public Collectives {
         wait();
     }
 
-    void sum_piece(double* numbers, int64_t count) {
+    void require_staging() const { RN50_REQUIRE(begun_ == 0, "the hosts have a sum to finish first"); }
+
+    /// To the staging's host memory.
+    void queue_sum(const double* numbers, int64_t count) {
         const size_t size = static_cast<size_t>(count) * sizeof(double);
         std::memcpy(staging_.host(), numbers, size);
         check(cudaMemcpyAsync(staging_.device(), staging_.host(), size, cudaMemcpyHostToDevice, stream_.get()),
@@ -420,15 +445,18 @@ class NcclCollectives final : public Collectives {
         });
         check(cudaMemcpyAsync(staging_.host(), staging_.device(), size, cudaMemcpyDeviceToHost, stream_.get()),
               "copy from the GPU");
-        wait();
-        std::memcpy(numbers, staging_.host(), size);
     }
 
-    /// Waiting inside CUDA would have no end where a rank is dead.
     void wait() {
+        wait([this] { return cudaStreamQuery(stream_.get()); });
+    }
+
+    /// Until `query` says that the GPU is through. Waiting inside CUDA would have no end where a rank is dead.
+    template <class Query>
+    void wait(const Query& query) {
         Pause pause;
         while (true) {
-            const cudaError_t status = cudaStreamQuery(stream_.get());
+            const cudaError_t status = query();
             comm_.look();
             if (status == cudaSuccess) return;
             if (status != cudaErrorNotReady) check(status, "gathering from the ranks");
@@ -441,9 +469,10 @@ class NcclCollectives final : public Collectives {
     int64_t ranks_, piece_;  ///< bytes of each rank
     std::string name_;
     Stream stream_;
-    Event handover_;
-    Staging staging_;  ///< of all ranks, then this one's
-    NcclComm comm_;    ///< the first to go: it waits for the stream's work
+    Event handover_, summed_;
+    int64_t begun_ = 0;  ///< numbers of the sum that is in the staging
+    Staging staging_;    ///< of all ranks, then this one's
+    NcclComm comm_;      ///< the first to go: it waits for the stream's work
 };
 
 const NcclLibrary& the_library() {

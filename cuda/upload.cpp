@@ -51,10 +51,40 @@ class StreamUpload final : public Upload {
     bool used_ = false;
 };
 
+/// Who waits, waits for `copied_`, behind the copies, and not for what the stream was given after it.
+class StreamDownload final : public Download {
+  public:
+    explicit StreamDownload(cudaStream_t compute) : compute_(compute) {
+        check(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming | cudaEventBlockingSync), "cudaEventCreate");
+    }
+    /// The host's memory may go as soon as this has: so what is under way is waited for.
+    ~StreamDownload() override {
+        cudaEventSynchronize(copied_);
+        cudaEventDestroy(copied_);
+    }
+    StreamDownload(const StreamDownload&) = delete;
+    StreamDownload& operator=(const StreamDownload&) = delete;
+
+    void begin(const Tensor& src, void* host) override {
+        check(cudaMemcpyAsync(host, src.data, static_cast<size_t>(src.bytes()), cudaMemcpyDeviceToHost, compute_),
+              "copy from the GPU");
+        check(cudaEventRecord(copied_, compute_), "cudaEventRecord");
+    }
+    void wait() override { check(cudaEventSynchronize(copied_), "wait for the GPU"); }
+
+  private:
+    cudaStream_t compute_;
+    cudaEvent_t copied_ = nullptr;
+};
+
 }  // namespace
 
 std::unique_ptr<Upload> make_upload(cudaStream_t compute) {
     return std::make_unique<StreamUpload>(compute);
+}
+
+std::unique_ptr<Download> make_download(cudaStream_t compute) {
+    return std::make_unique<StreamDownload>(compute);
 }
 
 }  // namespace rn50::cuda

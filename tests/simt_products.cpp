@@ -166,10 +166,31 @@ class LateUpload final : public Upload {
     std::vector<std::pair<const void*, Tensor>> pending_;
 };
 
+/// Reads when it is to, and gives as late as it may: whoever does not wait finds something else.
+class LateDownload final : public Download {
+  public:
+    void begin(const Tensor& src, void* host) override {
+        const auto* const bytes = static_cast<const char*>(src.data);
+        pending_.emplace_back(host, std::vector<char>(bytes, bytes + src.bytes()));
+    }
+    void wait() override {
+        for (const auto& [host, bytes] : pending_)
+            std::memcpy(host, bytes.data(), bytes.size());
+        pending_.clear();
+    }
+
+  private:
+    std::vector<std::pair<void*, std::vector<char>>> pending_;
+};
+
 }  // namespace
 
 std::unique_ptr<Upload> make_upload(cudaStream_t) {
     return std::make_unique<LateUpload>();
+}
+
+std::unique_ptr<Download> make_download(cudaStream_t) {
+    return std::make_unique<LateDownload>();
 }
 
 std::unique_ptr<PictureDecoders> make_picture_decoders(int, std::string& why) {

@@ -51,6 +51,7 @@ class Faulty final : public Backend {
         return std::make_unique<Linear>(*this, desc);
     }
     std::unique_ptr<Upload> upload() override { return sound_.upload(); }
+    std::unique_ptr<Download> download() override { return sound_.download(); }
 
   protected:
     void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,

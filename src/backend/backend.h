@@ -203,6 +203,18 @@ class Upload {
     virtual void wait() = 0;
 };
 
+/// Copies to host_memory() that stand in the order of the backend's work, while the host goes on. Not used after its
+/// backend's end.
+class Download {
+  public:
+    virtual ~Download() = default;
+    /// host = src, of src.bytes() bytes, as all that the backend was given so far leaves it; what it is given later may
+    /// overwrite src. `host` is not to be read before wait(), nor to go before this object does.
+    virtual void begin(const Tensor& src, void* host) = 0;
+    /// Until all copies that were begun are there. What the backend was given after them is not waited for.
+    virtual void wait() = 0;
+};
+
 class Backend {
   public:
     virtual ~Backend() = default;
@@ -210,6 +222,9 @@ class Backend {
     /// Memory for tensors; and host memory from which copy_in is fast (pinned, on a GPU).
     virtual Memory& memory() = 0;
     virtual Memory& host_memory() = 0;
+    /// Whether ops return before they are done, so that the host can prepare what comes next beside them. Where they
+    /// are not, the host itself computes, and nothing is ever under way.
+    virtual bool asynchronous() const { return false; }
 
     // --- prepared ops; throw Error(Exit::device) for what this device cannot do ----------------------------------
     virtual std::unique_ptr<Conv> conv(const ConvDesc& desc) = 0;
@@ -282,12 +297,14 @@ class Backend {
     /// becomes infinite.
     void convert(Context& ctx, const Tensor& src, const Tensor& dst);
     /// From and to host memory, of tensor.bytes() bytes. copy_out has finished when it returns; copy_in may still read
-    /// host_memory() until synchronize().
+    /// host_memory() until synchronize(), or until a Download that was begun after it is there. From any other memory
+    /// copy_in may wait for all that the backend was given before.
     void copy_in(Context& ctx, const void* host, const Tensor& dst);
     void copy_out(Context& ctx, const Tensor& src, void* host);
     void synchronize(Context& ctx);
 
     virtual std::unique_ptr<Upload> upload() = 0;
+    virtual std::unique_ptr<Download> download() = 0;
 
     // --- loading -------------------------------------------------------------------------------------------------
     /// dst[i] = src[i] turned, flipped, jittered and erased as changes[i] says, in the order and with the arithmetic of

@@ -56,24 +56,28 @@ int64_t peak_rss() {
 }
 
 /// Median seconds of one call, of the last few thousand: `max_steps` calls, or when that is 0 as many as take about a
-/// quarter of a minute. Ranks make as many as rank 0 wants.
+/// quarter of a minute. Ranks make as many as rank 0 wants; what they agree on begins before a call and ends after it,
+/// as in training. A call is counted from the end of the one before it to its own: what it leaves to the device goes on
+/// meanwhile.
 template <class Call>
 double median_seconds(int64_t max_steps, int64_t& calls, const Call& call, Communicator* comm = nullptr) {
     std::vector<double> seconds;
     double sum = 0;
     int64_t done = 0;
-    const auto enough = [&] {
-        if (max_steps > 0) return done >= max_steps;
-        return done >= most_calls || (done >= least_calls && sum >= seconds_of_calls);
+    const auto enough = [&](int64_t count) {
+        if (max_steps > 0) return count >= max_steps;
+        return count >= most_calls || (count >= least_calls && sum >= seconds_of_calls);
     };
-    const auto go_on = [&] {
-        const bool stop = agreed_signal(comm) != 0, mine = !stop && !enough();
-        return comm == nullptr ? mine : comm->gather(std::vector<double>{mine ? 1.0 : 0.0})[0] != 0;
-    };
-    while (go_on()) {
-        const Clock::time_point start = Clock::now();
+    bool last = agreed_signal(comm) != 0;
+    Clock::time_point start = Clock::now();
+    while (!last) {
+        last = interrupt_requested() != 0 || ((comm == nullptr || comm->rank() == 0) && enough(done + 1));
+        if (comm != nullptr) comm->begin_sum({last ? 1.0 : 0.0});
         if (!call()) break;
-        const double took = std::chrono::duration<double>(Clock::now() - start).count();
+        last = comm != nullptr ? comm->finish_sum()[0] > 0 : last || interrupt_requested() != 0;
+        const Clock::time_point end = Clock::now();
+        const double took = std::chrono::duration<double>(end - start).count();
+        start = end;
         if (seconds.size() < times_kept)
             seconds.push_back(took);
         else
@@ -187,17 +191,19 @@ BenchResult bench_step(const Options& options, Backend& backend, const std::opti
     trainer.initialize();
     trainer.follow_rank_0();
     if (comm != nullptr) tell_ways(*comm);
-    // As a run does it: the next batch is brought beside the step.
+    // As a run does it: the next batch is brought beside the step, and the next step launched before a result is read.
+    // So each call but the first, which warms up, ends with a step, though not with the one that it has launched.
     const HostBatch batch{data.pictures.data, data.labels.data, nullptr, 1};
     trainer.stage(batch);
     int64_t step = 0;
     const auto one = [&] {
         trainer.step(step++, options.lr);
         trainer.stage(batch);
-        trainer.result();
+        if (step > 1 || !backend.asynchronous()) trainer.result();
         return true;
     };
     BenchResult result = measure(options, backend, trainer.context(), setup.net, plan.peak, one, comm);
+    if (backend.asynchronous()) trainer.result();
     note_memory(result, memory, speaks);
     return result;
 }

@@ -298,7 +298,8 @@ class Training {
 
     int train_and_report(Trainer& trainer, Loader& train, Loader& val, RunDir& folder, FitState state) {
         const int64_t steps = train.batches_per_epoch() / options_.accumulate;
-        const FitOptions how = fit_options(options_, steps, plan_);
+        FitOptions how = fit_options(options_, steps, plan_);
+        how.late = backend_->asynchronous();
         const int64_t all = how.schedule.total_steps;
         Progress progress(options_.epochs, steps, how.max_steps > 0 ? std::min(how.max_steps, all) : all, state.step,
                           options_.pictures_a_step());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/error.h"
 #include "comm/store.h"
@@ -197,6 +198,22 @@ std::vector<double> Communicator::sum(std::vector<double> mine) {
                  [&] { engine_->sum_host(mine.data() + begin, count); });
     }
     return mine;
+}
+
+void Communicator::begin_sum(const std::vector<double>& mine) {
+    RN50_REQUIRE(numbers_begun_ == 0, "a second sum is begun before the first one is finished");
+    RN50_REQUIRE(!mine.empty() && static_cast<int64_t>(mine.size()) <= Collectives::most_begun, mine.size(),
+                 " numbers to sum");
+    together({"a sum that is begun", static_cast<int64_t>(mine.size() * sizeof(double))},
+             [&] { engine_->begin_sum(mine.data(), static_cast<int64_t>(mine.size())); });
+    numbers_begun_ = mine.size();
+}
+
+std::vector<double> Communicator::finish_sum() {
+    RN50_REQUIRE(numbers_begun_ > 0, "no sum was begun");
+    std::vector<double> all(std::exchange(numbers_begun_, 0));
+    together({"the sum that was begun", 0}, [&] { engine_->finish_sum(all.data()); });
+    return all;
 }
 
 void Communicator::barrier() {

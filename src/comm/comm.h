@@ -1,6 +1,7 @@
 // What the ranks of a run do together. Every rank calls the same collectives in the same order.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -42,12 +43,24 @@ class Collectives {
     virtual void gather_host(const void* mine, int64_t bytes, void* all) = 0;
     /// In memory of the host, in place: each number summed over the ranks, the same bits on all of them.
     virtual void sum_host(double* numbers, int64_t count) = 0;
+    /// sum_host() in two halves, at most `most_begun` numbers: what is begun before other collectives is through before
+    /// them, however late these come to be, and finish_sum() waits for no more. Between the halves only collectives of
+    /// tensors are called. An engine whose collectives the host itself carries out does all of it in the first half.
+    virtual void begin_sum(const double* numbers, int64_t count) {
+        begun_.assign(numbers, numbers + count);
+        sum_host(begun_.data(), count);
+    }
+    virtual void finish_sum(double* numbers) { std::copy(begun_.begin(), begun_.end(), numbers); }
+    static constexpr int64_t most_begun = 65536;
     /// What to do when all ranks wait in a collective and none comes out, in words; "": nothing is known.
     virtual std::string hang_remedy() const { return ""; }
     /// By which ways this rank reaches others, after collectives have been; none where the engine does not tell.
     virtual std::vector<NcclLink> links() const { return {}; }
     /// From any thread: makes the collective in progress, and all later ones, throw.
     virtual void abort() = 0;
+
+  private:
+    std::vector<double> begun_;
 };
 
 /// Makes this rank's engine; every rank calls it at the same time, and none waits longer than `patience`.
@@ -120,6 +133,9 @@ class Communicator {
     std::vector<std::string> gather(const std::string& mine);
     /// Each number summed over the ranks. With many ranks this takes less time than to gather them.
     std::vector<double> sum(std::vector<double> mine);
+    /// The same in two halves: see Collectives.
+    void begin_sum(const std::vector<double>& mine);
+    std::vector<double> finish_sum();
     void barrier();
 
     // --- what the other ranks may know of this one, to tell a hang from work: see Stragglers ---
@@ -154,6 +170,7 @@ class Communicator {
     std::unique_ptr<Collectives> engine_;
     std::unique_ptr<Watch> watch_;
     int consultations_ = 0;
+    size_t numbers_begun_ = 0;  ///< of the sum that was begun and not finished
 };
 
 /// What a rank does until the end of this. Nothing without other ranks.

@@ -1,19 +1,19 @@
 #include "train/fit.h"
 
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cmath>
-#include <set>
+#include <deque>
 
 #include "base/error.h"
 #include "base/files.h"
 #include "base/interrupt.h"
 #include "base/log.h"
-#include "comm/wire.h"
+#include "train/agreement.h"
+#include "train/bad_list.h"
 
 namespace rn50 {
 
@@ -25,23 +25,6 @@ constexpr int32_t skips_that_end_a_run = 50;
 
 double seconds_since(Clock::time_point start) {
     return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-/// Signals that ask to stop. When ranks have caught different ones the last of these counts.
-constexpr int stopping_signals[] = {SIGHUP, SIGINT, SIGTERM};
-
-/// How many ranks have caught which signal is a sum: one number for each.
-void append_signal(std::vector<double>& numbers, int caught) {
-    for (const int signal : stopping_signals)
-        numbers.push_back(signal == caught ? 1 : 0);
-}
-
-/// What such sums say, which begin at `at`; 0: none was caught.
-int signal_in(const std::vector<double>& sums, size_t at) {
-    int found = 0;
-    for (const int signal : stopping_signals)
-        if (sums[at++] > 0) found = signal;
-    return found;
 }
 
 class Fit {
@@ -59,8 +42,10 @@ class Fit {
           accumulate_(trainer.options().net.accumulate),
           steps_per_epoch_(train.batches_per_epoch() / accumulate_),
           comm_(trainer.options().comm),
-          pictures_a_step_(accumulate_ * batch_size_ * (comm_ != nullptr ? comm_->size() : 1)) {
+          pictures_a_step_(accumulate_ * batch_size_ * (comm_ != nullptr ? comm_->size() : 1)),
+          late_(options.late && (comm_ == nullptr || accumulate_ == 1)) {
         result_.state = std::move(state);
+        begun_ = read_ = result_.state.step;
     }
 
     FitResult run() {
@@ -68,7 +53,7 @@ class Fit {
             return run_epochs();
         } catch (const ReadError&) {
             tell_news();
-            if (!between_steps_) throw;  // within a step of several batches; what was saved before stays
+            if (state().step != begun_) throw;  // within a step of several batches; what was saved before stays
             save_before_end();
             throw;
         } catch (const Error&) {
@@ -97,9 +82,8 @@ class Fit {
 
     /// Too many bad pictures are a reason to stop: they are to be found.
     void tell_news() {
-        for (BadList* const list : {&bad_train_, &bad_val_})
-            for (const BadPicture& bad : take_new(*list))
-                tell(bad);
+        bad_train_.tell_new();
+        bad_val_.tell_new();
     }
 
     void save_before_end() {
@@ -131,20 +115,44 @@ class Fit {
     }
 
     /// To the end of the epoch, or to step `last`. False: a signal asks to stop.
+    ///
+    /// Where the device computes beside the host, a step is launched before the result of the one before it is read: so
+    /// the device has something to do while the host reads, writes, hears of the other ranks and launches. What is
+    /// decided by a result therefore finds one step more under way, of which nothing is decided before it is read, too.
+    /// Ranks have to launch alike, and none may lack the pictures when the others have begun. So what lets them run
+    /// ahead is agreed on before: see Agreement, which also has the line of a step written when the result of the next
+    /// one is there.
     bool train_epoch(int64_t last) {
         epoch_start_ = Clock::now();
         training_ = true;
         epoch_steps_ = 0;
         waits_.assign(comm_ != nullptr ? static_cast<size_t>(comm_->size()) : 1, 0);
         epoch_wait_ = 0;
+        all_are_ready_ = save_is_due_ = false;
         if (comm_ != nullptr && steps_made_) {
             comm_->barrier();  // until rank 0 has saved
             comm_->pace(Pace::stepping);
         }
         while (true) {
-            one_step();
+            if (nothing_under_way()) {
+                start_clock();
+                begin_step();
+            }
+            rest_of_step();
+            const bool ahead = may_begin_next();
+            if (ahead) {
+                if (comm_ != nullptr) tell();
+                begin_step();
+            }
+            read_result();
+            if (ahead && comm_ != nullptr) hear();
+            while (!unwritten_.empty() && (comm_ == nullptr || nothing_under_way())) {
+                tell();
+                hear();
+            }
             if (comm_ != nullptr) comm_->pace(Pace::stepping);  // not before: the first may wait for a cold disk
             steps_made_ = true;
+            if (!nothing_under_way()) continue;
             if (signal_ != 0 || state().step % steps_per_epoch_ == 0 || state().step >= last) break;
             if (unread_by_a_rank_) throw *unread_by_a_rank_;
             if (save_is_due_) save_within_epoch();
@@ -154,6 +162,21 @@ class Fit {
         state().elapsed_s += epoch_seconds_;
         training_ = false;
         return signal_ == 0;
+    }
+
+    bool nothing_under_way() const { return begun_ == read_; }
+    /// Of the epoch and the run, after the steps begun so far.
+    bool another_step() const { return begun_ % steps_per_epoch_ != 0 && begun_ < last_; }
+
+    /// Whether a step is to be launched beside the one whose result is read next. The one that may end the run for its
+    /// gradients is waited for: they are looked through, and must not be another step's.
+    bool may_begin_next() {
+        if (!late_ || !another_step() || signal_ != 0 || save_is_due_) return false;
+        if (skipped_in_row_ + 1 >= skips_that_end_a_run) return false;
+        if (comm_ == nullptr) return staged_;
+        if (!all_are_ready_) return false;
+        RN50_REQUIRE(staged_, "a batch that was there when the ranks agreed is gone");
+        return true;
     }
 
     /// Brings the next batch of the epoch to the device.
@@ -173,54 +196,133 @@ class Fit {
 
     /// Leaves to the device a batch, and beside it the next one, if that is loaded. One that is not is waited for when
     /// the device has nothing else to do: that, and no more, counts as waiting for pictures.
-    void train_on_batch(int64_t part, double lr, bool last_of_epoch) {
+    void train_on_batch(int64_t step, int64_t part) {
         if (!staged_) {
             if (part > 0 && !train_.ready()) trainer_.backend().synchronize(trainer_.context());
             stage_next();
         }
-        between_steps_ = false;
-        trainer_.step(state().step, lr, part);
+        begun_ = step + 1;
+        trainer_.step(step, options_.schedule.at(step), part);
         staged_ = false;
+        const bool last_of_epoch = part + 1 == accumulate_ && !another_step();
         if (!last_of_epoch && train_.ready()) stage_next();
     }
 
-    void one_step() {
-        const Clock::time_point start = Clock::now();
-        const double waited = train_.wait_seconds();
+    /// With its first batch.
+    void begin_step() { train_on_batch(begun_, 0); }
+    void rest_of_step() {
+        for (int64_t part = 1; part < accumulate_; ++part)
+            train_on_batch(begun_ - 1, part);
+    }
+
+    /// A step's result, while its line is still to be written.
+    struct Unwritten {
+        StepResult found;
+        double seconds = 0;  ///< from the result before it to its own
+        double wait = 0;     ///< of them for pictures, of this rank
+    };
+
+    void read_result() {
+        Unwritten step;
+        step.found = trainer_.result();
+        ++read_;
+        skipped_in_row_ = step.found.state.skipped_in_row;
+        take_time(step);
+        unwritten_.push_back(std::move(step));
+    }
+
+    void start_clock() {
+        clock_ = Clock::now();
+        waited_ = train_.wait_seconds();
+    }
+    /// All the time since the clock was started, or time was taken, belongs to this step.
+    void take_time(Unwritten& step) {
+        step.seconds += seconds_since(clock_);
+        step.wait += train_.wait_seconds() - waited_;
+        start_clock();
+    }
+
+    /// Tells the other ranks of the step whose line is to be written next, if there is one, and what this rank has met:
+    /// a signal, bad pictures, the time to save, whether it has its next batches.
+    void tell() {
+        Notice mine;
+        told_bad_ = bad_train_.take_new();
+        mine.bad_pictures = static_cast<int64_t>(told_bad_.size());
+        mine.signal = interrupt_requested();
+        mine.save_is_due = leads() && options_.save_seconds > 0 && seconds_since(saved_) >= options_.save_seconds;
+        if (comm_ != nullptr && unwritten_.size() == 1 && nothing_under_way()) mine.unread = !wait_for_next();
+        mine.unready = !late_ || !staged_ || !train_.ready();
+        told_of_step_ = !unwritten_.empty();
+        if (told_of_step_) {
+            Unwritten& step = unwritten_.front();
+            if (nothing_under_way()) take_time(step);
+            mine.loss = step.found.loss;
+            mine.wait = step.wait;
+        }
+        agreement_.tell(mine);
+    }
+
+    /// A rank that lacks its next batch says so between two steps: within one the others could not save any more. The
+    /// wait costs nothing, because the batch would be waited for right after. False: it cannot be read.
+    bool wait_for_next() {
+        if (!another_step() || staged_) return true;
+        const PaceFor loading(train_.ready() ? nullptr : comm_, Pace::loading);
+        unread_ = train_.wait_for_next();
+        if (late_ && unread_.empty()) stage_next();
+        return unread_.empty();
+    }
+
+    /// Takes notice of what any rank has met, and writes the line of the step that was told of.
+    void hear() {
+        const Notices all = agreement_.hear();
+        if (told_of_step_ && nothing_under_way()) take_time(unwritten_.front());
+        if (all.signal != 0) signal_ = all.signal;
+        save_is_due_ = save_is_due_ || all.save_is_due;  // by rank 0's clock
+        all_are_ready_ = !all.unready;
+        for (size_t rank = 0; rank < waits_.size(); ++rank)
+            waits_[rank] += all.waits[rank];
+        if (all.bad_pictures > 0) bad_train_.add(told_bad_);
+        if (all.unread) {
+            const std::vector<std::string> reasons = comm_->gather(unread_);
+            const auto first =
+                std::find_if(reasons.begin(), reasons.end(), [](const std::string& one) { return !one.empty(); });
+            unread_by_a_rank_.emplace(cat("rank ", first - reasons.begin(), ": ", *first), EIO);
+        }
+        if (told_of_step_) write_line(all.loss, all.longest_wait());
+    }
+
+    /// `loss`: of all ranks; `wait`: of the rank that waited longest, which is what the step has lost.
+    void write_line(double loss, double wait) {
+        const Unwritten step = std::move(unwritten_.front());
+        unwritten_.pop_front();
         const int64_t epoch_now = epoch();
         const double lr = options_.schedule.at(state().step);
-        const bool goes_on = (state().step + 1) % steps_per_epoch_ != 0 && state().step + 1 < last_;
-        for (int64_t part = 0; part < accumulate_; ++part)
-            train_on_batch(part, lr, !goes_on && part + 1 == accumulate_);
-        StepResult found = trainer_.result();
         ++state().step;
         ++epoch_steps_;
-        between_steps_ = true;
-        const double wait = agree(found, waited);
-        if (comm_ != nullptr) comm_->step_took(seconds_since(start) - (train_.wait_seconds() - waited));
         epoch_wait_ += wait;
-        const double seconds = seconds_since(start);
+        if (comm_ != nullptr) comm_->step_took(step.seconds - step.wait);
 
+        const StepResult& found = step.found;
         MetricsLine line;
         line.event = "step";
         line.epoch = epoch_now + 1;
         line.step = state().step;
-        line.loss = found.loss;
+        line.loss = loss;
         line.lr = lr;
-        line.images_per_s = static_cast<double>(pictures_a_step_) / seconds;
-        line.data_wait = wait / seconds;
+        line.images_per_s = static_cast<double>(pictures_a_step_) / step.seconds;
+        line.data_wait = wait / step.seconds;
         line.loss_scale = static_cast<double>(found.state.loss_scale);
         line.grad_norm = static_cast<double>(found.state.grad_norm);
         line.memory_mb = options_.memory_mb;
         run_.log(line);
-        check(found, epoch_now);
-        state().add_loss(found.loss);
-        observer_.step(epoch_now + 1, (state().step - 1) % steps_per_epoch_ + 1, found.loss, lr, wait);
+        check(found, loss, epoch_now);
+        state().add_loss(loss);
+        observer_.step(epoch_now + 1, (state().step - 1) % steps_per_epoch_ + 1, loss, lr, wait);
     }
 
-    void check(const StepResult& found, int64_t epoch_now) {
+    void check(const StepResult& found, double loss, int64_t epoch_now) {
         const bool scaled = trainer_.options().net.precision == Precision::fp16;
-        const bool lost = !std::isfinite(found.loss) && !scaled;
+        const bool lost = !std::isfinite(loss) && !scaled;
         if (!lost && found.state.skipped_in_row < skips_that_end_a_run) {
             if (found.state.skip != 0 && !scaled)
                 log::warn_once("skip",
@@ -228,10 +330,12 @@ class Fit {
             return;
         }
         const std::string what =
-            lost ? cat("the loss is ", std::isnan(found.loss) ? "not a number" : "infinite")
+            lost ? cat("the loss is ", std::isnan(loss) ? "not a number" : "infinite")
                  : cat("gradients were not finite for ", found.state.skipped_in_row, " steps in a row");
         const bool saved = !state().history.empty();
-        const std::string where = trainer_.first_non_finite();
+        // When a loss is lost, the device may hold the next step's numbers already: what is known came with the result.
+        const std::string where = state().step == begun_ ? trainer_.first_non_finite() : found.not_finite;
+        trainer_.backend().synchronize(trainer_.context());
         throw Error(
             Exit::diverged,
             cat("diverged: ", what, " at step ", state().step, " (epoch ", epoch_now + 1, ")",
@@ -239,94 +343,6 @@ class Fit {
             cat("lower --lr, lengthen --warmup-epochs, or set --clip-norm 1",
                 saved ? cat("; ", run_.file("best.safetensors"), " keeps the weights of epoch ", state().best()->epoch)
                       : ""));
-    }
-
-    /// Makes this rank's loss the global batch's, and returns the longest wait for pictures of any rank, which is what
-    /// the step has lost: `waited` is what this one had waited before it. Takes notice of what any rank has met: a
-    /// signal, bad pictures, the time to save.
-    double agree(StepResult& found, double waited) {
-        const std::vector<BadPicture> bad = take_new(bad_train_);
-        const bool due = leads() && options_.save_seconds > 0 && seconds_since(saved_) >= options_.save_seconds;
-        if (comm_ == nullptr) {
-            signal_ = interrupt_requested();
-            save_is_due_ = due;
-            list_of_ranks(bad_train_, bad);
-            const double wait = train_.wait_seconds() - waited;
-            waits_[0] += wait;
-            return wait;
-        }
-        // A rank that lacks its next batch says so now: in the middle of a step the others could not save any more. The
-        // wait costs nothing, because the batch would be waited for right after.
-        const bool another = state().step % steps_per_epoch_ != 0 && state().step < last_;
-        std::string unread;
-        if (another && !staged_) {
-            const PaceFor loading(train_.ready() ? nullptr : comm_, Pace::loading);
-            unread = train_.wait_for_next();
-        }
-        // Sums, which many ranks have sooner than what each of them says; the waits by rank.
-        std::vector<double> mine{found.loss, static_cast<double>(bad.size()), due ? 1.0 : 0.0,
-                                 unread.empty() ? 0.0 : 1.0};
-        append_signal(mine, interrupt_requested());
-        const size_t first_wait = mine.size();
-        mine.resize(first_wait + waits_.size(), 0.0);
-        mine[first_wait + static_cast<size_t>(comm_->rank())] = train_.wait_seconds() - waited;
-        const std::vector<double> all = comm_->sum(mine);
-        found.loss = all[0] / comm_->size();
-        save_is_due_ = all[2] != 0;  // by rank 0's clock
-        signal_ = signal_in(all, 4);
-        double longest = 0;
-        for (size_t rank = 0; rank < waits_.size(); ++rank) {
-            waits_[rank] += all[first_wait + rank];
-            longest = std::max(longest, all[first_wait + rank]);
-        }
-        if (all[1] > 0) list_of_ranks(bad_train_, bad);
-        if (all[3] == 0) return longest;
-        const std::vector<std::string> reasons = comm_->gather(unread);
-        const auto first =
-            std::find_if(reasons.begin(), reasons.end(), [](const std::string& one) { return !one.empty(); });
-        unread_by_a_rank_.emplace(cat("rank ", first - reasons.begin(), ": ", *first), EIO);
-        return longest;
-    }
-
-    /// The bad pictures of a loader and of those of the other ranks.
-    struct BadList {
-        const Loader& loader;
-        size_t taken = 0;              ///< of the loader's own
-        std::set<int64_t> known = {};  ///< by index
-        std::vector<BadPicture> of_ranks = {};
-    };
-
-    static std::vector<BadPicture> take_new(BadList& list) {
-        const std::vector<BadPicture>& bad = list.loader.bad();
-        std::vector<BadPicture> news(bad.begin() + static_cast<ptrdiff_t>(list.taken), bad.end());
-        list.taken = bad.size();
-        return news;
-    }
-
-    /// Lists what this rank and the others have found; throws on all of them when it has become too much.
-    void list_of_ranks(BadList& list, const std::vector<BadPicture>& mine) {
-        std::string text;
-        for (const BadPicture& bad : mine)
-            for (const std::string& part : {std::to_string(bad.index), bad.name, bad.reason})
-                wire::put_text(text, part);
-        for (const std::string& of_rank : comm_ != nullptr ? comm_->gather(text) : std::vector<std::string>{text}) {
-            std::string index, name, reason;
-            for (size_t at = 0; wire::take_text(of_rank, at, index) && wire::take_text(of_rank, at, name) &&
-                                wire::take_text(of_rank, at, reason);) {
-                const BadPicture bad{std::stoll(index), name, reason};
-                if (!list.known.insert(bad.index).second) continue;
-                list.of_ranks.push_back(bad);
-                tell(bad);
-            }
-        }
-        list.loader.require_few(list.of_ranks);
-    }
-
-    void tell(const BadPicture& bad) {
-        run_.log_bad_picture(bad.name, bad.reason);
-        if (leads())
-            log::warn_once("bad pictures", cat("skipped ", bad.name, ": ", bad.reason, "; such pictures are listed in ",
-                                               run_.file("bad_pictures.txt")));
     }
 
     /// Rank 0 alone writes and speaks.
@@ -340,7 +356,7 @@ class Fit {
             observer_.evaluating(images);
             return interrupt_requested() == 0;
         });
-        list_of_ranks(bad_val_, take_new(bad_val_));
+        bad_val_.add(bad_val_.take_new());
         signal_ = agreed_signal(comm_);
         if (signal_ != 0) return false;
         state().elapsed_s += seconds_since(start);
@@ -435,6 +451,7 @@ class Fit {
             log::warn(cat(error.what(), "; the run goes on and will try again"));
         }
         saved_ = Clock::now();
+        save_is_due_ = false;
         if (comm_ != nullptr) comm_->barrier();
     }
 
@@ -455,13 +472,21 @@ class Fit {
     const FitObserver& observer_;
     const int64_t batch_size_, accumulate_, steps_per_epoch_;
     Communicator* const comm_;
-    const int64_t pictures_a_step_;              ///< of all ranks
-    bool steps_made_ = false;                    ///< in this part of the run
-    bool staged_ = false;                        ///< the next batch is on its way to the device
-    bool between_steps_ = true;                  ///< the weights are those after state().step steps
-    bool training_ = false;                      ///< within train_epoch()
-    int64_t last_ = 0;                           ///< the step that ends the run
-    std::optional<ReadError> unread_by_a_rank_;  ///< what keeps a rank from its next batch, agreed
+    const int64_t pictures_a_step_;    ///< of all ranks
+    const bool late_;                  ///< a step may be launched before the result of the one before is read
+    int64_t begun_ = 0, read_ = 0;     ///< steps of the run launched, and their results; state().step: written
+    std::deque<Unwritten> unwritten_;  ///< at most two
+    int32_t skipped_in_row_ = skips_that_end_a_run;  ///< at the last result; until there is one, nobody knows
+    bool steps_made_ = false;                        ///< in this part of the run
+    bool staged_ = false;                            ///< the next batch is on its way to the device
+    bool training_ = false;                          ///< within train_epoch()
+    int64_t last_ = 0;                               ///< the step that ends the run
+    Agreement agreement_{comm_};
+    bool told_of_step_ = false;                  ///< the agreement is about the first of unwritten_
+    std::vector<BadPicture> told_bad_;           ///< and about these
+    bool all_are_ready_ = false;                 ///< all ranks have the batch after the next one, as they have agreed
+    std::string unread_;                         ///< what keeps this rank from its next batch
+    std::optional<ReadError> unread_by_a_rank_;  ///< what keeps a rank from it, agreed
     int signal_ = 0;                             ///< that all ranks have agreed to stop for
     bool save_is_due_ = false;                   ///< within the epoch, as all ranks have agreed
     Clock::time_point saved_ = Clock::now();
@@ -469,18 +494,13 @@ class Fit {
     Clock::time_point epoch_start_{};
     int64_t epoch_steps_ = 0;                    ///< of the epoch, in this part of the run
     double epoch_seconds_ = 0, epoch_wait_ = 0;  ///< the wait: of the rank that waited longest in each step
+    Clock::time_point clock_{};                  ///< from which on time belongs to the step that is read next
+    double waited_ = 0;                          ///< by train_ until then
     std::vector<double> waits_;                  ///< seconds of the epoch that each rank waited for pictures
-    BadList bad_train_{train_}, bad_val_{val_};
+    BadList bad_train_{train_, run_, comm_}, bad_val_{val_, run_, comm_};
 };
 
 }  // namespace
-
-int agreed_signal(Communicator* comm) {
-    if (comm == nullptr) return interrupt_requested();
-    std::vector<double> mine;
-    append_signal(mine, interrupt_requested());
-    return signal_in(comm->sum(mine), 0);
-}
 
 FitResult fit(Trainer& trainer, Loader& train, Loader& val, RunDir& run, const CheckpointInfo& info,
               const FitOptions& options, FitState state, const FitObserver& observer) {

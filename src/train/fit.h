@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "pipeline/loader.h"
+#include "train/agreement.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
 #include "train/run_dir.h"
@@ -59,14 +60,13 @@ std::optional<int64_t> saved_step(const std::string& path);
 /// Fills the trainer and returns where the run stood. Throws Error(Exit::data) for a file of another run.
 FitState load_state(const std::string& path, Trainer& trainer, const CheckpointInfo& info);
 
-/// The signal by which any rank was asked to stop, or 0; the same on all ranks, which all have to ask. `comm` null: of
-/// this process.
-int agreed_signal(Communicator* comm);
-
 struct FitOptions {
     int64_t epochs = 1;
     int64_t max_steps = 0;    ///< 0: no limit
     double save_seconds = 0;  ///< between saves within an epoch; 0: none
+    /// Where work of the device goes on beside the host's (Backend::asynchronous()): a step is launched before the
+    /// result of the one before it is read, wherever its pictures are there. The numbers are the same.
+    bool late = false;
     Schedule schedule;
     double memory_mb = 0;  ///< for metrics.jsonl
 };

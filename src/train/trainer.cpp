@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "base/error.h"
+#include "base/math.h"
 #include "base/pixel_ops.h"
 
 namespace rn50 {
@@ -41,9 +43,12 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
     }
     loss_ = arena.alloc(Use::input, DType::f32, {std::max(options_.net.accumulate * options_.net.batch, batch)});
     host_loss_.resize(static_cast<size_t>(loss_.count()));
+    if (!context_.dry) allocate_slots();
 }
 
 Trainer::~Trainer() {
+    for (Slot& slot : slots_)
+        slot.download.reset();  // waits for what is on its way into the tensors
     for (Place& place : places_) {
         place.upload.reset();  // waits for what is on its way into the tensors
         for (Tensor* tensor : {&place.pictures, &place.labels, &place.partners, &place.changes})
@@ -67,6 +72,24 @@ void Trainer::allocate_places() {
         if (!context_.dry) place.upload = backend_.upload();
     }
     if (options_.changes) augmented_ = arena.alloc(Use::input, DType::u8, {batch, size, size, channels});
+}
+
+void Trainer::allocate_slots() {
+    const bool observes = options_.net.precision != Precision::fp16;
+    const int64_t count = options_.net.accumulate * options_.net.batch;
+    int64_t bytes = 0;
+    for (const int64_t tensor : {int64_t{4}, int64_t{4}, int64_t{4}, 4 * count, int64_t{sizeof(StepState)},
+                                 observes ? net_->state().observed.bytes() : 0})
+        bytes += align_up(tensor, Arena::alignment);
+    host_ = std::make_unique<Arena>(backend_.host_memory(), 2 * bytes);
+    for (Slot& slot : slots_) {
+        for (Tensor* const number : {&slot.lr, &slot.mean_weight, &slot.mean_weight_of_all})
+            *number = host_->alloc(Use::input, DType::f32, {1});
+        slot.loss = host_->alloc(Use::input, DType::f32, {count});
+        slot.state = host_->alloc(Use::input, DType::u8, step_state_.shape);
+        if (observes) slot.observed = host_->alloc(Use::input, DType::f32, net_->state().observed.shape);
+        slot.download = backend_.download();
+    }
 }
 
 void Trainer::initialize() {
@@ -137,9 +160,11 @@ void Trainer::step(int64_t step, double lr, int64_t part) {
     RN50_REQUIRE(taken_ < staged_, "no batch is staged");
     Place& place = places_[static_cast<size_t>(taken_++ % 2)];
     if (part == 0) {
-        lr_ = static_cast<float>(lr);
+        RN50_REQUIRE(launched_ - asked_for_ < 2,
+                     "a third step is launched before the first one's result was asked for");
         static_assert(offsetof(StepState, lr) == 0, "the learning rate is written to the front of the state");
-        backend_.copy_in(context_, &lr_, step_state_.slice(0, sizeof lr_));
+        if (!context_.dry) *slot().lr.as<float>() = static_cast<float>(lr);
+        backend_.copy_in(context_, slot().lr.data, step_state_.slice(0, sizeof(float)));
         weights_ = 0;
     }
     weights_ += place.weight;
@@ -147,7 +172,9 @@ void Trainer::step(int64_t step, double lr, int64_t part) {
     if (!context_.dry) place.upload->use();
     gradients_of(place, step, part);
     if (!context_.dry) place.upload->release();
-    if (part + 1 == options_.net.accumulate) update();
+    if (part + 1 < options_.net.accumulate) return;
+    update();
+    bring_result();
 }
 
 void Trainer::gradients_of(const Place& place, int64_t step, int64_t part) {
@@ -181,8 +208,9 @@ void Trainer::gradients_of(const Place& place, int64_t step, int64_t part) {
 /// gradients do: the hosts need not wait for each other within a step.
 void Trainer::begin_mean_weight() {
     if (!mean_weight_) return;
-    mean_ = static_cast<float>(weights_ / static_cast<double>(options_.net.accumulate * options_.net.batch));
-    backend_.copy_in(context_, &mean_, mean_weight_);
+    const double mean = weights_ / static_cast<double>(options_.net.accumulate * options_.net.batch);
+    if (!context_.dry) *slot().mean_weight.as<float>() = static_cast<float>(mean);
+    backend_.copy_in(context_, slot().mean_weight.data, mean_weight_);
     if (options_.comm != nullptr && !context_.dry) options_.comm->begin_average(mean_weight_);
 }
 
@@ -194,16 +222,33 @@ void Trainer::update() {
     net_->update_running(context_, step_state_);
 }
 
+void Trainer::bring_result() {
+    if (!context_.dry) {
+        const Slot& to = slot();
+        to.download->begin(loss_.slice(0, to.loss.count()), to.loss.data);
+        to.download->begin(step_state_, to.state.data);
+        if (mean_weight_) to.download->begin(mean_weight_, to.mean_weight_of_all.data);
+        if (to.observed) to.download->begin(net_->state().observed, to.observed.data);
+    }
+    ++launched_;
+}
+
 StepResult Trainer::result() {
+    RN50_REQUIRE(asked_for_ < launched_, "no step is launched whose result was not asked for");
+    const Slot& from = slots_[static_cast<size_t>(asked_for_++ % 2)];
     StepResult result;
-    const int64_t count = options_.net.accumulate * options_.net.batch;
-    backend_.copy_out(context_, loss_.slice(0, count), host_loss_.data());
-    backend_.copy_out(context_, step_state_, &result.state);
-    float mean = 1;
-    if (mean_weight_) backend_.copy_out(context_, mean_weight_, &mean);
+    if (context_.dry) return result;
+    from.download->wait();
+    std::memcpy(&result.state, from.state.data, sizeof result.state);
+    const float mean = mean_weight_ ? *from.mean_weight_of_all.as<float>() : 1;
+    const int64_t count = from.loss.count();
     for (int64_t i = 0; i < count; ++i)
-        result.loss += static_cast<double>(host_loss_[static_cast<size_t>(i)]);
+        result.loss += static_cast<double>(from.loss.as<float>()[i]);
     result.loss /= static_cast<double>(count) * static_cast<double>(mean);
+    if (!std::isfinite(result.loss) && from.observed) {
+        result.not_finite = first_non_finite(from.observed.as<float>());
+        if (result.not_finite.empty()) result.not_finite = "the output of the classifier";
+    }
     return result;
 }
 
@@ -215,14 +260,21 @@ bool all_finite(const float* values, int64_t count) {
 
 }  // namespace
 
+std::string Trainer::first_non_finite(const float* observed) const {
+    const ParameterTable& table = net_->table();
+    for (int64_t part = 0; part < options_.net.accumulate; ++part)
+        for (const RunningStatistics& norm : table.running())
+            if (!all_finite(observed + part * table.running_elements() + norm.offset, 2 * norm.channels))
+                return cat("the activations before ", norm.name);
+    return "";
+}
+
 std::string Trainer::first_non_finite() {
     const NetState& state = net_->state();
     std::vector<float> values(static_cast<size_t>(state.observed.count()));
     backend_.copy_out(context_, state.observed, values.data());
-    for (int64_t part = 0; part < options_.net.accumulate; ++part)
-        for (const RunningStatistics& norm : net_->table().running())
-            if (!all_finite(values.data() + part * net_->table().running_elements() + norm.offset, 2 * norm.channels))
-                return cat("the activations before ", norm.name);
+    std::string found = first_non_finite(values.data());
+    if (!found.empty()) return found;
     // The gradients are made from the last layer to the first, and what is broken breaks all that comes after it.
     values.resize(static_cast<size_t>(state.gradients.count()));
     backend_.copy_out(context_, state.gradients, values.data());

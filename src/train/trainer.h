@@ -47,6 +47,9 @@ struct StepResult {
     double loss = 0;  ///< mean over the step's pictures, by class weights where there are some; of this rank, so that
                       ///< the mean over the ranks is that of all
     StepState state;  ///< grad_norm, loss_scale, skip, ...
+    /// Of a step of this rank whose loss is not finite: where inf or NaN appeared first, in words ("the activations
+    /// before layer1.0.bn2"), found in what came with the result. Else "".
+    std::string not_finite;
 };
 
 class Trainer {
@@ -76,11 +79,12 @@ class Trainer {
     void step(const void* pictures, const void* labels, int64_t step, double lr) {
         this->step({pictures, labels, nullptr, 1}, step, lr);
     }
-    /// Waits for the step.
+    /// Of the oldest step that was not asked for: waits for it, and not for what was launched after it. So the device
+    /// need not wait for the host between two steps: the next one may be launched before this is called, but not two.
     StepResult result();
 
-    /// Where inf or NaN appeared first in the last step, in words: "the activations before layer1.0.bn2", or "the
-    /// gradient of layer4.2.conv3.weight"; "" when all is finite.
+    /// Where inf or NaN appeared first in the last step that was launched, in words: as StepResult::not_finite, or "the
+    /// gradient of layer4.2.conv3.weight"; "" when all is finite. Waits for all that was launched.
     std::string first_non_finite();
 
     /// Everything in `loader`, and in those of the other ranks, through the net as it infers, with rank 0's running
@@ -107,7 +111,22 @@ class Trainer {
         double weight = 0;                        ///< the sum of the weights of its labels and partners
         bool partnered = false, changed = false;  ///< what the batch has
     };
+    /// What goes into a step by way of the host, and what comes out of it, in memory from and to which the device
+    /// copies while the host goes on. There are two, which take turns: a step that is launched does not touch what the
+    /// one before has left.
+    struct Slot {
+        Tensor lr, mean_weight;              ///< f32 {1}, into it
+        Tensor loss, mean_weight_of_all;     ///< f32 {accumulate * batch}; f32 {1}, where there are class weights
+        Tensor state;                        ///< u8 {sizeof(StepState)}
+        Tensor observed;                     ///< as NetState's; absent in fp16, whose losses need not be finite
+        std::unique_ptr<Download> download;  ///< null in a dry run
+    };
     void allocate_places();
+    void allocate_slots();
+    /// Of the step that is being launched.
+    Slot& slot() { return slots_[static_cast<size_t>(launched_ % 2)]; }
+    void bring_result();
+    std::string first_non_finite(const float* observed) const;
     double total_weight(const HostBatch& batch) const;
     void gradients_of(const Place& place, int64_t step, int64_t part);
     void begin_mean_weight();
@@ -126,10 +145,11 @@ class Trainer {
     Tensor moment1_, moment2_, step_state_, augmented_, class_weights_, mean_weight_, loss_;
     std::array<Place, 2> places_;
     int64_t staged_ = 0, taken_ = 0;  ///< batches so far
+    std::unique_ptr<Arena> host_;     ///< null in a dry run
+    std::array<Slot, 2> slots_;
+    int64_t launched_ = 0, asked_for_ = 0;  ///< steps so far
     std::vector<float> host_loss_, host_logits_;
-    float lr_ = 0;
     double weights_ = 0;  ///< of the step's labels so far, of this rank
-    float mean_ = 1;      ///< of the weights of the step's labels, of this rank; on the device then that of all
 };
 
 /// The memory that a Trainer of these options takes at its highest: a dry run of one step and of evaluations.

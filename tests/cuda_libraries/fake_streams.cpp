@@ -36,6 +36,10 @@ struct Mark {
         std::unique_lock<std::mutex> lock(mutex);
         changed.wait(lock, [this] { return reached; });
     }
+    bool is_reached() {
+        const std::lock_guard<std::mutex> lock(mutex);
+        return reached;
+    }
 };
 
 struct Event {
@@ -248,6 +252,11 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     refuse_in_capture("cudaEventSynchronize");
     if (of(event)->mark) of(event)->mark->wait();
     return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    refuse_in_capture("cudaEventQuery");
+    if (const cudaError_t status = told("cudaEventQuery")) return status;
+    return !of(event)->mark || of(event)->mark->is_reached() ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaEventElapsedTime(float* elapsed, cudaEvent_t begin, cudaEvent_t end) {
     *elapsed = static_cast<float>(of(end)->time - of(begin)->time);

@@ -60,6 +60,14 @@ class PlainUpload final : public Upload {
     void wait() override {}
 };
 
+class PlainDownload final : public Download {
+  public:
+    void begin(const Tensor& src, void* host) override {
+        std::memcpy(host, src.data, static_cast<size_t>(src.bytes()));
+    }
+    void wait() override {}
+};
+
 std::string processor_name() {
     std::ifstream in("/proc/cpuinfo");
     for (std::string line; std::getline(in, line);)
@@ -128,6 +136,10 @@ std::vector<Pass> CpuBackend::passes(const PassTensors& tensors) {
 
 std::unique_ptr<Upload> CpuBackend::upload() {
     return std::make_unique<PlainUpload>();
+}
+
+std::unique_ptr<Download> CpuBackend::download() {
+    return std::make_unique<PlainDownload>();
 }
 
 int64_t CpuBackend::augment_workspace_bytes(int64_t) const {

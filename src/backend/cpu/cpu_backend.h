@@ -19,6 +19,7 @@ class CpuBackend final : public Backend {
     std::vector<Pass> passes(const PassTensors& tensors) override;
     /// Copies at once: what computes and what would copy are the same cores.
     std::unique_ptr<Upload> upload() override;
+    std::unique_ptr<Download> download() override;
 
   protected:
     void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,
