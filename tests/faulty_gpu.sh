@@ -1,4 +1,5 @@
-# A GPU that is lost in the middle of a run, or whose gradients overflow: an imaginary one; sourced by test_cuda_module.sh
+# A GPU that is lost in the middle of a run, or whose gradients overflow, and a run that a signal stops: on an imaginary
+# one, which is left work ahead as a GPU is; sourced by test_cuda_module.sh
 # after several_gpus.sh.
 lasting=("${tiny[@]}" --epochs 2 --max-steps 0)
 steps_a_epoch=10
@@ -37,3 +38,27 @@ check "50 steps left out in a row: 5, with the step, the first gradient and what
 check "that steps are left out is said once" eval '[ "$(grep -c "the step is left out" err)" = 1 ]'
 overflowing 40 85 seldom
 check "83 of 85 steps left out, but no 50 in a row: the run goes on" eval 'is 0 && says "step 1: the gradients are not finite"'
+
+# A signal finds one step more under way than its reading; with several ranks one more that is read.
+for gpus in 1 2; do
+    out=stopped$gpus
+    IMAGINARY_GPU=$gpus IMAGINARY_PAUSE=100 timeout 100 "$program" "${tiny[@]}" --epochs 100 --max-steps 0 --batch-size 2 \
+        --gpus $gpus --out $out >out 2>err &
+    job=$!
+    for _ in $(seq 1200); do
+        grep -q '"event":"step"' $out/metrics.jsonl 2>/dev/null && break
+        sleep 0.05
+    done
+    kill -TERM "$job"
+    wait "$job"
+    code=$?
+    job=
+    at=$(grep -c '"event":"step"' $out/metrics.jsonl)
+    check "$gpus GPUs: a signal within an epoch: 143, and the step of the last line is saved" eval \
+        'is 143 && says "stopping: saving step $at to $out" && [ "$at" -lt $((20 / gpus)) ]'
+    IMAGINARY_GPU=$gpus "$program" train --resume auto --out $out --max-steps $((at + 2)) >out 2>err
+    IMAGINARY_GPU=$gpus "$program" "${tiny[@]}" --epochs 100 --batch-size 2 --gpus $gpus --out straight$gpus \
+        --max-steps $((at + 2)) >out 2>err
+    code=$?
+    check "and the run goes on bit for bit" cmp -s straight$gpus/last.safetensors $out/last.safetensors
+done

@@ -147,6 +147,7 @@ cat >whole.cpp <<'CODE'
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
+#include <thread>
 
 #include "backend/cuda_module.h"
 #include "base/log.h"
@@ -163,6 +164,8 @@ const bool works = std::getenv("IMAGINARY_GPU") != nullptr;
 const int lost_in = std::getenv("IMAGINARY_LOSS") == nullptr ? 0 : std::atoi(std::getenv("IMAGINARY_LOSS"));
 // Every step's gradients overflow but those of each so-manieth step.
 const char* const good_every = std::getenv("IMAGINARY_GOOD_STEP");
+// Each step takes so many milliseconds more.
+const int pause_ms = std::getenv("IMAGINARY_PAUSE") == nullptr ? 0 : std::atoi(std::getenv("IMAGINARY_PAUSE"));
 
 class ImaginaryGpu : public rn50::cpu::CpuBackend {
   public:
@@ -175,11 +178,13 @@ class ImaginaryGpu : public rn50::cpu::CpuBackend {
         info.fp16 = false;
         return info;
     }
+    bool asynchronous() const override { return true; }  // so results are read late, as of a GPU
 
   protected:
     void do_check_gradients(const rn50::Tensor& gradients, float clip_norm, const rn50::ScalePolicy& policy,
                             const rn50::Tensor& divisor, const rn50::Tensor& state) override {
         ++steps_;
+        std::this_thread::sleep_for(std::chrono::milliseconds(pause_ms));
         if (good_every != nullptr && steps_ % std::atoi(good_every) != 0) gradients.as<float>()[0] = INFINITY;
         CpuBackend::do_check_gradients(gradients, clip_norm, policy, divisor, state);
     }

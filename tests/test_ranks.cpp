@@ -273,6 +273,8 @@ TEST_CASE("collectives of two to four ranks equal a naive sum") {
             for (int rank = 0; rank < ranks; ++rank)
                 CHECK(texts[static_cast<size_t>(rank)].size() == static_cast<size_t>(rank * 3));
             CHECK(comm.sum({1.0, 0.1})[0] == ranks);
+            comm.begin_sum({1.0, 0.1});
+            CHECK(comm.finish_sum()[0] == ranks);
             comm.leave();
         });
 }

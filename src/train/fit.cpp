@@ -333,8 +333,9 @@ class Fit {
             lost ? cat("the loss is ", std::isnan(loss) ? "not a number" : "infinite")
                  : cat("gradients were not finite for ", found.state.skipped_in_row, " steps in a row");
         const bool saved = !state().history.empty();
-        // When a loss is lost, the device may hold the next step's numbers already: what is known came with the result.
-        const std::string where = state().step == begun_ ? trainer_.first_non_finite() : found.not_finite;
+        // The device may hold the next step's numbers already: then all that is known came with the result.
+        const std::string where =
+            !found.not_finite.empty() || state().step != begun_ ? found.not_finite : trainer_.first_non_finite();
         trainer_.backend().synchronize(trainer_.context());
         throw Error(
             Exit::diverged,

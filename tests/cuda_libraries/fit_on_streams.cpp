@@ -15,17 +15,17 @@ namespace {
 
 constexpr int64_t batch = 2;
 
-/// Without times, and what is measured by them.
-std::vector<std::string> lines_of(const std::string& folder) {
-    std::vector<std::string> lines;
+/// Without times, and what is measured by them, which goes to `left`, too.
+void take_lines(const std::string& folder, Left& left) {
     std::ifstream in(folder + "/metrics.jsonl");
     for (std::string line; std::getline(in, line);) {
         nlohmann::json json = nlohmann::json::parse(line);
+        if (json.at("event") == "step")
+            left.seconds.push_back(static_cast<double>(batch) / json.at("images_per_s").get<double>());
         for (const char* const timed : {"images_per_s", "data_wait"})
             json.erase(timed);
-        lines.push_back(json.dump());
+        left.lines.push_back(json.dump());
     }
-    return lines;
 }
 
 LoaderOptions loading(const Run& how) {
@@ -58,7 +58,7 @@ Left fit_on_streams(const Run& how, const std::function<void(cudaStream_t)>& con
     const Folder own;
     const bool leads = how.comm == nullptr || how.comm->rank() == 0;
     const std::string path = how.folder.empty() ? own.path() : how.folder;
-    StreamBackend backend(how.in_step);
+    StreamBackend backend(how.touch);
     if (connect) connect(backend.stream());
     TrainerOptions options;
     options.net.model = "resnet18";
@@ -117,7 +117,7 @@ Left fit_on_streams(const Run& how, const std::function<void(cudaStream_t)>& con
         left.parameters.resize(static_cast<size_t>(parameters.count()));
         backend.copy_out(trainer.context(), parameters, left.parameters.data());
     }
-    if (leads) left.lines = lines_of(path);
+    if (leads) take_lines(path, left);
     left.when_read = backend.journal.when_read;
     left.when_done = backend.journal.when_done;
     return left;

@@ -54,7 +54,7 @@ struct Run {
     bool weighted = false, sync_norm = false;
     float loss_scale = 0;
     Communicator* comm = nullptr;
-    std::function<void()> in_step = [] {};          ///< on the device
+    StreamBackend::Touch touch = {};                ///< on the device
     std::function<void(int64_t)> after_line = {};   ///< on the host; the step
     std::function<void(int64_t)> before_read = {};  ///< by a worker; the picture
     std::string folder;                             ///< of a run to go on with; "": a new one, of no name
@@ -63,6 +63,7 @@ struct Run {
 struct Left {
     std::vector<float> parameters;
     std::vector<std::string> lines;  ///< of metrics.jsonl, without what depends on time
+    std::vector<double> seconds;     ///< a step, as these lines have it
     std::vector<int> when_read, when_done;
     int waits = 0;       ///< of the host for all of the device's work
     std::string failed;  ///< what the run threw

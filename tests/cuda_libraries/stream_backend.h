@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -58,13 +59,16 @@ struct Journal {
 
 class StreamBackend final : public Backend {
   public:
-    /// `step_begins` runs on the device, in each step.
-    explicit StreamBackend(std::function<void()> step_begins = [] {})
+    /// Called on the device with what a norm has observed ("observed") and with the losses ("loss") of a step, counted
+    /// from 0: the time that it takes is the step's, and what it writes is what the step has found.
+    using Touch = std::function<void(int step, const std::string& what, const Tensor& tensor)>;
+
+    explicit StreamBackend(Touch touch = {})
         : sound_(make_backend("cpu", 1)),
           pinned_(sound_->host_memory()),
           arena_(sound_->memory(), int64_t{64} << 20),
           ctx_{arena_},
-          step_begins_(std::move(step_begins)) {
+          touch_(std::move(touch)) {
         cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
         later([] { omp_set_num_threads(1); });
     }
@@ -90,7 +94,10 @@ class StreamBackend final : public Backend {
   protected:
     void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,
                             const Norm& norm, const Tensor& observed) override {
-        later([=] { sound_->norm_from_batch(ctx_, stats, count, gamma, beta, eps, norm, observed); });
+        later([=] {
+            sound_->norm_from_batch(ctx_, stats, count, gamma, beta, eps, norm, observed);
+            touch("observed", observed);
+        });
     }
     void do_norm_from_running(const Tensor& running, const Tensor& gamma, const Tensor& beta, float eps,
                               const Norm& norm) override {
@@ -134,14 +141,14 @@ class StreamBackend final : public Backend {
     }
     void do_softmax_cross_entropy(const Tensor& logits, const Targets& targets, float smoothing, const Tensor& state,
                                   const Tensor& loss, const Tensor& diff_logits) override {
-        later([=] { sound_->softmax_cross_entropy(ctx_, logits, targets, smoothing, state, loss, diff_logits); });
+        later([=] {
+            sound_->softmax_cross_entropy(ctx_, logits, targets, smoothing, state, loss, diff_logits);
+            if (diff_logits) touch("loss", loss);
+        });
     }
     void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, const Tensor& divisor,
                             const Tensor& state) override {
-        later([=] {
-            step_begins_();
-            sound_->check_gradients(ctx_, gradients, clip_norm, policy, state, divisor);
-        });
+        later([=] { sound_->check_gradients(ctx_, gradients, clip_norm, policy, state, divisor); });
     }
     void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
                      const Tensor& moment1, const Tensor& moment2, const Tensor& state) override {
@@ -172,6 +179,9 @@ class StreamBackend final : public Backend {
     }
 
   private:
+    void touch(const std::string& what, const Tensor& tensor) const {
+        if (touch_) touch_(static_cast<int>(journal.when_done.size()), what, tensor);
+    }
     template <class Work>
     void later(Work work) const {
         push(stream_, std::move(work));
@@ -258,7 +268,7 @@ class StreamBackend final : public Backend {
     Pinned pinned_;
     mutable Arena arena_;
     mutable Context ctx_;
-    std::function<void()> step_begins_;
+    Touch touch_;
     cudaStream_t stream_ = nullptr;
 };
 

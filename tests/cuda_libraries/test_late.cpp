@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <thread>
@@ -21,12 +22,20 @@ using fake::fit_on_streams;
 using fake::Left;
 using fake::read_late;
 using fake::Run;
+using fake::StreamBackend;
 using fake::world;
 using std::chrono::milliseconds;
 
 namespace {
 
 constexpr int steps_an_epoch = 12;  // of 24 pictures, 2 a batch
+
+/// A device that takes so long in the middle of each step.
+StreamBackend::Touch slow(int ms) {
+    return [ms](int, const std::string& what, const Tensor&) {
+        if (what == "loss") std::this_thread::sleep_for(milliseconds(ms));
+    };
+}
 
 void check_same(const Left& one, const Left& other) {
     CHECK(one.parameters == other.parameters);
@@ -97,10 +106,15 @@ TEST_CASE("late: a host that is slow between two steps does not keep the device 
     const fake::LateScene scene;
     Run how;
     how.epochs = 1;
-    how.in_step = [] { std::this_thread::sleep_for(milliseconds(150)); };
+    how.touch = slow(150);
     how.after_line = [](int64_t) { std::this_thread::sleep_for(milliseconds(60)); };
-    const Left late = fit_on_streams(how);
+    Left late = fit_on_streams(how);
     CHECK(done_early(late) >= steps_an_epoch - 4);
+    // A step's time is that from result to result, whatever the host does meanwhile.
+    REQUIRE(late.seconds.size() == steps_an_epoch);
+    std::sort(late.seconds.begin(), late.seconds.end());
+    CHECK(late.seconds[steps_an_epoch / 2] > 0.15);
+    CHECK(late.seconds[steps_an_epoch / 2] < 0.15 + 10 * 0.06);
 }
 
 TEST_CASE("late: with class weights, with steps of several batches, with saves, in parts: the same bits") {
@@ -122,8 +136,14 @@ TEST_CASE("late: with class weights, with steps of several batches, with saves, 
     how.weighted = false;
     const Left whole = both(how);
 
+    const fake::Folder saves;
+    std::filesystem::remove(saves.path());
     Run saving = how;
+    saving.folder = saves.path();
     saving.save_seconds = 1e-6;
+    saving.after_line = [&](int64_t step) {
+        if (step == 4) CHECK(saved_step(saves.path() + "/state.safetensors").value_or(0) >= 2);
+    };
     saving.max_steps = 5;
     const Left saved = fit_on_streams(saving);
     CHECK(saved.lines == std::vector<std::string>(whole.lines.begin(), whole.lines.begin() + 1 + 5));
@@ -190,8 +210,27 @@ TEST_CASE("late: a run that diverges is told of by its own step, though the next
     CHECK(late.failed.find("not finite first: ") != std::string::npos);
     check_same(late, waiting);
 
-    how.late = true;
+    // One loss, whose step is followed by a sound one.
     how.lr = 1e-3;
+    how.epochs = 1;
+    for (const bool of_norm : {true, false}) {
+        how.touch = [of_norm](int step, const std::string& what, const Tensor& tensor) {
+            if (step == 4 && what == (of_norm ? "observed" : "loss")) tensor.as<float>()[1] = NAN;
+            if (step == 4 && what == "loss") tensor.as<float>()[0] = NAN;
+        };
+        how.late = true;
+        const Left one = fit_on_streams(how);
+        CHECK(one.when_read[4] == 6);
+        CHECK(one.failed == cat("diverged: the loss is not a number at step 5 (epoch 1); not finite first: ",
+                                of_norm ? "the activations before bn1" : "the output of the classifier"));
+        how.late = false;
+        const Left waited = fit_on_streams(how);
+        CHECK(one.failed == waited.failed);
+        CHECK(one.lines == waited.lines);
+    }
+    how.touch = {};
+
+    how.late = true;
     how.loss_scale = 3e38f;  // every gradient overflows
     how.epochs = 6;
     const Left skipping = fit_on_streams(how);

@@ -314,6 +314,51 @@ TEST_CASE("nccl: numbers of the hosts are summed, in pieces where there are many
     });
 }
 
+TEST_CASE("nccl: a sum that is begun is there while what later averages wait for is still computed") {
+    const Scene scene;
+    std::atomic<int> through{0};
+    in_ranks(3, [&](Communicator& comm, const Queue& queue) {
+        Buffer first(DType::f32, 33), second(DType::f32, 65);
+        for (int round = 0; round < 5; ++round) {
+            queue.later([&, round] { first.set(0, value_of(comm.rank(), 0, round)); });
+            comm.begin_average(first.tensor());
+            comm.finish_averages();
+            comm.begin_sum({1.0 + comm.rank(), static_cast<double>(round), 0.1});
+            // The step after: it lasts until all hosts have their sums.
+            queue.later([&, round] {
+                const auto end = Clock::now() + milliseconds(10000);
+                while (through < 3 * (round + 1) && Clock::now() < end)
+                    std::this_thread::yield();
+                CHECK(through >= 3 * (round + 1));
+            });
+            comm.begin_average(second.tensor());
+            comm.finish_averages();
+            CHECK_THROWS_AS(comm.begin_sum({1.0}), Error);
+            CHECK(comm.finish_sum() == std::vector<double>{6, 3.0 * round, 0.1 + 0.1 + 0.1});
+            ++through;
+            queue.wait();
+            CHECK_THROWS_AS(comm.finish_sum(), Error);
+        }
+        CHECK(comm.sum({2.0}) == std::vector<double>{6});
+        comm.leave();
+    });
+}
+
+TEST_CASE("nccl: between the halves of a sum the hosts gather nothing else") {
+    const Scene scene;
+    in_engines(1, [&](const Rank& rank, StoreClient& store) {
+        const auto engine = engine_of(rank, store, milliseconds(5000));
+        double number = 2, all = 0;
+        engine->begin_sum(&number, 1);
+        CHECK_THROWS_AS(engine->gather_host(&number, sizeof number, &all), Error);
+        CHECK_THROWS_AS(engine->sum_host(&number, 1), Error);
+        CHECK_THROWS_AS(engine->begin_sum(&number, 1), Error);
+        engine->finish_sum(&all);
+        CHECK(all == 2);
+        engine->sum_host(&number, 1);
+    });
+}
+
 TEST_CASE("nccl: abort ends a wait for a rank that never comes, and the backend's stream with it") {
     const Scene scene;
     std::atomic<bool> over{false};
@@ -393,6 +438,9 @@ TEST_CASE("nccl: each call's failure is told with NCCL's words and a remedy, and
         engine.broadcast(tensor);
         engine.gather(tensor, {all.data(), DType::f32, {1, 4}});
         engine.gather_host(values.data(), 16, all.data());
+        double number = 1;
+        engine.begin_sum(&number, 1);
+        engine.finish_sum(&number);
     };
     const auto run = [&](const Rank& rank, StoreClient& store) {
         return told([&] { use(*engine_of(rank, store, milliseconds(5000))); });
@@ -417,9 +465,10 @@ TEST_CASE("nccl: each call's failure is told with NCCL's words and a remedy, and
         nccl_world.failing["CommFinalize"] = ncclInternalError;  // then it is ended in the rough way
         in_engines(1, [&](const Rank& rank, StoreClient& store) { CHECK(run(rank, store).what.empty()); });
     }
-    for (const char* const name : {"cudaGetDevice", "cudaDeviceGetPCIBusId", "cudaDeviceGetStreamPriorityRange",
-                                   "cudaStreamCreateWithPriority", "cudaEventCreate", "cudaMalloc", "cudaMallocHost",
-                                   "cudaEventRecord", "cudaStreamWaitEvent", "cudaMemcpyAsync", "cudaStreamQuery"}) {
+    for (const char* const name :
+         {"cudaGetDevice", "cudaDeviceGetPCIBusId", "cudaDeviceGetStreamPriorityRange", "cudaStreamCreateWithPriority",
+          "cudaEventCreate", "cudaMalloc", "cudaMallocHost", "cudaEventRecord", "cudaStreamWaitEvent",
+          "cudaMemcpyAsync", "cudaStreamQuery", "cudaEventQuery"}) {
         CAPTURE(name);
         const Scene scene;
         in_engines(1, [&](const Rank& rank, StoreClient& store) {
