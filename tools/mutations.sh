@@ -75,7 +75,7 @@ mutate "the decay of AdamW coupled: L2 in its gradient" $kernels \
 mutate "AdamW decays every parameter" src/backend/cpu/optimizer.cpp 's/adam\.decay = range\.decay \? (.*) : 0;/adam.decay = \1;/'
 mutate "the warm-up a step behind" src/train/schedule.cpp 's/step \+ 1\)/step)/'
 mutate "the cosine a step ahead" src/train/schedule.cpp 's/\(step - warmup_steps\)/(step + 1 - warmup_steps)/'
-mutate "the trainer asks for the next step's rate" src/train/fit.cpp 's/schedule\.at\(state\(\)\.step\);/schedule.at(state().step + 1);/'
+mutate "the trainer asks for the next step's rate" src/train/fit.cpp 's/(return options_\.schedule\.at\(step)/\1 + 1/'
 mutate "the loss without the weight of the label's class" $ops 's/(own = .*) \* weight\(label\)/\1/'
 mutate "the loss divided by the batch in place of its weights" $ops 's/targets\.total > 0 \?/false ?/'
 mutate "the partner's share for the label" src/pipeline/mix.cpp 's/dst\[i\] \* share \+ with\[i\] \* rest/dst[i] * rest + with[i] * share/'

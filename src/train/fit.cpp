@@ -164,6 +164,7 @@ class Fit {
         return signal_ == 0;
     }
 
+    double rate(int64_t step) const { return options_.schedule.at(step); }
     bool nothing_under_way() const { return begun_ == read_; }
     /// Of the epoch and the run, after the steps begun so far.
     bool another_step() const { return begun_ % steps_per_epoch_ != 0 && begun_ < last_; }
@@ -202,7 +203,7 @@ class Fit {
             stage_next();
         }
         begun_ = step + 1;
-        trainer_.step(step, options_.schedule.at(step), part);
+        trainer_.step(step, rate(step), part);
         staged_ = false;
         const bool last_of_epoch = part + 1 == accumulate_ && !another_step();
         if (!last_of_epoch && train_.ready()) stage_next();
@@ -296,7 +297,7 @@ class Fit {
         const Unwritten step = std::move(unwritten_.front());
         unwritten_.pop_front();
         const int64_t epoch_now = epoch();
-        const double lr = options_.schedule.at(state().step);
+        const double lr = rate(state().step);
         ++state().step;
         ++epoch_steps_;
         epoch_wait_ += wait;
@@ -364,7 +365,7 @@ class Fit {
 
         EpochSummary summary;
         summary.epoch = epoch();
-        summary.lr = options_.schedule.at(state().step - 1);
+        summary.lr = rate(state().step - 1);
         summary.train_loss = state().mean_loss();
         summary.val_loss = metrics.loss();
         summary.top1 = metrics.top1();
