@@ -22,6 +22,7 @@ class CudaBackend final : public Backend {
     std::unique_ptr<PictureDecoders> picture_decoders(std::string& why) override;
     std::vector<Pass> passes(const PassTensors& tensors) override;
     std::unique_ptr<Upload> upload() override;
+    std::unique_ptr<Recording> record(const std::function<void()>& work, std::string& why) override;
     /// On which all of its work goes.
     cudaStream_t stream() const { return stream_; }
 

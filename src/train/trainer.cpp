@@ -39,17 +39,23 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
         backend_.copy_in(context_, options_.class_weights.data(), class_weights_);
         backend_.synchronize(context_);
     }
+    step_number_ = arena.alloc(Use::input, DType::i32, {1});
+    if (options_.mixed) share_ = arena.alloc(Use::input, DType::f32, {1});
     loss_ = arena.alloc(Use::input, DType::f32, {std::max(options_.net.accumulate * options_.net.batch, batch)});
     host_loss_.resize(static_cast<size_t>(loss_.count()));
+    if (options_.record && !context_.dry)
+        recorded_ = std::make_unique<RecordedSteps>(backend_, context_, options_.comm);
 }
 
 Trainer::~Trainer() {
+    recorded_.reset();
     for (Place& place : places_) {
         place.upload.reset();  // waits for what is on its way into the tensors
         for (Tensor* tensor : {&place.pictures, &place.labels, &place.partners, &place.changes})
             context_.arena.release(*tensor);
     }
-    for (Tensor* tensor : {&moment1_, &moment2_, &step_state_, &augmented_, &class_weights_, &mean_weight_, &loss_})
+    for (Tensor* tensor : {&moment1_, &moment2_, &step_state_, &augmented_, &class_weights_, &mean_weight_, &loss_,
+                           &step_number_, &share_})
         context_.arena.release(*tensor);
 }
 
@@ -143,14 +149,38 @@ void Trainer::step(int64_t step, double lr, int64_t part) {
         weights_ = 0;
     }
     weights_ += place.weight;
-    if (part + 1 == options_.net.accumulate) begin_mean_weight();
+    write_numbers(place, step, part);
     if (!context_.dry) place.upload->use();
-    gradients_of(place, step, part);
+    if (recorded_)
+        recorded_->run({&place - places_.data(), part, int64_t{place.partnered}, int64_t{place.changed}},
+                       [&] { compute(place, part); });
+    else
+        compute(place, part);
     if (!context_.dry) place.upload->release();
-    if (part + 1 == options_.net.accumulate) update();
 }
 
-void Trainer::gradients_of(const Place& place, int64_t step, int64_t part) {
+/// What differs from step to step goes to the device beside the batch: a recorded step finds it there.
+void Trainer::write_numbers(const Place& place, int64_t step, int64_t part) {
+    if (part == 0) {
+        host_step_ = static_cast<int32_t>(static_cast<uint32_t>(step));
+        backend_.copy_in(context_, &host_step_, step_number_);
+    }
+    if (place.partnered) backend_.copy_in(context_, &place.share, share_);
+    if (!mean_weight_ || part + 1 < options_.net.accumulate) return;
+    mean_ = static_cast<float>(weights_ / static_cast<double>(options_.net.accumulate * options_.net.batch));
+    backend_.copy_in(context_, &mean_, mean_weight_);
+}
+
+/// All that the device does with a batch. The losses of all ranks are divided by the weights of all their labels, which
+/// go from device to device before the gradients do: the hosts need not wait for each other within a step.
+void Trainer::compute(const Place& place, int64_t part) {
+    const bool last = part + 1 == options_.net.accumulate;
+    if (last && mean_weight_ && options_.comm != nullptr && !context_.dry) options_.comm->begin_average(mean_weight_);
+    gradients_of(place, part);
+    if (last) update();
+}
+
+void Trainer::gradients_of(const Place& place, int64_t part) {
     const int64_t count = options_.net.batch, parts = options_.net.accumulate;
     const int64_t rank = options_.comm != nullptr ? options_.comm->rank() : 0,
                   ranks = options_.comm != nullptr ? options_.comm->size() : 1;
@@ -164,26 +194,20 @@ void Trainer::gradients_of(const Place& place, int64_t step, int64_t part) {
     targets.class_weights = class_weights_;
     if (place.partnered) {
         targets.partners = place.partners;
-        targets.share = place.share;
+        targets.share = share_;
     }
     targets.total = static_cast<float>(parts * count);  // the weights of all labels are known only at the end
 
-    const Tensor logits = net_->forward(context_, input, {options_.seed, step, (part * ranks + rank) * count}, part);
+    const Tensor logits = net_->forward(context_, input, {options_.seed, step_number_, (part * ranks + rank) * count}, part);
     const Scratch diff_logits(context_.arena, DType::f32, logits.shape, Use::activation_gradients);
     backend_.softmax_cross_entropy(context_, logits, targets, options_.label_smoothing, step_state_, loss,
                                    diff_logits.tensor());
     GradientsReady ready;
-    if (averaging_ && part + 1 == parts) ready = [this](int64_t from) { averaging_->ready(from); };
+    if (averaging_ && part + 1 == parts) {
+        averaging_->start();
+        ready = [this](int64_t from) { averaging_->ready(from); };
+    }
     net_->backward(context_, diff_logits.tensor(), part == 0 ? Write::overwrite : Write::add, ready);
-}
-
-/// The losses of all ranks are divided by the weights of all their labels. These go from device to device before the
-/// gradients do: the hosts need not wait for each other within a step.
-void Trainer::begin_mean_weight() {
-    if (!mean_weight_) return;
-    mean_ = static_cast<float>(weights_ / static_cast<double>(options_.net.accumulate * options_.net.batch));
-    backend_.copy_in(context_, &mean_, mean_weight_);
-    if (options_.comm != nullptr && !context_.dry) options_.comm->begin_average(mean_weight_);
 }
 
 void Trainer::update() {
