@@ -33,7 +33,7 @@ TrainerOptions options_of(Precision precision) {
     return options;
 }
 
-/// A batch of chance. Its share is another each time.
+/// The batch of this number, by chance. Its share is another each time.
 struct Pictures {
     std::vector<uint8_t> pixels;
     std::vector<int32_t> labels, partners;
@@ -201,31 +201,29 @@ TEST_CASE("steps that cannot be recorded go op by op, which is said once") {
     const TrainerOptions options = options_of(Precision::fp32);
     const Trained plain = trained(options, false, 6);
     const auto told = [&](TrainerOptions how, const std::function<void(const Run&, int64_t)>& between) {
-        const CapturedStderr said;
+        CapturedStderr said;
         const Trained recorded = trained(std::move(how), true, 6, between);
         CHECK(recorded.replays == 0);
         check_same(plain, recorded);
         return said.text();
     };
     const std::string head = "warning: --cuda-graph: steps are not recorded and go op by op: ";
-    SUBCASE("no graph is made of what was captured") {
-        CHECK(told(options, [](const Run&, int64_t step) {
-                  if (step == 4) fail_next_instance(2);
-              }) == head + "cudaGraphInstantiate: CUDA error 2\n");
-    }
-    SUBCASE("the work breaks off, in the middle of the backward pass") {
-        const std::unique_ptr<Backend> backend = make_emulated_backend();
-        Communicator comm(rn50::Place{}, std::chrono::milliseconds(30000));
-        comm.connect([&](StoreClient&, const rn50::Place&, std::chrono::milliseconds) {
-            return std::make_unique<Uncapturable>(static_cast<streams::Stream*>(emulated_stream(*backend)));
-        });
-        on = backend.get();
-        TrainerOptions with_rank = options;
-        with_rank.comm = &comm;
-        CHECK(told(with_rank, {}) == head + "averages cannot be captured\n");
-        on = nullptr;
-        comm.leave();
-    }
+    CHECK(told(options, [](const Run&, int64_t step) {
+              if (step == 4) fail_next_instance(2);
+          }) == head + "cudaGraphInstantiate: CUDA error 2\n");
+
+    // The work breaks off, in the middle of the backward pass.
+    const std::unique_ptr<Backend> backend = make_emulated_backend();
+    Communicator comm(rn50::Place{}, std::chrono::milliseconds(30000));
+    comm.connect([&](StoreClient&, const rn50::Place&, std::chrono::milliseconds) {
+        return std::make_unique<Uncapturable>(static_cast<streams::Stream*>(emulated_stream(*backend)));
+    });
+    on = backend.get();
+    TrainerOptions with_rank = options;
+    with_rank.comm = &comm;
+    CHECK(told(with_rank, {}) == head + "averages cannot be captured\n");
+    on = nullptr;
+    comm.leave();
 }
 
 TEST_CASE("a backend that records nothing says so, and the emulated one what it refuses") {

@@ -1,5 +1,6 @@
 #include "fake_nccl.h"
 
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <memory>
@@ -259,6 +260,10 @@ ncclResult_t comm_abort(ncclComm_t handle) {
         *comm.aborted = true;
         comm.group->changed.notify_all();
     }
+    // As NCCL does: it waits for the graphs that refer to the communicator to go.
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    while (of(handle).captured.use_count() > 1 && std::chrono::steady_clock::now() < end)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
     remove(handle);
     return ncclSuccess;
 }

@@ -112,6 +112,14 @@ std::vector<Trained> trained(bool recorded, int64_t steps, const Between& betwee
     return results;
 }
 
+constexpr int64_t steps_of_all = 7;
+
+/// Without recording.
+const std::vector<Trained>& plain() {
+    static const std::vector<Trained> once = trained(false, steps_of_all, [](Communicator&, Trainer&, int64_t) {});
+    return once;
+}
+
 }  // namespace
 
 TEST_CASE("graphs of ranks, batch norm over all of them, class weights: as steps op by op, bit for bit") {
@@ -119,28 +127,26 @@ TEST_CASE("graphs of ranks, batch norm over all of them, class weights: as steps
         if (step % 2 == 1) comm.sum({1.0});
         if (step == 5) comm.broadcast(trainer.net().state().running);  // as evaluation does
     };
-    const std::vector<Trained> plain = trained(false, 7, gather_now_and_then),
-                               recorded = trained(true, 7, gather_now_and_then);
+    const std::vector<Trained> recorded = trained(true, steps_of_all, gather_now_and_then);
     for (size_t rank = 0; rank < ranks; ++rank) {
-        CHECK(plain[rank].failure.empty());
+        CHECK(plain()[rank].failure.empty());
         CHECK(recorded[rank].failure.empty());
         CHECK(recorded[rank].replays == 3);
-        CHECK(recorded[rank].losses == plain[rank].losses);
-        CHECK(recorded[rank].parameters == plain[rank].parameters);
+        CHECK(recorded[rank].losses == plain()[rank].losses);
+        CHECK(recorded[rank].parameters == plain()[rank].parameters);
     }
-    CHECK(plain[0].parameters == plain[1].parameters);
+    CHECK(plain()[0].parameters == plain()[1].parameters);
 }
 
 TEST_CASE("graphs of ranks: where one rank has none, nobody has, and training goes on") {
     const auto refuse_one = [](Communicator& comm, Trainer&, int64_t step) {
         if (step == 4 && comm.rank() == 1) test::fail_next_instance(cudaErrorMemoryAllocation);
     };
-    const std::vector<Trained> plain = trained(false, 6, [](Communicator&, Trainer&, int64_t) {}),
-                               recorded = trained(true, 6, refuse_one);
+    const std::vector<Trained> recorded = trained(true, steps_of_all, refuse_one);
     for (size_t rank = 0; rank < ranks; ++rank) {
         CHECK(recorded[rank].failure.empty());
         CHECK(recorded[rank].replays == 0);
-        CHECK(recorded[rank].parameters == plain[rank].parameters);
+        CHECK(recorded[rank].parameters == plain()[rank].parameters);
     }
 }
 
