@@ -1,4 +1,5 @@
-// The streams under the emulator and the make-believe libraries: what a capture notes, and what it refuses, as CUDA does.
+// The streams under the emulator and the make-believe libraries: what a capture notes, and what it refuses, as CUDA
+// does.
 #include "streams.h"
 
 #include <doctest/doctest.h>
