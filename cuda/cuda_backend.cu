@@ -7,6 +7,7 @@
 #include "conv.h"
 #include "linear.h"
 #include "picture_decoders.h"
+#include "recording.h"
 #include "upload.h"
 
 namespace rn50::cuda {
@@ -139,6 +140,10 @@ std::unique_ptr<Upload> CudaBackend::upload() {
 
 std::unique_ptr<Download> CudaBackend::download() {
     return make_download(stream_);
+}
+
+std::unique_ptr<Recording> CudaBackend::record(const std::function<void()>& work, std::string& why) {
+    return record_graph(stream_, work, why);
 }
 
 int64_t CudaBackend::augment_workspace_bytes(int64_t pictures) const {

@@ -24,6 +24,7 @@ class CudaBackend final : public Backend {
     std::unique_ptr<Upload> upload() override;
     std::unique_ptr<Download> download() override;
     bool asynchronous() const override { return true; }
+    std::unique_ptr<Recording> record(const std::function<void()>& work, std::string& why) override;
     /// On which all of its work goes.
     cudaStream_t stream() const { return stream_; }
 

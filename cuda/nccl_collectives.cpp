@@ -304,7 +304,9 @@ ncclDataType_t type_of(DType dtype) {
 /// All calls of NCCL go to one stream, beside the backend's. NCCL runs what a communicator was given in the order of
 /// the calls, and that order must be the same on all ranks; on two streams it would join them itself, and a collective
 /// of the one would wait for the other's. Where the backend's work and a collective depend on each other, events say
-/// so.
+/// so. By them a recorded step (Backend::record) takes in this stream and what NCCL gives it: NCCL's calls may be
+/// captured, from NCCL 2.9 and CUDA 11.3 on, if all ranks do so and launch their graphs in one order, and a graph goes
+/// before its communicator ("Using NCCL with CUDA Graphs" in NCCL's user guide).
 class NcclCollectives final : public Collectives {
   public:
     NcclCollectives(const NcclLibrary& nccl, cudaStream_t backend, StoreClient& store, const Place& place,
@@ -349,6 +351,15 @@ class NcclCollectives final : public Collectives {
     void finish_averages() override {
         comm_.look();
         handover_.order(stream_.get(), backend_);
+    }
+
+    /// A graph has its collectives on the backend's stream. They and what goes to NCCL's own before and afterwards must
+    /// not overtake each other.
+    void run_recorded(const std::function<void()>& run) override {
+        comm_.look();
+        handover_.order(stream_.get(), backend_);
+        run();
+        handover_.order(backend_, stream_.get());
     }
 
     void broadcast(const Tensor& values) override {

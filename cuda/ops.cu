@@ -209,17 +209,24 @@ __global__ void __launch_bounds__(block_threads, 2)
 
 // --- classifier and loss
 
+/// A DropoutKey as a kernel takes it.
+struct MaskKey {
+    uint64_t seed;
+    const int32_t* step;
+    int64_t first_sample;
+};
+
 /// A thread takes the four channels of one block of random numbers, at once where rows are made of fours. Reads and
 /// writes each element once.
 template <class T>
 __global__ void __launch_bounds__(block_threads)
-    dropout_kernel(const T* src, T* dst, float p, DropoutKey key, int64_t rows, int64_t channels, int64_t fours) {
+    dropout_kernel(const T* src, T* dst, float p, MaskKey key, int64_t rows, int64_t channels, int64_t fours) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
     if (thread >= rows * fours) return;
     const int64_t row = thread / fours, four = thread % fours;
     const uint64_t sample = static_cast<uint64_t>(key.first_sample + row);
     const auto words =
-        philox({static_cast<uint32_t>(four), static_cast<uint32_t>(key.step), static_cast<uint32_t>(sample),
+        philox({static_cast<uint32_t>(four), static_cast<uint32_t>(*key.step), static_cast<uint32_t>(sample),
                 static_cast<uint32_t>(sample >> 32) ^ (static_cast<uint32_t>(Purpose::dropout) << 24)},
                {static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32)});
     const float keep = 1.0f / (1.0f - p);
@@ -259,7 +266,8 @@ struct LossTargets {
     const int32_t* labels;
     const int32_t* partners;
     const float* weights;
-    float share, total;
+    const float* share;
+    float total;
 };
 
 /// A warp takes a row of logits. Reads them from memory once (three times in all) and writes their gradient once.
@@ -273,8 +281,9 @@ __global__ void __launch_bounds__(block_threads)
     const float* const weights = targets.weights;
     const int32_t label = targets.labels[row], partner = targets.partners ? targets.partners[row] : label;
     const float hot = 1.0f - smoothing, off = smoothing / static_cast<float>(classes);
-    const float own = hot * targets.share * (weights ? weights[label] : 1.0f);
-    const float other = targets.partners ? hot * (1.0f - targets.share) * (weights ? weights[partner] : 1.0f) : 0.0f;
+    const float share = targets.share ? *targets.share : 1.0f;
+    const float own = hot * share * (weights ? weights[label] : 1.0f);
+    const float other = targets.partners ? hot * (1.0f - share) * (weights ? weights[partner] : 1.0f) : 0.0f;
     float top = -INFINITY;
     for (int64_t k = lane; k < classes; k += 32)
         top = fmaxf(top, x[k]);
@@ -427,10 +436,11 @@ void CudaBackend::do_avg_pool_backward(const Tensor& diff_dst, const DiffSrc& di
 
 void CudaBackend::do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) {
     const int64_t rows = src.shape[0], channels = src.shape[1], fours = ceil_div(channels, 4);
+    const MaskKey mask{key.seed, key.step.as<int32_t>(), key.first_sample};
     with_act(src.dtype, [&](auto element) {
         using T = decltype(element);
         launch<dropout_kernel<T>>(grid_of(rows * fours), dim3(block_threads), stream_, static_cast<const T*>(src.data),
-                                  static_cast<T*>(dst.data), p, key, rows, channels, fours);
+                                  static_cast<T*>(dst.data), p, mask, rows, channels, fours);
     });
 }
 
@@ -438,7 +448,8 @@ void CudaBackend::do_softmax_cross_entropy(const Tensor& logits, const Targets& 
                                            const Tensor& state, const Tensor& loss, const Tensor& diff_logits) {
     const int64_t batch = logits.shape[0];
     const LossTargets on{targets.labels.as<int32_t>(), targets.partners ? targets.partners.as<int32_t>() : nullptr,
-                         targets.class_weights ? targets.class_weights.as<float>() : nullptr, targets.share,
+                         targets.class_weights ? targets.class_weights.as<float>() : nullptr,
+                         targets.share ? targets.share.as<float>() : nullptr,
                          targets.total > 0 ? targets.total : static_cast<float>(batch)};
     launch<cross_entropy_kernel>(grid_of(batch * 32), dim3(block_threads), stream_, floats(logits), on, smoothing,
                                  static_cast<const StepState*>(state.data), loss.as<float>(),

@@ -95,6 +95,11 @@ Array linear(const Array& src, const Array& weights, const Array& bias);
 Array linear_backward_src(const Array& diff_dst, const Array& weights);
 Array linear_backward_weights(const Array& src, const Array& diff_dst);
 Array linear_backward_bias(const Array& diff_dst);
+/// DropoutKey of backend.h.
+struct DropoutKey {
+    uint64_t seed;
+    int64_t step, first_sample;
+};
 Array dropout(const Array& src, double p, const DropoutKey& key);
 /// {N}
 /// Labels, absent or present partners with the share of the labels, absent or present weights of classes.

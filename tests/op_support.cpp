@@ -209,6 +209,10 @@ Tensor Rig::put(const StepState& state) {
     return tensor;
 }
 
+DropoutKey Rig::key(uint64_t seed, int64_t step, int64_t first_sample) {
+    return {seed, put(std::vector<int32_t>{static_cast<int32_t>(step)}), first_sample};
+}
+
 Tensor Rig::rubbish(DType dtype, const Shape& shape) {
     const Tensor tensor = arena.alloc(Use::activations, dtype, shape);
     backend.memory().fill(tensor.data, 0xFF, tensor.bytes());

@@ -35,6 +35,7 @@ struct Rig {
     Tensor put_act(const Array& values) { return values.empty() ? Tensor{} : put(values, act); }
     Tensor put(const std::vector<int32_t>& labels);
     Tensor put(const StepState& state);
+    DropoutKey key(uint64_t seed, int64_t step, int64_t first_sample);
     /// A tensor full of NaN (0xFF bytes for integers).
     Tensor rubbish(DType dtype, const Shape& shape);
     Array get(const Tensor& tensor);

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <vector>
 
@@ -269,6 +270,8 @@ bool know(const char* description) {
 }
 
 void run(const char* description, dim3 grid, dim3 block, const std::function<void()>& body) {
+    static std::mutex one_at_a_time;  // streams may be threads
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
     kernel_name = name_in(description);
     names_run.insert(kernel_name);
     described_run.insert(instance_in(description));
@@ -282,6 +285,30 @@ void run(const char* description, dim3 grid, dim3 block, const std::function<voi
         const auto u = static_cast<unsigned>(i);
         run_block(grid, block, dim3(u % grid.x, u / grid.x % grid.y, u / grid.x / grid.y));
     }
+}
+
+namespace {
+
+std::mutex pinned_mutex;
+std::map<const char*, size_t> pinned;  // by begin
+
+}  // namespace
+
+void pin(void* data, size_t bytes) {
+    const std::lock_guard<std::mutex> lock(pinned_mutex);
+    pinned[static_cast<char*>(data)] = bytes;
+}
+
+void unpin(void* data) {
+    const std::lock_guard<std::mutex> lock(pinned_mutex);
+    pinned.erase(static_cast<char*>(data));
+}
+
+bool is_pinned(const void* data) {
+    const auto* const at = static_cast<const char*>(data);
+    const std::lock_guard<std::mutex> lock(pinned_mutex);
+    auto after = pinned.upper_bound(at);
+    return after != pinned.begin() && (--after, at < after->first + after->second);
 }
 
 void* shared(const char* site, int64_t bytes) {
@@ -335,3 +362,17 @@ void fail(const std::string& what) {
 }
 
 }  // namespace rn50::simt
+
+cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+    using namespace rn50;
+    const void* const host = kind == cudaMemcpyHostToDevice ? src : kind == cudaMemcpyDeviceToHost ? dst : nullptr;
+    if (host == nullptr || simt::is_pinned(host))
+        return simt::answer(streams::push(stream, [=] { std::memmove(dst, src, bytes); }));
+    if (streams::is_captured(stream)) return simt::answer(streams::synchronize(stream));  // which is refused
+    if (kind == cudaMemcpyDeviceToHost) {
+        streams::push(stream, [=] { std::memmove(dst, src, bytes); });
+        return simt::answer(streams::synchronize(stream));
+    }
+    const std::string staged(static_cast<const char*>(src), bytes);
+    return simt::answer(streams::push(stream, [=] { std::memmove(dst, staged.data(), bytes); }));
+}

@@ -4,9 +4,10 @@
 //   - fibers run forward, backward or in a shuffled order (set_order), and blocks too,
 //   - shared memory is a heap block of its own for each array, full of rubbish at the start of each block,
 // and a barrier that not all threads reach, a warp collective that a named lane misses, or a pack at an address that is
-// no multiple of its size, ends the test with a message.
+// no multiple of its size, ends the test with a message. Streams and graphs are those of streams.h.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -17,6 +18,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "streams.h"
 
 #define __global__
 #define __device__
@@ -198,19 +200,34 @@ inline __half __float2half_rn(float f) {
 
 // --- the part of the runtime that the backend uses
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorECCUncorrectable = 214 };
+enum cudaError_t {
+    cudaSuccess,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorECCUncorrectable = 214,
+    cudaErrorOthers = 1023  // any number of streams::Status
+};
 
 namespace rn50::simt {
 
 /// What the next allocation returns in place of memory, and the error that cudaGetLastError() would give.
-inline cudaError_t next_allocation = cudaSuccess, last_error = cudaSuccess;
+inline thread_local cudaError_t next_allocation = cudaSuccess, last_error = cudaSuccess;
+/// What the next cudaGraphInstantiate returns in place of a graph.
+inline thread_local cudaError_t next_instance = cudaSuccess;
+
+/// The runtime's answer for what the stream or the capture says.
+inline cudaError_t answer(streams::Status status) {
+    if (status != streams::success && status != streams::not_ready) last_error = static_cast<cudaError_t>(status);
+    return static_cast<cudaError_t>(status);
+}
 
 }  // namespace rn50::simt
 
 inline cudaError_t cudaGetLastError() {
     return std::exchange(rn50::simt::last_error, cudaSuccess);
 }
-typedef struct SimtStream* cudaStream_t;
+typedef rn50::streams::Stream* cudaStream_t;
+typedef std::shared_ptr<const rn50::streams::Graph>* cudaGraph_t;
+typedef std::shared_ptr<const rn50::streams::Graph>* cudaGraphExec_t;
 struct cudaDeviceProp {
     char name[256] = "emulated device";
     int major = 9, minor = 0, multiProcessorCount = 2;
@@ -235,13 +252,18 @@ inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 namespace rn50::simt {
 
 /// Blocks of device memory taken so far.
-inline int64_t allocations = 0;
+inline std::atomic<int64_t> allocations{0};
+/// Of pinned memory, from which a copy reads when its turn comes; from any other it has read when the call returns.
+void pin(void* data, size_t bytes);
+void unpin(void* data);
+bool is_pinned(const void* data);
 
 }  // namespace rn50::simt
 
 template <class T>
 cudaError_t cudaMalloc(T** data, size_t bytes) {
     using namespace rn50::simt;
+    if (const auto refusal = answer(rn50::streams::unsafe_call())) return refusal;
     if (next_allocation != cudaSuccess) return last_error = std::exchange(next_allocation, cudaSuccess);
     ++allocations;
     // Not a byte more than was asked for, so that a sanitizer sees the first one behind.
@@ -252,37 +274,79 @@ cudaError_t cudaMalloc(T** data, size_t bytes) {
 }
 template <class T>
 cudaError_t cudaMallocHost(T** data, size_t bytes) {
-    return cudaMalloc(data, bytes);
+    const cudaError_t status = cudaMalloc(data, bytes);
+    if (status == cudaSuccess) rn50::simt::pin(*data, bytes);
+    return status;
 }
 inline cudaError_t cudaFree(void* data) {
+    if (const auto refusal = rn50::simt::answer(rn50::streams::unsafe_call())) return refusal;
+    rn50::streams::drain();
     std::free(data);
     return cudaSuccess;
 }
 inline cudaError_t cudaFreeHost(void* data) {
+    rn50::simt::unpin(data);
     return cudaFree(data);
 }
 inline cudaError_t cudaMemset(void* data, int value, size_t bytes) {
+    if (const auto refusal = rn50::simt::answer(rn50::streams::unsafe_call())) return refusal;
     std::memset(data, value, bytes);
     return cudaSuccess;
 }
-inline cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t) {
-    return cudaMemset(data, value, bytes);
+inline cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t stream) {
+    return rn50::simt::answer(rn50::streams::push(stream, [=] { std::memset(data, value, bytes); }));
 }
-inline cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-    std::memmove(dst, src, bytes);
-    return cudaSuccess;
-}
+/// A captured copy from memory that is not pinned would read it later, when it may be gone: here that is refused.
+cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-    *stream = nullptr;
+    *stream = rn50::streams::make_stream();
     return cudaSuccess;
 }
 inline cudaError_t cudaDeviceSynchronize() {
+    if (const auto refusal = rn50::simt::answer(rn50::streams::unsafe_call())) return refusal;
+    rn50::streams::drain();
     return cudaSuccess;
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) {
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    rn50::streams::destroy(stream);
     return cudaSuccess;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    return rn50::simt::answer(rn50::streams::synchronize(stream));
+}
+
+// --- graphs
+
+enum cudaStreamCaptureMode {
+    cudaStreamCaptureModeGlobal,
+    cudaStreamCaptureModeThreadLocal,
+    cudaStreamCaptureModeRelaxed
+};
+
+inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
+    return rn50::simt::answer(rn50::streams::begin_capture(stream, mode == cudaStreamCaptureModeRelaxed));
+}
+inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+    std::shared_ptr<const rn50::streams::Graph> captured;
+    const auto status = rn50::streams::end_capture(stream, captured);
+    *graph = captured ? new std::shared_ptr<const rn50::streams::Graph>(captured) : nullptr;
+    return rn50::simt::answer(status);
+}
+inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* instance, cudaGraph_t graph, unsigned long long) {
+    using namespace rn50::simt;
+    if (next_instance != cudaSuccess) return last_error = std::exchange(next_instance, cudaSuccess);
+    *instance = new std::shared_ptr<const rn50::streams::Graph>(*graph);
+    return cudaSuccess;
+}
+inline cudaError_t cudaGraphLaunch(cudaGraphExec_t instance, cudaStream_t stream) {
+    return rn50::simt::answer(rn50::streams::launch(*instance, stream));
+}
+inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t instance) {
+    delete instance;
     return cudaSuccess;
 }
 
@@ -304,9 +368,11 @@ struct Launched {
 
 /// The emulator's twin of portable.h's launch.
 template <auto kernel, class... Args>
-void launch(dim3 grid, dim3 block, cudaStream_t, Args... args) {
+void launch(dim3 grid, dim3 block, cudaStream_t stream, Args... args) {
     static_cast<void>(Launched<kernel>::noted);
-    simt::run(Launched<kernel>::description(), grid, block, [&] { kernel(args...); });
+    check(simt::answer(streams::push(
+              stream, [=] { simt::run(Launched<kernel>::description(), grid, block, [&] { kernel(args...); }); })),
+          "kernel launch");
 }
 
 }  // namespace rn50::cuda

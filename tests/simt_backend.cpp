@@ -9,6 +9,14 @@ std::unique_ptr<Backend> make_emulated_backend() {
     return std::make_unique<cuda::CudaBackend>(0);
 }
 
+void* emulated_stream(Backend& backend) {
+    return static_cast<cuda::CudaBackend&>(backend).stream();
+}
+
+void fail_next_instance(int cuda_error) {
+    simt::next_instance = static_cast<cudaError_t>(cuda_error);
+}
+
 void fail_next_allocation(int cuda_error) {
     simt::next_allocation = static_cast<cudaError_t>(cuda_error);
 }

@@ -11,6 +11,11 @@ namespace rn50::test {
 
 std::unique_ptr<Backend> make_emulated_backend();
 
+/// A streams::Stream, on which all of its work goes.
+void* emulated_stream(Backend& backend);
+
+/// The next graph cannot be instantiated, by this error of CUDA's.
+void fail_next_instance(int cuda_error);
 /// The next allocation of its device or pinned memory returns this error of CUDA's in place of memory.
 void fail_next_allocation(int cuda_error);
 /// What the runtime keeps of the last error for the next launch to return.

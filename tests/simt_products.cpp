@@ -2,6 +2,7 @@
 // for the copies beside them late ones.
 #define RN50_SIMT
 #include <cmath>
+#include <functional>
 #include <vector>
 
 #include "picture_decoders.h"
@@ -52,9 +53,13 @@ std::vector<double> factors(const void* data, DType dtype, bool tf32, int64_t co
     return values;
 }
 
+void later(cudaStream_t stream, std::function<void()> work) {
+    check(simt::answer(streams::push(stream, std::move(work))), "a product");
+}
+
 class NaiveConv final : public ConvProducts {
   public:
-    explicit NaiveConv(ConvShape shape) : s_(std::move(shape)) {}
+    NaiveConv(ConvShape shape, cudaStream_t stream) : s_(std::move(shape)), stream_(stream) {}
     int64_t workspace_bytes(Phase phase) const override { return phase == Phase::forward ? 512 : 0; }
     // As cuDNN: of 16-bit factors it gives 16-bit gradients.
     DType diff_weights_dtype() const override { return s_.dtype; }
@@ -64,23 +69,29 @@ class NaiveConv final : public ConvProducts {
 
     void forward(int64_t batch, const void* x, const void* w, void* y, void* workspace) override {
         RN50_REQUIRE(takes(batch), s_.name, " refuses a batch of ", batch);
-        std::memset(workspace, 0xFF, 512);
-        const std::vector<double> xs = read(x, x_count(batch)), ws = read(w, w_count());
-        std::vector<double> sums(static_cast<size_t>(y_count(batch)));
-        each(batch, [&](int64_t xi, int64_t wi, int64_t yi) { sums[at(yi)] += xs[at(xi)] * ws[at(wi)]; });
-        write(y, s_.dtype, sums);
+        later(stream_, [=] {
+            std::memset(workspace, 0xFF, 512);
+            const std::vector<double> xs = read(x, x_count(batch)), ws = read(w, w_count());
+            std::vector<double> sums(static_cast<size_t>(y_count(batch)));
+            each(batch, [&](int64_t xi, int64_t wi, int64_t yi) { sums[at(yi)] += xs[at(xi)] * ws[at(wi)]; });
+            write(y, s_.dtype, sums);
+        });
     }
     void backward_data(const void* dy, const void* w, void* dx, void*) override {
-        const std::vector<double> dys = read(dy, y_count(s_.batch)), ws = read(w, w_count());
-        std::vector<double> sums(static_cast<size_t>(x_count(s_.batch)));
-        each(s_.batch, [&](int64_t xi, int64_t wi, int64_t yi) { sums[at(xi)] += dys[at(yi)] * ws[at(wi)]; });
-        write(dx, s_.dtype, sums);
+        later(stream_, [=] {
+            const std::vector<double> dys = read(dy, y_count(s_.batch)), ws = read(w, w_count());
+            std::vector<double> sums(static_cast<size_t>(x_count(s_.batch)));
+            each(s_.batch, [&](int64_t xi, int64_t wi, int64_t yi) { sums[at(xi)] += dys[at(yi)] * ws[at(wi)]; });
+            write(dx, s_.dtype, sums);
+        });
     }
     void backward_weights(const void* x, const void* dy, void* dw, void*) override {
-        const std::vector<double> xs = read(x, x_count(s_.batch)), dys = read(dy, y_count(s_.batch));
-        std::vector<double> sums(static_cast<size_t>(w_count()));
-        each(s_.batch, [&](int64_t xi, int64_t wi, int64_t yi) { sums[at(wi)] += xs[at(xi)] * dys[at(yi)]; });
-        write(dw, diff_weights_dtype(), sums);
+        later(stream_, [=] {
+            const std::vector<double> xs = read(x, x_count(s_.batch)), dys = read(dy, y_count(s_.batch));
+            std::vector<double> sums(static_cast<size_t>(w_count()));
+            each(s_.batch, [&](int64_t xi, int64_t wi, int64_t yi) { sums[at(wi)] += xs[at(xi)] * dys[at(yi)]; });
+            write(dw, diff_weights_dtype(), sums);
+        });
     }
 
   private:
@@ -116,19 +127,26 @@ class NaiveConv final : public ConvProducts {
     }
 
     ConvShape s_;
+    cudaStream_t stream_;
 };
 
 class NaiveProducts final : public Products {
   public:
+    explicit NaiveProducts(cudaStream_t stream) : stream_(stream) {}
     std::string name() const override { return "naive products"; }
     std::unique_ptr<ConvProducts> conv(const ConvShape& shape) override {
         const int64_t multiple = shape.dtype == DType::f32 ? 4 : 8;
         RN50_REQUIRE(shape.in_channels % multiple == 0 && shape.out_channels % multiple == 0, shape.name,
                      ": channels that are not padded");
-        return std::make_unique<NaiveConv>(shape);
+        return std::make_unique<NaiveConv>(shape, stream_);
     }
     int64_t gemm_workspace_bytes() const override { return 256; }
-    void gemm(const GemmShape& s, const void* a, const void* b, float beta, void* c, void* workspace) override {
+    void gemm(const GemmShape& shape, const void* a, const void* b, float beta, void* c, void* workspace) override {
+        later(stream_, [=] { multiply(shape, a, b, beta, c, workspace); });
+    }
+
+  private:
+    static void multiply(const GemmShape& s, const void* a, const void* b, float beta, void* c, void* workspace) {
         std::memset(workspace, 0xFF, 256);
         const std::vector<double> as = factors(a, s.ab, s.tf32, s.m * s.k), bs = factors(b, s.ab, s.tf32, s.k * s.n);
         for (int64_t i = 0; i < s.m; ++i)
@@ -140,12 +158,14 @@ class NaiveProducts final : public Products {
                 set(c, s.c, i * s.n + j, sum);
             }
     }
+
+    cudaStream_t stream_;
 };
 
 }  // namespace
 
-std::unique_ptr<Products> make_products(cudaStream_t) {
-    return std::make_unique<NaiveProducts>();
+std::unique_ptr<Products> make_products(cudaStream_t stream) {
+    return std::make_unique<NaiveProducts>(stream);
 }
 
 namespace {
@@ -153,17 +173,28 @@ namespace {
 /// Copies as late as it may, so that whoever does not wait for it finds something else.
 class LateUpload final : public Upload {
   public:
+    explicit LateUpload(cudaStream_t stream) : stream_(stream) {}
     void begin(const void* host, const Tensor& dst) override { pending_.push_back({host, dst}); }
-    void use() override { wait(); }
+    void use() override {
+        later(stream_, [pending = std::move(pending_)] { copy(pending); });
+        pending_.clear();
+    }
     void release() override {}
     void wait() override {
-        for (const auto& [host, dst] : pending_)
-            std::memcpy(dst.data, host, static_cast<size_t>(dst.bytes()));
+        check(cudaStreamSynchronize(stream_), "wait for an upload");
+        copy(pending_);
         pending_.clear();
     }
 
   private:
-    std::vector<std::pair<const void*, Tensor>> pending_;
+    using Copies = std::vector<std::pair<const void*, Tensor>>;
+    static void copy(const Copies& copies) {
+        for (const auto& [host, dst] : copies)
+            std::memcpy(dst.data, host, static_cast<size_t>(dst.bytes()));
+    }
+
+    cudaStream_t stream_;
+    Copies pending_;
 };
 
 /// Reads when it is to, and gives as late as it may: whoever does not wait finds something else.
@@ -185,15 +216,16 @@ class LateDownload final : public Download {
 
 }  // namespace
 
-std::unique_ptr<Upload> make_upload(cudaStream_t) {
-    return std::make_unique<LateUpload>();
+std::unique_ptr<Upload> make_upload(cudaStream_t stream) {
+    return std::make_unique<LateUpload>(stream);
 }
 
 std::unique_ptr<Download> make_download(cudaStream_t) {
     return std::make_unique<LateDownload>();
 }
 
-std::unique_ptr<PictureDecoders> make_picture_decoders(int, std::string& why) {
+/// Where the program has nvJPEG's own door, that one counts.
+[[gnu::weak]] std::unique_ptr<PictureDecoders> make_picture_decoders(int, std::string& why) {
     why = "the emulator has no nvJPEG";
     return nullptr;
 }

@@ -43,7 +43,7 @@ struct Drive {
     Net& net;
     Arena& arena;
     Context ctx;
-    Tensor pictures, labels, loss, diff_logits, eval_pictures, eval_logits, state;
+    Tensor pictures, labels, loss, diff_logits, eval_pictures, eval_logits, state, dropout_step;
 
     Drive(Backend& on, Net& of, Arena& in) : backend(on), net(of), arena(in), ctx{in, in.counting()} {
         const NetDesc& desc = net.desc();
@@ -58,6 +58,8 @@ struct Drive {
         diff_logits = arena.alloc(Use::activation_gradients, DType::f32, {desc.batch, desc.classes});
         eval_logits = arena.alloc(Use::activations, DType::f32, {desc.eval_batch, desc.classes});
         state = arena.alloc(Use::optimizer, DType::u8, {static_cast<int64_t>(sizeof(StepState))});
+        dropout_step = arena.alloc(Use::input, DType::i32, {1});
+        backend.zero(ctx, dropout_step);
         if (!ctx.dry) fill();
     }
 
@@ -89,7 +91,7 @@ struct Drive {
     }
 
     void train() {
-        const Tensor logits = net.forward(ctx, pictures, DropoutKey{3, 0, 0});
+        const Tensor logits = net.forward(ctx, pictures, DropoutKey{3, dropout_step, 0});
         backend.softmax_cross_entropy(ctx, logits, labels, 0.1f, state, loss, diff_logits);
         net.backward(ctx, diff_logits);
         net.update_running(ctx, state);

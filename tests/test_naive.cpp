@@ -139,7 +139,7 @@ TEST_CASE("naive max_pool: the first of equal maxima takes the gradient") {
 TEST_CASE("naive linear, dropout and loss: every gradient is the derivative") {
     Array src = uniform({3, 8}, 1), weights = uniform({5, 8}, 2), bias = uniform({5}, 3);
     const std::vector<int32_t> labels{4, 0, 2};
-    const DropoutKey key{3, 1, 7};
+    const naive::DropoutKey key{3, 1, 7};
     const double smoothing = 0.1, p = 0.3;
     const auto loss = [&] {
         const Array each =

@@ -101,7 +101,9 @@ struct Step {
         backend.max_pool(ctx, {raw.raw, raw.norm, true}, pooled);
         const Tensor features = output(act, {3, 20}), diff_features = output(act, {3, 20});
         backend.avg_pool(ctx, joined, features);
-        backend.dropout(ctx, features, features, 0.3f, {1, 2, 3});
+        const Tensor step = ctx.arena.alloc(Use::input, DType::i32, {1});
+        backend.zero(ctx, step);
+        backend.dropout(ctx, features, features, 0.3f, {1, step, 3});
 
         const Tensor fc_weights = input(DType::f32, {5, 20}), fc_bias = input(DType::f32, {5});
         const Tensor logits = output(DType::f32, {3, 5}), diff_logits = output(DType::f32, {3, 5});
@@ -236,8 +238,11 @@ TEST_CASE("a broken contract of the other ops is an error at the door") {
         CHECK_THROWS_AS(backend.join(rig.ctx, {picture.raw, {}, true}, picture, act({2, 4, 4, 8})), Error);
         CHECK_THROWS_AS(backend.max_pool(rig.ctx, picture, act({2, 3, 2, 8})), Error);
         CHECK_THROWS_AS(backend.avg_pool(rig.ctx, picture.raw, act({2, 7})), Error);
-        CHECK_THROWS_AS(backend.dropout(rig.ctx, act({2, 8}), act({8, 2}), 0.5f, {}), Error);
-        CHECK_THROWS_AS(backend.dropout(rig.ctx, act({2, 8}), act({2, 8}), 1.0f, {}), Error);
+        const DropoutKey key = rig.key(1, 2, 3);
+        CHECK_THROWS_AS(backend.dropout(rig.ctx, act({2, 8}), act({8, 2}), 0.5f, key), Error);
+        CHECK_THROWS_AS(backend.dropout(rig.ctx, act({2, 8}), act({2, 8}), 1.0f, key), Error);
+        CHECK_THROWS_AS(backend.dropout(rig.ctx, act({2, 8}), act({2, 8}), 0.5f, {1, f32({1}), 3}), Error);
+        CHECK_THROWS_AS(backend.dropout(rig.ctx, act({2, 8}), act({2, 8}), 0.5f, {}), Error);
         const Tensor state = rig.put(StepState{}), labels = rig.put(std::vector<int32_t>{0, 1});
         CHECK_THROWS_AS(backend.softmax_cross_entropy(rig.ctx, f32({2, 3}), labels, 0, state, f32({3}), {}), Error);
         CHECK_THROWS_AS(backend.softmax_cross_entropy(rig.ctx, f32({3, 3}), labels, 0, state, f32({3}), {}), Error);
@@ -246,14 +251,16 @@ TEST_CASE("a broken contract of the other ops is an error at the door") {
         const auto refused = [&](auto change) {
             Targets targets(labels);
             targets.partners = labels;
-            targets.share = 0.5f;
+            targets.share = rig.put_f32(Array({1}, 0.5));
             change(targets);
             CHECK_THROWS_AS(backend.softmax_cross_entropy(rig.ctx, f32({2, 3}), targets, 0, state, f32({2}), {}),
                             Error);
         };
         refused([&](Targets& t) { t.partners = rig.put(std::vector<int32_t>{0, 1, 2}); });
         refused([&](Targets& t) { t.partners = {}; });
-        refused([&](Targets& t) { t.share = 1.5f; });
+        refused([&](Targets& t) { t.share = {}; });
+        refused([&](Targets& t) { t.share = f32({2}); });
+        if (backend.info().kind == "cpu") refused([&](Targets& t) { t.share = rig.put_f32(Array({1}, 1.5)); });
         refused([&](Targets& t) { t.class_weights = f32({2}); });
         refused([&](Targets& t) { t.total = -1; });
         CHECK_THROWS_AS(backend.check_gradients(rig.ctx, f32({5}), 0, {}, f32({4})), Error);

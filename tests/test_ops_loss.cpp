@@ -10,9 +10,9 @@ TEST_CASE("dropout keeps what the contract's random numbers keep") {
     for (const float p : {0.0f, 0.3f, 0.9f})
         for_each_rig([&](Rig& rig) {
             const Array src = uniform({5, 333}, rig.act, 1);
-            const DropoutKey key{uint64_t{7} << 40 | 3, 12345, 1000};
+            const naive::DropoutKey key{uint64_t{7} << 40 | 3, 12345, 1000};
             const Tensor dst = rig.rubbish(rig.act, src.shape);
-            rig.backend.dropout(rig.ctx, rig.put_act(src), dst, p, key);
+            rig.backend.dropout(rig.ctx, rig.put_act(src), dst, p, rig.key(key.seed, key.step, key.first_sample));
             const Array got = rig.get(dst), expected = naive::dropout(src, static_cast<double>(p), key);
             CHECK_NEAR(got, expected, rig.tolerance);
             for (int64_t i = 0; i < got.count(); ++i)
@@ -24,16 +24,16 @@ TEST_CASE("dropout works in place, and its mask belongs to the sample, not to th
     for_each_rig([](Rig& rig) {
         const Array src = uniform({6, 100}, rig.act, 1, 0.5, 1);
         const Tensor whole = rig.put_act(src), parts = rig.put_act(src);
-        rig.backend.dropout(rig.ctx, whole, whole, 0.5f, {1, 2, 10});
+        rig.backend.dropout(rig.ctx, whole, whole, 0.5f, rig.key(1, 2, 10));
         for (int64_t begin = 0; begin < 6; begin += 2) {
             const Tensor part = parts.slice(begin, 2);
-            rig.backend.dropout(rig.ctx, part, part, 0.5f, {1, 2, 10 + begin});
+            rig.backend.dropout(rig.ctx, part, part, 0.5f, rig.key(1, 2, 10 + begin));
         }
         CHECK(rig.bytes(whole) == rig.bytes(parts));
 
         const Tensor other_step = rig.put_act(src), other_seed = rig.put_act(src);
-        rig.backend.dropout(rig.ctx, other_step, other_step, 0.5f, {1, 3, 10});
-        rig.backend.dropout(rig.ctx, other_seed, other_seed, 0.5f, {2, 2, 10});
+        rig.backend.dropout(rig.ctx, other_step, other_step, 0.5f, rig.key(1, 3, 10));
+        rig.backend.dropout(rig.ctx, other_seed, other_seed, 0.5f, rig.key(2, 2, 10));
         CHECK(rig.bytes(whole) != rig.bytes(other_step));
         CHECK(rig.bytes(whole) != rig.bytes(other_seed));
     });
@@ -98,7 +98,7 @@ namespace {
 Targets put(Rig& rig, const naive::LossTargets& targets) {
     Targets on(rig.put(targets.labels));
     if (!targets.partners.empty()) on.partners = rig.put(targets.partners);
-    on.share = static_cast<float>(targets.share);
+    on.share = targets.partners.empty() ? Tensor{} : rig.put_f32(Array({1}, targets.share));
     if (!targets.weights.empty()) {
         Array weights({static_cast<int64_t>(targets.weights.size())});
         weights.values = targets.weights;

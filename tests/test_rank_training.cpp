@@ -382,6 +382,7 @@ TEST_CASE("a backward pass tells of gradients only once they are final") {
     desc.classes = 5;
     desc.batch = 2;
     desc.image_size = 32;
+    desc.dropout = 0;
     desc.zero_init_residual = false;
     const std::unique_ptr<Net> net = make_net(*backend, desc);
     Arena arena(backend->memory(), int64_t{600} << 20);

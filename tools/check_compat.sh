@@ -122,10 +122,10 @@ headers() { # NAME INCLUDES: everything that a host compiler can read
 
 library_tests() { # NAME INCLUDES NCCL: the tests on make-believe libraries, compiled against these headers, and the NCCL
     local name=$1 includes=$2 tests
-    tests=$(ls tests/cuda_libraries/*.cpp | grep -v -e late -e fit_on_streams) # those need the whole program
+    tests=$(ls tests/cuda_libraries/*.cpp | grep -v -e late -e fit_on_streams -e test_graph_nccl) # those need the whole program
     # shellcheck disable=SC2086
     attempt "$name: the tests of the libraries' layer compile" $cxx -O1 $flags $includes -Itests -Itests/cuda_libraries \
-        $tests tests/main.cpp tests/naive.cpp $libraries cuda/picture_decoders.cpp cuda/upload.cpp $below \
+        $tests tests/main.cpp tests/naive.cpp tests/streams.cpp $libraries cuda/picture_decoders.cpp cuda/upload.cpp $below \
         -lpthread -ldl -o "$folder/library_tests" &&
         attempt "$name: the tests of the libraries' layer pass, and libnccl.so.2 has what is called" \
             env RN50_TEST_NCCL="$3" "$folder/library_tests"

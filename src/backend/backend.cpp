@@ -146,6 +146,7 @@ void Backend::dropout(Context& ctx, const Tensor& src, const Tensor& dst, float 
     check_tensor(src, dst.dtype, dst.shape, "src");
     check_tensor(dst, dst.dtype, dst.shape, "dst");
     RN50_REQUIRE(p >= 0 && p < 1, "dropout of ", p);
+    check_tensor(key.step, DType::i32, {1}, "the step");
     if (ctx.dry) return;
     const Timed timed(ctx.profile, loss_name, "dropout");
     do_dropout(src, dst, p, key);
@@ -158,8 +159,9 @@ void Backend::softmax_cross_entropy(Context& ctx, const Tensor& logits, const Ta
     check_tensor(targets.labels, DType::i32, {batch}, "labels");
     if (targets.partners) check_tensor(targets.partners, DType::i32, {batch}, "partners");
     if (targets.class_weights) check_tensor(targets.class_weights, DType::f32, {logits.shape[1]}, "class weights");
-    RN50_REQUIRE(targets.share >= 0 && targets.share <= 1 && (targets.partners || targets.share == 1), "a share of ",
-                 targets.share);
+    RN50_REQUIRE(static_cast<bool>(targets.share) == static_cast<bool>(targets.partners),
+                 "partners without a share, or the reverse");
+    if (targets.share) check_tensor(targets.share, DType::f32, {1}, "the share");
     RN50_REQUIRE(targets.total >= 0, "a total of ", targets.total);
     check_tensor(loss, DType::f32, {batch}, "loss");
     RN50_REQUIRE(smoothing >= 0 && smoothing <= 1, "label smoothing ", smoothing);

@@ -156,7 +156,7 @@ struct Targets {
 
     Tensor labels;         ///< {N} i32 in [0, K)
     Tensor partners;       ///< {N} i32 in [0, K): the second labels; absent: there are none
-    float share = 1;       ///< of `labels`, in [0, 1]; the partners have the rest
+    Tensor share;          ///< {1} f32: of `labels`, in [0, 1]; the partners have the rest. Present where they are
     Tensor class_weights;  ///< {K} f32, >= 0; absent: all 1
     /// What the gradient is divided by, for a mean over the global batch: the sum over its samples of
     /// share * weight[label] + (1 - share) * weight[partner]. Several ranks add up theirs before. 0: N.
@@ -166,7 +166,7 @@ struct Targets {
 /// Names one sample's random numbers in dropout: sample i of the batch is first_sample + i of the global batch.
 struct DropoutKey {
     uint64_t seed = 0;
-    int64_t step = 0;  ///< of the run, from 0
+    Tensor step;  ///< {1} i32: of the run, from 0, modulo 2^32
     int64_t first_sample = 0;
 };
 
@@ -213,6 +213,15 @@ class Download {
     virtual void begin(const Tensor& src, void* host) = 0;
     /// Until all copies that were begun are there. What the backend was given after them is not waited for.
     virtual void wait() = 0;
+};
+
+/// Work that a backend has noted, to be given to the device as a whole: see Backend::record.
+class Recording {
+  public:
+    virtual ~Recording() = default;
+    /// Has the device do all of it, after what it was given before: the same ops on the same tensors. What these hold
+    /// is read then.
+    virtual void run() = 0;
 };
 
 class Backend {
@@ -305,6 +314,22 @@ class Backend {
 
     virtual std::unique_ptr<Upload> upload() = 0;
     virtual std::unique_ptr<Download> download() = 0;
+
+    // --- recording -----------------------------------------------------------------------------------------------
+    /// Notes what `work` gives to the device, and does not do it. Every number that an op takes from the host is noted
+    /// with it, so what is to differ from run to run must stand in tensors: the learning rate and the loss scale
+    /// (StepState), DropoutKey's step, Targets' share. `work` has run before, plainly, so that libraries are loaded and
+    /// plans made; it takes no memory, waits for nothing, and copies nothing from or to the host. The collectives of
+    /// one communicator belong to it when they are waited for within it; then all ranks record the same, and run their
+    /// recordings at the same times. A recording goes before its communicator, its backend, and the memory of its
+    /// tensors.
+    /// Null: this device or this work cannot be recorded, for the reason left in `why`. The backend is as before; of
+    /// what the host was to keep of `work` (tensors taken, counters) nothing is known.
+    virtual std::unique_ptr<Recording> record(const std::function<void()>& work, std::string& why) {
+        static_cast<void>(work);
+        why = "this device records nothing";
+        return nullptr;
+    }
 
     // --- loading -------------------------------------------------------------------------------------------------
     /// dst[i] = src[i] turned, flipped, jittered and erased as changes[i] says, in the order and with the arithmetic of

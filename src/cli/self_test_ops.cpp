@@ -165,7 +165,7 @@ void avg_pool_backward(Side& side) {
 }
 void dropout(Side& side) {
     const Tensor dst = side.output(side.act, {5, 77});
-    side.backend.dropout(side.ctx, side.input({5, 77}, 1), dst, 0.3f, {7, 11, 3});
+    side.backend.dropout(side.ctx, side.input({5, 77}, 1), dst, 0.3f, {7, side.labels({11}), 3});
     side.give(dst);
 }
 

@@ -157,6 +157,10 @@ void Communicator::gather(const Tensor& mine, const Tensor& all) {
     together({"a gathering", mine.bytes()}, [&] { engine_->gather(mine, all); });
 }
 
+void Communicator::run_recorded(const std::function<void()>& run) {
+    together({"a recorded step", 0}, [&] { engine_->run_recorded(run); });
+}
+
 void Communicator::gather_host(const void* mine, int64_t bytes, void* all) {
     together({"a gathering by the hosts", bytes}, [&] { engine_->gather_host(mine, bytes, all); });
 }

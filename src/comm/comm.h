@@ -35,6 +35,9 @@ class Collectives {
     virtual void begin_average(const Tensor& values) = 0;
     /// What the backend does from now on finds all averages that were begun.
     virtual void finish_averages() = 0;
+    /// Calls `run`, which gives the backend a Recording of collectives of this engine. Those that come after are done
+    /// after it.
+    virtual void run_recorded(const std::function<void()>& run) { run(); }
     /// From rank 0 to all, in place.
     virtual void broadcast(const Tensor& values) = 0;
     /// `all` {size, ...}: `mine` of every rank.
@@ -125,6 +128,9 @@ class Communicator {
     }
     void broadcast(const Tensor& values);
     void gather(const Tensor& mine, const Tensor& all);
+    /// Calls `run`, which has the backend do recorded work (Backend::record) with collectives of this communicator in
+    /// it; all ranks with recordings of the same.
+    void run_recorded(const std::function<void()>& run);
 
     // --- numbers and texts of the host ---
     /// What each rank has, by rank.

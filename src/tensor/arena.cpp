@@ -134,6 +134,28 @@ Tensor Arena::alloc(Use use, DType dtype, const Shape& shape) {
     return tensor;
 }
 
+uint64_t Arena::layout() const {
+    uint64_t hash = 0xCBF29CE484222325u;  // FNV-1a
+    for (const Block& block : blocks_)
+        for (const int64_t number : {block.offset, block.bytes, int64_t{block.free}})
+            hash = (hash ^ static_cast<uint64_t>(number)) * 0x100000001B3u;
+    return hash;
+}
+
+Arena::Mark Arena::mark() const {
+    Mark mark;
+    mark.blocks_ = blocks_;
+    mark.in_use_ = in_use_;
+    mark.by_use_ = by_use_;
+    return mark;
+}
+
+void Arena::rewind(const Mark& mark) {
+    blocks_.assign(mark.blocks_.begin(), mark.blocks_.end());  // which keeps the room that was reserved
+    in_use_ = mark.in_use_;
+    by_use_ = mark.by_use_;
+}
+
 /// Fills released memory with NaN. Where the device is lost that fails, and the error which tells so is already on its
 /// way or comes from the next op: a second one, thrown from a destructor, would end the program without any message.
 void Arena::spoil(void* data, int64_t bytes) noexcept {

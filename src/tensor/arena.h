@@ -68,6 +68,19 @@ class Arena {
     void release(Tensor& tensor);
 
     bool counting() const { return memory_ == nullptr; }
+    /// Whether released memory is written to at once (RN50_ARENA=separate and nan).
+    bool spoils_released() const { return mode_ != Mode::shared; }
+    /// A number for what is taken where: with the same one, the same calls give the same tensors. For
+    /// RN50_ARENA=shared.
+    uint64_t layout() const;
+
+    /// What is taken at a moment.
+    class Mark;
+    Mark mark() const;
+    /// As at `mark`, which everything taken then has outlived. What was taken since is gone, without release(): for
+    /// work that broke off.
+    void rewind(const Mark& mark);
+
     int64_t in_use() const { return in_use_; }
     /// The highest use so far.
     const MemoryPlan& plan() const { return plan_; }
@@ -93,6 +106,13 @@ class Arena {
     std::vector<Block> blocks_;  // shared: by offset, without gaps; separate: every tensor ever given
     std::array<int64_t, static_cast<size_t>(Use::count_)> by_use_{};
     MemoryPlan plan_;
+};
+
+class Arena::Mark {
+    friend class Arena;
+    std::vector<Block> blocks_;
+    int64_t in_use_ = 0;
+    std::array<int64_t, static_cast<size_t>(Use::count_)> by_use_{};
 };
 
 /// A tensor that goes back to its arena at the end of the scope.

@@ -50,7 +50,6 @@ void GradientAveraging::ready(int64_t from) {
 
 void GradientAveraging::finish() {
     RN50_REQUIRE(begun_ + 1 == bounds_.size(), begun_, " of ", bounds_.size() - 1, " buckets were averaged");
-    begun_ = 0;
     if (!ctx_.dry) comm_.finish_averages();
     if (wire_) backend_.convert(ctx_, wire_, net_.state().gradients);
 }

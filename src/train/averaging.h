@@ -26,6 +26,9 @@ class GradientAveraging {
     GradientAveraging(const GradientAveraging&) = delete;
     GradientAveraging& operator=(const GradientAveraging&) = delete;
 
+    /// Before the backward pass, after which finish() comes: nothing of the step has begun, whatever became of the one
+    /// before.
+    void start() { begun_ = 0; }
     /// For Net::backward(): begins to average the buckets that are whole.
     void ready(int64_t from);
     /// After the backward pass: what the backend does from now on finds all gradients averaged.

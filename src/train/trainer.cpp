@@ -41,12 +41,17 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
         backend_.copy_in(context_, options_.class_weights.data(), class_weights_);
         backend_.synchronize(context_);
     }
+    step_number_ = arena.alloc(Use::input, DType::i32, {1});
+    if (options_.mixed) share_ = arena.alloc(Use::input, DType::f32, {1});
     loss_ = arena.alloc(Use::input, DType::f32, {std::max(options_.net.accumulate * options_.net.batch, batch)});
     host_loss_.resize(static_cast<size_t>(loss_.count()));
-    if (!context_.dry) allocate_slots();
+    if (context_.dry) return;
+    allocate_slots();
+    if (options_.record) recorded_ = std::make_unique<RecordedSteps>(backend_, context_, options_.comm);
 }
 
 Trainer::~Trainer() {
+    recorded_.reset();
     for (Slot& slot : slots_)
         slot.download.reset();  // waits for what is on its way into the tensors
     for (Place& place : places_) {
@@ -54,7 +59,8 @@ Trainer::~Trainer() {
         for (Tensor* tensor : {&place.pictures, &place.labels, &place.partners, &place.changes})
             context_.arena.release(*tensor);
     }
-    for (Tensor* tensor : {&moment1_, &moment2_, &step_state_, &augmented_, &class_weights_, &mean_weight_, &loss_})
+    for (Tensor* tensor : {&moment1_, &moment2_, &step_state_, &augmented_, &class_weights_, &mean_weight_, &loss_,
+                           &step_number_, &share_})
         context_.arena.release(*tensor);
 }
 
@@ -76,15 +82,17 @@ void Trainer::allocate_places() {
 
 void Trainer::allocate_slots() {
     const bool observes = options_.net.precision != Precision::fp16;
-    const int64_t count = options_.net.accumulate * options_.net.batch;
+    const int64_t parts = options_.net.accumulate, count = parts * options_.net.batch;
     int64_t bytes = 0;
-    for (const int64_t tensor : {int64_t{4}, int64_t{4}, int64_t{4}, 4 * count, int64_t{sizeof(StepState)},
-                                 observes ? net_->state().observed.bytes() : 0})
+    for (const int64_t tensor : {int64_t{4}, int64_t{4}, int64_t{4}, int64_t{4}, 4 * parts, 4 * count,
+                                 int64_t{sizeof(StepState)}, observes ? net_->state().observed.bytes() : 0})
         bytes += align_up(tensor, Arena::alignment);
     host_ = std::make_unique<Arena>(backend_.host_memory(), 2 * bytes);
     for (Slot& slot : slots_) {
         for (Tensor* const number : {&slot.lr, &slot.mean_weight, &slot.mean_weight_of_all})
             *number = host_->alloc(Use::input, DType::f32, {1});
+        slot.step = host_->alloc(Use::input, DType::i32, {1});
+        slot.share = host_->alloc(Use::input, DType::f32, {parts});
         slot.loss = host_->alloc(Use::input, DType::f32, {count});
         slot.state = host_->alloc(Use::input, DType::u8, step_state_.shape);
         if (observes) slot.observed = host_->alloc(Use::input, DType::f32, net_->state().observed.shape);
@@ -162,22 +170,48 @@ void Trainer::step(int64_t step, double lr, int64_t part) {
     if (part == 0) {
         RN50_REQUIRE(launched_ - asked_for_ < 2,
                      "a third step is launched before the first one's result was asked for");
-        static_assert(offsetof(StepState, lr) == 0, "the learning rate is written to the front of the state");
-        if (!context_.dry) *slot().lr.as<float>() = static_cast<float>(lr);
-        backend_.copy_in(context_, slot().lr.data, step_state_.slice(0, sizeof(float)));
         weights_ = 0;
     }
     weights_ += place.weight;
-    if (part + 1 == options_.net.accumulate) begin_mean_weight();
+    write_numbers(place, step, lr, part);
     if (!context_.dry) place.upload->use();
-    gradients_of(place, step, part);
+    if (recorded_)
+        recorded_->run({&place - places_.data(), part, int64_t{place.partnered}, int64_t{place.changed}},
+                       [&] { compute(place, part); });
+    else
+        compute(place, part);
     if (!context_.dry) place.upload->release();
-    if (part + 1 < options_.net.accumulate) return;
-    update();
-    bring_result();
+    if (part + 1 == options_.net.accumulate) bring_result();
 }
 
-void Trainer::gradients_of(const Place& place, int64_t step, int64_t part) {
+/// What differs from step to step goes to the device beside the batch: a recorded step finds it there.
+void Trainer::write_numbers(const Place& place, int64_t step, double lr, int64_t part) {
+    const auto write = [&](const Tensor& in_slot, auto value, const Tensor& dst) {
+        if (!context_.dry) *in_slot.as<decltype(value)>() = value;
+        backend_.copy_in(context_, in_slot.data, dst);
+    };
+    const Slot& from = slot();
+    if (part == 0) {
+        static_assert(offsetof(StepState, lr) == 0, "the learning rate is written to the front of the state");
+        write(from.lr, static_cast<float>(lr), step_state_.slice(0, sizeof(float)));
+        write(from.step, static_cast<int32_t>(static_cast<uint32_t>(step)), step_number_);
+    }
+    if (place.partnered) write(context_.dry ? from.share : from.share.slice(part, 1), place.share, share_);
+    if (!mean_weight_ || part + 1 < options_.net.accumulate) return;
+    const double mean = weights_ / static_cast<double>(options_.net.accumulate * options_.net.batch);
+    write(from.mean_weight, static_cast<float>(mean), mean_weight_);
+}
+
+/// All that the device does with a batch. The losses of all ranks are divided by the weights of all their labels, which
+/// go from device to device before the gradients do: the hosts need not wait for each other within a step.
+void Trainer::compute(const Place& place, int64_t part) {
+    const bool last = part + 1 == options_.net.accumulate;
+    if (last && mean_weight_ && options_.comm != nullptr && !context_.dry) options_.comm->begin_average(mean_weight_);
+    gradients_of(place, part);
+    if (last) update();
+}
+
+void Trainer::gradients_of(const Place& place, int64_t part) {
     const int64_t count = options_.net.batch, parts = options_.net.accumulate;
     const int64_t rank = options_.comm != nullptr ? options_.comm->rank() : 0,
                   ranks = options_.comm != nullptr ? options_.comm->size() : 1;
@@ -191,27 +225,21 @@ void Trainer::gradients_of(const Place& place, int64_t step, int64_t part) {
     targets.class_weights = class_weights_;
     if (place.partnered) {
         targets.partners = place.partners;
-        targets.share = place.share;
+        targets.share = share_;
     }
     targets.total = static_cast<float>(parts * count);  // the weights of all labels are known only at the end
 
-    const Tensor logits = net_->forward(context_, input, {options_.seed, step, (part * ranks + rank) * count}, part);
+    const Tensor logits =
+        net_->forward(context_, input, {options_.seed, step_number_, (part * ranks + rank) * count}, part);
     const Scratch diff_logits(context_.arena, DType::f32, logits.shape, Use::activation_gradients);
     backend_.softmax_cross_entropy(context_, logits, targets, options_.label_smoothing, step_state_, loss,
                                    diff_logits.tensor());
     GradientsReady ready;
-    if (averaging_ && part + 1 == parts) ready = [this](int64_t from) { averaging_->ready(from); };
+    if (averaging_ && part + 1 == parts) {
+        averaging_->start();
+        ready = [this](int64_t from) { averaging_->ready(from); };
+    }
     net_->backward(context_, diff_logits.tensor(), part == 0 ? Write::overwrite : Write::add, ready);
-}
-
-/// The losses of all ranks are divided by the weights of all their labels. These go from device to device before the
-/// gradients do: the hosts need not wait for each other within a step.
-void Trainer::begin_mean_weight() {
-    if (!mean_weight_) return;
-    const double mean = weights_ / static_cast<double>(options_.net.accumulate * options_.net.batch);
-    if (!context_.dry) *slot().mean_weight.as<float>() = static_cast<float>(mean);
-    backend_.copy_in(context_, slot().mean_weight.data, mean_weight_);
-    if (options_.comm != nullptr && !context_.dry) options_.comm->begin_average(mean_weight_);
 }
 
 void Trainer::update() {

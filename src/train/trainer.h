@@ -13,6 +13,7 @@
 #include "pipeline/loader.h"
 #include "train/averaging.h"
 #include "train/metrics.h"
+#include "train/recorded_steps.h"
 #include "train/sync_norm.h"
 
 namespace rn50 {
@@ -31,6 +32,7 @@ struct TrainerOptions {
     bool sync_norm = false;                    ///< batch-norm statistics over all ranks
     int64_t bucket_bytes = int64_t{16} << 20;  ///< of gradients averaged at a time: see bucket_bounds()
     DType wire = DType::f32;                   ///< as which they go from rank to rank: f32, f16 or bf16
+    bool record = false;                       ///< steps go to the device as a whole where it can: see RecordedSteps
 };
 
 /// A whole batch in host memory.
@@ -100,6 +102,8 @@ class Trainer {
     const Tensor& moment1() const { return moment1_; }
     const Tensor& moment2() const { return moment2_; }  ///< absent for SGD
     const Tensor& step_state() const { return step_state_; }
+    /// Null unless steps are to be recorded.
+    const RecordedSteps* recorded_steps() const { return recorded_.get(); }
 
   private:
     friend MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
@@ -116,6 +120,7 @@ class Trainer {
     /// one before has left.
     struct Slot {
         Tensor lr, mean_weight;              ///< f32 {1}, into it
+        Tensor step, share;                  ///< i32 {1}; f32 {accumulate}, into it
         Tensor loss, mean_weight_of_all;     ///< f32 {accumulate * batch}; f32 {1}, where there are class weights
         Tensor state;                        ///< u8 {sizeof(StepState)}
         Tensor observed;                     ///< as NetState's; absent in fp16, whose losses need not be finite
@@ -128,8 +133,9 @@ class Trainer {
     void bring_result();
     std::string first_non_finite(const float* observed) const;
     double total_weight(const HostBatch& batch) const;
-    void gradients_of(const Place& place, int64_t step, int64_t part);
-    void begin_mean_weight();
+    void write_numbers(const Place& place, int64_t step, double lr, int64_t part);
+    void compute(const Place& place, int64_t part);
+    void gradients_of(const Place& place, int64_t part);
     void update();
     void infer_all(Loader& loader, const Tensor& logits, EvalMetrics& metrics,
                    const std::function<bool(int64_t)>& each);
@@ -143,13 +149,15 @@ class Trainer {
     std::unique_ptr<Net> net_;
     std::unique_ptr<GradientAveraging> averaging_;  ///< null without other ranks
     Tensor moment1_, moment2_, step_state_, augmented_, class_weights_, mean_weight_, loss_;
+    Tensor step_number_, share_;  ///< i32 {1} and f32 {1}: what of a batch's ops differs from step to step
     std::array<Place, 2> places_;
     int64_t staged_ = 0, taken_ = 0;  ///< batches so far
     std::unique_ptr<Arena> host_;     ///< null in a dry run
     std::array<Slot, 2> slots_;
     int64_t launched_ = 0, asked_for_ = 0;  ///< steps so far
     std::vector<float> host_loss_, host_logits_;
-    double weights_ = 0;  ///< of the step's labels so far, of this rank
+    double weights_ = 0;                       ///< of the step's labels so far, of this rank
+    std::unique_ptr<RecordedSteps> recorded_;  ///< the first to go
 };
 
 /// The memory that a Trainer of these options takes at its highest: a dry run of one step and of evaluations.

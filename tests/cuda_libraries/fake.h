@@ -62,9 +62,8 @@ void push(cudaStream_t stream, std::function<void()> work);
 void note_fault(const std::string& what);
 /// Waits for all streams of the current device, as giving memory back does.
 void drain();
-/// While a thread captures a graph, its calls that wait for the device or take memory are breaches.
-void set_capturing(bool capturing);
-void refuse_in_capture(const char* name);
+/// What a call returns that takes or gives back memory: an error, and a breach, while this thread captures a graph.
+cudaError_t refuse_in_capture(const char* name);
 /// What the call of this name returns: world.failing.
 cudaError_t told(const char* name);
 

@@ -46,7 +46,7 @@ cudaError_t cudaGetLastError() {
     return error;
 }
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
-    rn50::fake::refuse_in_capture("cudaMalloc");
+    if (const cudaError_t status = rn50::fake::refuse_in_capture("cudaMalloc")) return status;
     if (const cudaError_t status = rn50::fake::told("cudaMalloc")) return status;
     const std::lock_guard<std::mutex> lock(mutex);
     if (world.allocated + static_cast<int64_t>(bytes) > world.free_memory)
@@ -58,6 +58,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
 }
 cudaError_t cudaFree(void* memory) {
     if (memory == nullptr) return cudaSuccess;
+    if (const cudaError_t status = rn50::fake::refuse_in_capture("cudaFree")) return status;
     rn50::fake::drain();
     const std::lock_guard<std::mutex> lock(mutex);
     world.allocated -= static_cast<int64_t>(blocks.at(memory));

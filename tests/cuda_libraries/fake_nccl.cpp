@@ -1,13 +1,16 @@
 #include "fake_nccl.h"
 
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "fake.h"
 #include "portable.h"
+#include "streams.h"
 
 namespace rn50::fake {
 
@@ -40,7 +43,10 @@ int ids = 0;
 
 struct Comm {
     std::shared_ptr<Group> group;
-    int rank = 0, number = 0, device = 0;
+    int rank = 0, device = 0;
+    std::shared_ptr<int> done = std::make_shared<int>(0);  ///< collectives begun on the stream; by the group's mutex
+    /// Held by what is captured of this communicator, until its graph goes.
+    std::shared_ptr<int> captured = std::make_shared<int>(0);
     std::mutex mutex;
     int polls = 0;
     bool finalizing = false;
@@ -118,11 +124,11 @@ void broadcast(Meeting& meeting, size_t bytes) {
         std::memmove(received, meeting.sent[0], bytes);
 }
 
-/// On the stream: the last rank that comes does the work of all.
-void meet(Group& group, const std::shared_ptr<bool>& aborted, int rank, int number, const std::string& what,
+/// On the stream, whose order is the communicator's: the last rank that comes does the work of all.
+void meet(Group& group, const std::shared_ptr<bool>& aborted, int rank, int& done, const std::string& what,
           const void* sent, void* received, const std::function<void(Meeting&)>& work) {
     std::unique_lock<std::mutex> lock(group.mutex);
-    Meeting& meeting = group.meetings[number];
+    Meeting& meeting = group.meetings[done++];
     if (meeting.there == 0) {
         meeting.what = what;
         meeting.sent.resize(static_cast<size_t>(group.size));
@@ -150,10 +156,20 @@ ncclResult_t collective(const char* name, ncclComm_t handle, cudaStream_t stream
     if (count == 0) note_fault(std::string(name) + " of nothing");
     require_device(comm, name);
     comm.stream = stream;
-    const std::string what = std::string(name) + " of " + std::to_string(count) + " of type " + std::to_string(type);
-    comm.pending = [group = comm.group, aborted = comm.aborted, rank = comm.rank, number = comm.number++, what, sent,
-                    received, work = std::move(work),
-                    stream] { push(stream, [=] { meet(*group, aborted, rank, number, what, sent, received, work); }); };
+    // Captured on one rank is captured on all.
+    const bool captured = streams::is_captured(reinterpret_cast<streams::Stream*>(stream));
+    const std::string what = std::string(name) + " of " + std::to_string(count) + " of type " + std::to_string(type) +
+                             (captured ? ", captured" : "");
+    comm.pending = [group = comm.group, aborted = comm.aborted, rank = comm.rank, done = comm.done, what, sent,
+                    received, work = std::move(work), held = captured ? comm.captured : nullptr, stream] {
+        // A communicator that does not block launches from a thread of its own.
+        std::thread([&] {
+            push(stream, [=] {
+                static_cast<void>(held);
+                meet(*group, aborted, rank, *done, what, sent, received, work);
+            });
+        }).join();
+    };
     comm.polls = nccl_world.polls;
     return ncclInProgress;
 }
@@ -223,8 +239,10 @@ ncclResult_t comm_finalize(ncclComm_t handle) {
 }
 
 void remove(ncclComm_t handle) {
+    const bool outlived = of(handle).captured.use_count() > 1;
     delete &of(handle);
     const std::lock_guard<std::mutex> lock(world_mutex);
+    nccl_world.outlived += outlived;
     --nccl_world.live;
 }
 
@@ -242,6 +260,10 @@ ncclResult_t comm_abort(ncclComm_t handle) {
         *comm.aborted = true;
         comm.group->changed.notify_all();
     }
+    // As NCCL does: it waits for the graphs that refer to the communicator to go.
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    while (of(handle).captured.use_count() > 1 && std::chrono::steady_clock::now() < end)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
     remove(handle);
     return ncclSuccess;
 }

@@ -20,6 +20,7 @@ struct NcclWorld {
     std::string last_words;
 
     int calls = 0, live = 0;  ///< communicators
+    int outlived = 0;         ///< communicators that ended before a graph with collectives of theirs
 };
 extern NcclWorld nccl_world;
 

@@ -1,103 +1,38 @@
-// Streams, events, devices and pinned memory of the make-believe CUDA. A stream is a thread that does in order what it
-// is given, so that whoever forgets to let one stream wait for another finds other numbers.
-#include <algorithm>
-#include <chrono>
-#include <condition_variable>
+// Streams, events, graphs, devices and pinned memory of the make-believe CUDA. A stream is a thread that does in order
+// what it is given, so that whoever forgets to let one stream wait for another finds other numbers.
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <mutex>
-#include <set>
-#include <thread>
 
 #include "fake.h"
+#include "streams.h"
 
 namespace rn50::fake {
 
 namespace {
 
 std::mutex world_mutex;
-thread_local int current_device = 0;
-thread_local bool in_capture = false;
-
-/// A place in a stream's work that others wait for.
-struct Mark {
-    std::mutex mutex;
-    std::condition_variable changed;
-    bool reached = false;
-
-    void reach() {
-        const std::lock_guard<std::mutex> lock(mutex);
-        reached = true;
-        changed.notify_all();
-    }
-    void wait() {
-        std::unique_lock<std::mutex> lock(mutex);
-        changed.wait(lock, [this] { return reached; });
-    }
-    bool is_reached() {
-        const std::lock_guard<std::mutex> lock(mutex);
-        return reached;
-    }
-};
 
 struct Event {
     double time = 0;
-    std::shared_ptr<Mark> mark;
+    streams::Event* const event = streams::make_event();
+    ~Event() { streams::destroy(event); }
 };
 
-class Stream {
-  public:
-    Stream() : thread_([this] { run(); }) {}
-    ~Stream() {
-        {
-            const std::lock_guard<std::mutex> lock(mutex_);
-            closing_ = true;
-        }
-        changed_.notify_all();
-        thread_.join();
-    }
-    void push(std::function<void()> work) {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        queue_.push_back(std::move(work));
-        changed_.notify_all();
-    }
-    int device() const { return device_; }
-    bool idle() {
-        const std::lock_guard<std::mutex> lock(mutex_);
-        return queue_.empty();
-    }
+using Graph = std::shared_ptr<const streams::Graph>;
 
-  private:
-    void run() {
-        std::unique_lock<std::mutex> lock(mutex_);
-        while (true) {
-            changed_.wait(lock, [this] { return closing_ || !queue_.empty(); });
-            if (queue_.empty()) return;
-            const std::function<void()> work = queue_.front();
-            lock.unlock();
-            work();
-            lock.lock();
-            queue_.pop_front();  // until it is done, the stream is not idle
-        }
-    }
-
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    std::deque<std::function<void()>> queue_;
-    bool closing_ = false;
-    const int device_ = current_device;
-    std::thread thread_;
-};
-
-std::set<Stream*> streams;  // by world_mutex
-
-Stream* of(cudaStream_t stream) {
-    return reinterpret_cast<Stream*>(stream);
+streams::Stream* of(cudaStream_t stream) {
+    return reinterpret_cast<streams::Stream*>(stream == cudaStreamLegacy ? nullptr : stream);
 }
 Event* of(cudaEvent_t event) {
     return reinterpret_cast<Event*>(event);
+}
+Graph* of(cudaGraph_t graph) {
+    return reinterpret_cast<Graph*>(graph);
+}
+Graph* of(cudaGraphExec_t graph) {
+    return reinterpret_cast<Graph*>(graph);
 }
 
 void count(int World::*what, int by) {
@@ -105,23 +40,21 @@ void count(int World::*what, int by) {
     world.*what += by;
 }
 
+/// A breach of what may be captured is an error of the call that commits it, and noted.
+cudaError_t answer(const char* name, streams::Status status) {
+    if (status != streams::success && status != streams::not_ready)
+        note_fault(std::string(name) + " while a graph is captured: error " + std::to_string(status));
+    return static_cast<cudaError_t>(status);
+}
+
 }  // namespace
 
 void push(cudaStream_t stream, std::function<void()> work) {
-    if (stream == nullptr)
-        work();
-    else
-        of(stream)->push(std::move(work));
+    answer("work", streams::push(of(stream), std::move(work)));
 }
 
 void drain() {
-    const auto busy = [] {
-        const std::lock_guard<std::mutex> lock(world_mutex);
-        return std::any_of(streams.begin(), streams.end(),
-                           [](Stream* stream) { return stream->device() == current_device && !stream->idle(); });
-    };
-    while (busy())
-        std::this_thread::yield();
+    streams::drain();
 }
 
 void note_fault(const std::string& what) {
@@ -129,12 +62,8 @@ void note_fault(const std::string& what) {
     world.faults.push_back(what);
 }
 
-void set_capturing(bool capturing) {
-    in_capture = capturing;
-}
-
-void refuse_in_capture(const char* name) {
-    if (in_capture) note_fault(std::string(name) + " while a graph is captured");
+cudaError_t refuse_in_capture(const char* name) {
+    return answer(name, streams::unsafe_call());
 }
 
 cudaError_t told(const char* name) {
@@ -146,16 +75,17 @@ cudaError_t told(const char* name) {
 }  // namespace rn50::fake
 
 using namespace rn50::fake;
+namespace streams = rn50::streams;
 
 extern "C" {
 
 // --- devices -----------------------------------------------------------------------------------------------------
 cudaError_t cudaSetDevice(int device) {
-    current_device = device;
+    streams::current_device() = device;
     return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {
-    *device = current_device;
+    *device = streams::current_device();
     return told("cudaGetDevice");
 }
 cudaError_t cudaDeviceGetPCIBusId(char* bus, int length, int device) {
@@ -179,50 +109,36 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* lowest, int* highest) {
     return told("cudaDeviceGetStreamPriorityRange");
 }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* made, unsigned flags, int priority) {
-    refuse_in_capture("cudaStreamCreateWithPriority");
     if (const cudaError_t status = told("cudaStreamCreateWithPriority")) return status;
     if (flags != cudaStreamNonBlocking) note_fault("a stream that waits for the null stream");
     if (priority > 0 || priority < -5) note_fault("no such priority");
-    *made = reinterpret_cast<cudaStream_t>(new Stream);
-    const std::lock_guard<std::mutex> lock(world_mutex);
-    streams.insert(of(*made));
-    ++world.live_streams;
+    streams::set_threaded(true);
+    *made = reinterpret_cast<cudaStream_t>(streams::make_stream());
+    count(&World::live_streams, 1);
     return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* made, unsigned flags) {
     return cudaStreamCreateWithPriority(made, flags, 0);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-    {
-        const std::lock_guard<std::mutex> lock(world_mutex);
-        streams.erase(of(stream));
-        --world.live_streams;
-    }
-    delete of(stream);
+    count(&World::live_streams, -1);
+    streams::destroy(of(stream));
     return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-    refuse_in_capture("cudaStreamSynchronize");
-    const auto mark = std::make_shared<Mark>();
-    push(stream, [mark] { mark->reach(); });
-    mark->wait();
-    return cudaSuccess;
+    return answer("cudaStreamSynchronize", streams::synchronize(of(stream)));
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
-    refuse_in_capture("cudaStreamQuery");
     if (const cudaError_t status = told("cudaStreamQuery")) return status;
-    if (stream == nullptr || stream == cudaStreamLegacy) return cudaSuccess;  // does at once what it is given
-    return of(stream)->idle() ? cudaSuccess : cudaErrorNotReady;
+    return answer("cudaStreamQuery", streams::query(of(stream)));
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     if (const cudaError_t status = told("cudaStreamWaitEvent")) return status;
-    if (const std::shared_ptr<Mark> mark = of(event)->mark) push(stream, [mark] { mark->wait(); });
-    return cudaSuccess;
+    return answer("cudaStreamWaitEvent", streams::wait(of(stream), of(event)->event));
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
     if (const cudaError_t status = told("cudaMemcpyAsync")) return status;
-    push(stream, [=] { std::memcpy(to, from, bytes); });
-    return cudaSuccess;
+    return answer("cudaMemcpyAsync", streams::push(of(stream), [=] { std::memcpy(to, from, bytes); }));
 }
 
 // --- events ------------------------------------------------------------------------------------------------------
@@ -243,29 +159,50 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
     if (const cudaError_t status = told("cudaEventRecord")) return status;
     of(event)->time = world.clock;
-    const auto mark = std::make_shared<Mark>();
-    of(event)->mark = mark;
-    push(stream, [mark] { mark->reach(); });
-    return cudaSuccess;
+    return answer("cudaEventRecord", streams::record(of(event)->event, of(stream)));
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-    refuse_in_capture("cudaEventSynchronize");
-    if (of(event)->mark) of(event)->mark->wait();
-    return cudaSuccess;
+    return answer("cudaEventSynchronize", streams::synchronize(of(event)->event));
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
-    refuse_in_capture("cudaEventQuery");
     if (const cudaError_t status = told("cudaEventQuery")) return status;
-    return !of(event)->mark || of(event)->mark->is_reached() ? cudaSuccess : cudaErrorNotReady;
+    return answer("cudaEventQuery", streams::query(of(event)->event));
 }
 cudaError_t cudaEventElapsedTime(float* elapsed, cudaEvent_t begin, cudaEvent_t end) {
     *elapsed = static_cast<float>(of(end)->time - of(begin)->time);
     return cudaSuccess;
 }
 
+// --- graphs ------------------------------------------------------------------------------------------------------
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
+    return answer("cudaStreamBeginCapture", streams::begin_capture(of(stream), mode == cudaStreamCaptureModeRelaxed));
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+    Graph captured;
+    const streams::Status status = streams::end_capture(of(stream), captured);
+    *graph = captured ? reinterpret_cast<cudaGraph_t>(new Graph(captured)) : nullptr;
+    return static_cast<cudaError_t>(status);
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* instance, cudaGraph_t graph, unsigned long long) {
+    if (const cudaError_t status = told("cudaGraphInstantiate")) return status;
+    *instance = reinterpret_cast<cudaGraphExec_t>(new Graph(*of(graph)));
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t instance, cudaStream_t stream) {
+    return answer("cudaGraphLaunch", streams::launch(*of(instance), of(stream)));
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete of(graph);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t instance) {
+    delete of(instance);
+    return cudaSuccess;
+}
+
 // --- pinned memory -----------------------------------------------------------------------------------------------
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
-    refuse_in_capture("cudaMallocHost");
+    if (const cudaError_t status = refuse_in_capture("cudaMallocHost")) return status;
     if (const cudaError_t status = told("cudaMallocHost")) return status;
     *memory = std::malloc(bytes);
     count(&World::live_pinned, 1);
@@ -273,7 +210,7 @@ cudaError_t cudaMallocHost(void** memory, size_t bytes) {
 }
 cudaError_t cudaFreeHost(void* memory) {
     if (memory == nullptr) return cudaSuccess;
-    refuse_in_capture("cudaFreeHost");
+    if (const cudaError_t status = refuse_in_capture("cudaFreeHost")) return status;
     drain();
     std::free(memory);
     count(&World::live_pinned, -1);

@@ -239,25 +239,84 @@ TEST_CASE("nccl: broadcasts and gathers stand in the order of the backend's stre
     });
 }
 
-TEST_CASE("nccl: a step's collectives can be captured in a graph: none waits for the device or takes memory") {
+namespace {
+
+/// A graph of what is captured on the queue within its life.
+class Captured {
+  public:
+    explicit Captured(const Queue& queue) : stream_(queue.get()) {
+        cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal);
+    }
+    ~Captured() { cudaGraphExecDestroy(instance_); }
+    /// What the end of the capture says.
+    cudaError_t end() {
+        cudaGraph_t graph = nullptr;
+        const cudaError_t status = cudaStreamEndCapture(stream_, &graph);
+        if (graph != nullptr) cudaGraphInstantiate(&instance_, graph, 0);
+        if (graph != nullptr) cudaGraphDestroy(graph);
+        return status;
+    }
+    void launch() const { CHECK(cudaGraphLaunch(instance_, stream_) == cudaSuccess); }
+
+  private:
+    cudaStream_t stream_;
+    cudaGraphExec_t instance_ = nullptr;
+};
+
+}  // namespace
+
+TEST_CASE("nccl: a step's collectives can be captured in a graph, and those after it come after it") {
     const Scene scene;
     in_ranks(2, [](Communicator& comm, const Queue& queue) {
-        Buffer first(DType::f32, 33), second(DType::f16, 65), mine(DType::f32, 8), all(DType::f32, 16);
-        fake::set_capturing(true);
+        constexpr int64_t count = 33;
+        Buffer first(DType::f32, count), second(DType::f16, 65), mine(DType::f32, 8), all(DType::f32, 16);
+        std::vector<float> seen(static_cast<size_t>(count));
+        int round = 0;
+        Captured graph(queue);
         comm.gather(mine.tensor(), all.tensor());
+        queue.later([&] {
+            for (int64_t i = 0; i < count; ++i)
+                first.set(i, value_of(comm.rank(), i, round));
+        });
         comm.begin_average(first.tensor());
         comm.begin_average(second.tensor());
         comm.finish_averages();
+        queue.later([&] {
+            for (int64_t i = 0; i < count; ++i)
+                seen[static_cast<size_t>(i)] = first.get(i);
+        });
         comm.broadcast(mine.tensor());
-        fake::set_capturing(false);
-        queue.wait();
+        CHECK(graph.end() == cudaSuccess);
+        for (round = 1; round < 12;) {
+            comm.run_recorded([&] { graph.launch(); });
+            comm.barrier();  // by NCCL's own stream
+            queue.wait();
+            for (int64_t i = 0; i < count; ++i)
+                CHECK(seen[static_cast<size_t>(i)] == (value_of(0, i, round) + value_of(1, i, round)) / 2);
+            ++round;
+        }
         comm.leave();
     });
     CHECK(world.faults.empty());
-    in_ranks(2, [](Communicator& comm, const Queue&) {
-        fake::set_capturing(true);
-        comm.gather(std::vector<double>{1.0});  // the host wants the result: no part of a graph
-        fake::set_capturing(false);
+    CHECK(nccl_world.outlived == 0);
+}
+
+TEST_CASE("nccl: what the host wants to know cannot be captured, nor averages that nobody waits for") {
+    const Scene scene;
+    in_ranks(2, [](Communicator& comm, const Queue& queue) {
+        Buffer values(DType::f32, 5);
+        {
+            Captured graph(queue);
+            comm.begin_average(values.tensor());
+            CHECK(told([&] { comm.gather(std::vector<double>{1.0}); }).code == Exit::device);
+            CHECK(graph.end() != cudaSuccess);
+        }
+        {
+            Captured graph(queue);
+            comm.begin_average(values.tensor());
+            CHECK(graph.end() == cudaErrorStreamCaptureUnjoined);
+        }
+        comm.barrier();
         comm.leave();
     });
     CHECK_FALSE(world.faults.empty());

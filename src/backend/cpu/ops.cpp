@@ -184,10 +184,10 @@ void CpuBackend::do_avg_pool_backward(const Tensor& diff_dst, const DiffSrc& dif
 void CpuBackend::do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) {
     const int64_t channels = src.shape[1], size = size_of(src.dtype);
     const float keep = 1.0f / (1.0f - p);
+    const auto step = static_cast<uint32_t>(*key.step.as<int32_t>());
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < src.shape[0]; ++i) {
-        Random random(key.seed, static_cast<uint32_t>(key.step), static_cast<uint64_t>(key.first_sample + i),
-                      Purpose::dropout);
+        Random random(key.seed, step, static_cast<uint64_t>(key.first_sample + i), Purpose::dropout);
         constexpr int64_t width = 16;
         for (int64_t c = 0; c < channels; c += width) {
             float values[width], scale[width];
@@ -213,7 +213,8 @@ void CpuBackend::do_softmax_cross_entropy(const Tensor& logits, const Targets& t
         RN50_REQUIRE(label >= 0 && label < classes, "label ", label, " of ", classes, " classes");
         return label;
     };
-    const double off = smoothing / static_cast<double>(classes), share = targets.share;
+    const double off = smoothing / static_cast<double>(classes), share = targets.share ? *targets.share.as<float>() : 1;
+    RN50_REQUIRE(share >= 0 && share <= 1, "a share of ", share);
     double off_total = 0;
     for (int64_t k = 0; k < classes; ++k)
         off_total += off * weight(k);
