@@ -84,7 +84,7 @@ Fiber* running = nullptr;
 void* scheduler_stack = nullptr;
 const std::function<void()>* block_body = nullptr;
 std::string kernel_name;
-std::set<std::string> names_run, described_run;
+std::set<std::string> names_run, described_run, in_place;
 Order the_order = Order::forward;
 uint64_t random_state = 1;
 
@@ -263,6 +263,17 @@ const std::set<std::string>& instances_run() {
     return described_run;
 }
 
+const std::set<std::string>& kernels_in_place() {
+    return in_place;
+}
+
+void note_arguments(const char* description, std::initializer_list<PointerArgument> arguments) {
+    for (const PointerArgument& read : arguments)
+        for (const PointerArgument& written : arguments)
+            if (read.address != nullptr && read.address == written.address && read.reads && !written.reads)
+                in_place.insert(name_in(description));
+}
+
 bool know(const char* description) {
     known().insert(instance_in(description));
     return true;
@@ -278,6 +289,7 @@ void run(const char* description, dim3 grid, dim3 block, const std::function<voi
         fail("a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " + std::to_string(grid.z));
     block_body = &body;
     arrays.clear();
+    const DeviceAccess access;
     for (const int i : order_of(static_cast<int>(grid.x * grid.y * grid.z))) {
         const auto u = static_cast<unsigned>(i);
         run_block(grid, block, dim3(u % grid.x, u / grid.x % grid.y, u / grid.x / grid.y));

@@ -63,6 +63,7 @@ class NaiveConv final : public ConvProducts {
     bool takes(int64_t batch) override { return batch == s_.batch || batch % 2 == 0; }
 
     void forward(int64_t batch, const void* x, const void* w, void* y, void* workspace) override {
+        const simt::DeviceAccess access;
         RN50_REQUIRE(takes(batch), s_.name, " refuses a batch of ", batch);
         std::memset(workspace, 0xFF, 512);
         const std::vector<double> xs = read(x, x_count(batch)), ws = read(w, w_count());
@@ -71,12 +72,14 @@ class NaiveConv final : public ConvProducts {
         write(y, s_.dtype, sums);
     }
     void backward_data(const void* dy, const void* w, void* dx, void*) override {
+        const simt::DeviceAccess access;
         const std::vector<double> dys = read(dy, y_count(s_.batch)), ws = read(w, w_count());
         std::vector<double> sums(static_cast<size_t>(x_count(s_.batch)));
         each(s_.batch, [&](int64_t xi, int64_t wi, int64_t yi) { sums[at(xi)] += dys[at(yi)] * ws[at(wi)]; });
         write(dx, s_.dtype, sums);
     }
     void backward_weights(const void* x, const void* dy, void* dw, void*) override {
+        const simt::DeviceAccess access;
         const std::vector<double> xs = read(x, x_count(s_.batch)), dys = read(dy, y_count(s_.batch));
         std::vector<double> sums(static_cast<size_t>(w_count()));
         each(s_.batch, [&](int64_t xi, int64_t wi, int64_t yi) { sums[at(wi)] += xs[at(xi)] * dys[at(yi)]; });
@@ -129,6 +132,7 @@ class NaiveProducts final : public Products {
     }
     int64_t gemm_workspace_bytes() const override { return 256; }
     void gemm(const GemmShape& s, const void* a, const void* b, float beta, void* c, void* workspace) override {
+        const simt::DeviceAccess access;
         std::memset(workspace, 0xFF, 256);
         const std::vector<double> as = factors(a, s.ab, s.tf32, s.m * s.k), bs = factors(b, s.ab, s.tf32, s.k * s.n);
         for (int64_t i = 0; i < s.m; ++i)
@@ -158,7 +162,7 @@ class LateUpload final : public Upload {
     void release() override {}
     void wait() override {
         for (const auto& [host, dst] : pending_)
-            std::memcpy(dst.data, host, static_cast<size_t>(dst.bytes()));
+            cudaMemcpyAsync(dst.data, host, static_cast<size_t>(dst.bytes()), cudaMemcpyHostToDevice, nullptr);
         pending_.clear();
     }
 
