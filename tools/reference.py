@@ -3,9 +3,8 @@
 
 Weights, pictures and gradients are formulas of (name, index) by an integer hash, so the files hold results alone;
 tests/formula.cpp is the other half of the same formulas. Indices count in PyTorch's layout (weights OIHW, pictures NHWC).
-The reference is fp32, NCHW. Each file also stores how far PyTorch is from itself (fp64, NHWC, bf16 autocast; training also
-tf32 and fp16): by the rule
-of the tolerance table, a tolerance is at most five times that.
+The reference is fp32, NCHW. Each file also stores how far PyTorch is from itself (fp64, NHWC, bf16 autocast; training also in
+tf32 and fp16): by the rule of the tolerance table, a tolerance is at most five times that.
 
     tools/reference.py [--out tests/golden] [--only FILE] [--threads N] [--long]
 
