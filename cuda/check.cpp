@@ -189,6 +189,10 @@ cudaError_t error_behind() {
 
 }  // namespace
 
+bool device_lives() {
+    return error_behind() == cudaSuccess;
+}
+
 void check(cudaError_t status, const std::string& what) {
     if (status == cudaSuccess) return;
     const char* name = cudaGetErrorName(status);

@@ -15,6 +15,11 @@ void check(cudaError_t status, const std::string& what);
 void check(cudnnStatus_t status, const std::string& what);
 void check(cublasStatus_t status, const std::string& what);
 
+/// Whether the current device can still be used. An error of a kernel ends its context for good, and nothing that lives
+/// in it can be given back: what the libraries' own functions for that do then is not documented, and the error which
+/// is on its way must be told all the same.
+bool device_lives();
+
 /// What to do about an error of the runtime, in words: also for those who only report it.
 std::string remedy_for(cudaError_t status);
 

@@ -163,7 +163,7 @@ CudnnHandle::CudnnHandle(cudaStream_t stream) {
 }
 
 CudnnHandle::~CudnnHandle() {
-    cudnnDestroy(handle_);
+    if (device_lives()) cudnnDestroy(handle_);
 }
 
 Descriptor::Descriptor(cudnnBackendDescriptorType_t type) {

@@ -83,8 +83,9 @@ DeviceInfo describe(int device) {
 
 CudaBackend::CudaBackend(int device) : device_(device) {
     check(cudaSetDevice(device), "cudaSetDevice");
-    // Who waits for the GPU sleeps, for some microseconds longer, and leaves the core to those who load pictures.
-    check(cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync), "cudaSetDeviceFlags");
+    // Who waits for the GPU sleeps, for some microseconds longer, and leaves the core to those who load pictures. Old
+    // drivers take no such wish once the device is in use: then waiting takes a core, and nothing else is different.
+    if (cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync) != cudaSuccess) cudaGetLastError();
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
     products_ = make_products(stream_);
     info_ = describe(device);

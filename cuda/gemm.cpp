@@ -101,7 +101,7 @@ Gemm::Gemm(cudaStream_t stream) : stream_(stream) {
 }
 
 Gemm::~Gemm() {
-    cublasLtDestroy(handle_);
+    if (device_lives()) cublasLtDestroy(handle_);
 }
 
 const Gemm::Plan& Gemm::plan_for(const GemmShape& s, const void* a, const void* b, const void* c) {

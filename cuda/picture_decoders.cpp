@@ -104,7 +104,7 @@ struct Library {
 
     Library() = default;
     ~Library() {
-        if (handle != nullptr) api.Destroy(handle);
+        if (handle != nullptr && device_lives()) api.Destroy(handle);
     }
     Library(const Library&) = delete;
     Library& operator=(const Library&) = delete;
@@ -176,6 +176,7 @@ class NvjpegDecoder final : public PictureDecoder {
     void release() {
         cudaSetDevice(library_.device);
         cudaStreamSynchronize(cuda_stream_);
+        if (!device_lives()) return;
         if (state_ != nullptr) api_.JpegStateDestroy(state_);
         if (decoder_ != nullptr) api_.DecoderDestroy(decoder_);
         if (device_ != nullptr) api_.BufferDeviceDestroy(device_);

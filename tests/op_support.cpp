@@ -97,9 +97,10 @@ std::unique_ptr<Backend> make(const std::string& kind, Plans plans) {
     return make_backend(kind);
 }
 
-/// Backends are made once: finding a device takes time.
+/// Backends are made once: finding a device takes time. They are never destroyed: the end of a process takes CUDA's
+/// driver down before objects that were there before it, and cuDNN's handle is not to be destroyed after that.
 std::vector<Backend*> backends(Plans plans) {
-    static std::map<std::pair<std::string, Plans>, std::unique_ptr<Backend>> made;
+    static auto& made = *new std::map<std::pair<std::string, Plans>, std::unique_ptr<Backend>>;
     std::vector<Backend*> present;
     for (const std::string& kind : backends_built_in()) {
         if (only_kind() != nullptr && kind != only_kind()) continue;

@@ -85,7 +85,7 @@ Fiber* running = nullptr;
 void* scheduler_stack = nullptr;
 const std::function<void()>* block_body = nullptr;
 std::string kernel_name;
-std::set<std::string> names_run, described_run;
+std::set<std::string> names_run, described_run, in_place;
 Order the_order = Order::forward;
 uint64_t random_state = 1;
 
@@ -264,6 +264,17 @@ const std::set<std::string>& instances_run() {
     return described_run;
 }
 
+const std::set<std::string>& kernels_in_place() {
+    return in_place;
+}
+
+void note_arguments(const char* description, std::initializer_list<PointerArgument> arguments) {
+    for (const PointerArgument& read : arguments)
+        for (const PointerArgument& written : arguments)
+            if (read.address != nullptr && read.address == written.address && read.reads && !written.reads)
+                in_place.insert(name_in(description));
+}
+
 bool know(const char* description) {
     known().insert(instance_in(description));
     return true;
@@ -281,6 +292,7 @@ void run(const char* description, dim3 grid, dim3 block, const std::function<voi
         fail("a grid of " + std::to_string(grid.x) + " x " + std::to_string(grid.y) + " x " + std::to_string(grid.z));
     block_body = &body;
     arrays.clear();
+    const DeviceAccess access;
     for (const int i : order_of(static_cast<int>(grid.x * grid.y * grid.z))) {
         const auto u = static_cast<unsigned>(i);
         run_block(grid, block, dim3(u % grid.x, u / grid.x % grid.y, u / grid.x / grid.y));
@@ -365,14 +377,19 @@ void fail(const std::string& what) {
 
 cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
     using namespace rn50;
+    simt::require_place("a copy to", dst, bytes, kind != cudaMemcpyDeviceToHost);
+    simt::require_place("a copy from", src, bytes, kind != cudaMemcpyHostToDevice);
+    const auto copy = [dst, bytes](const void* from) {
+        const simt::DeviceAccess access;
+        std::memmove(dst, from, bytes);
+    };
     const void* const host = kind == cudaMemcpyHostToDevice ? src : kind == cudaMemcpyDeviceToHost ? dst : nullptr;
-    if (host == nullptr || simt::is_pinned(host))
-        return simt::answer(streams::push(stream, [=] { std::memmove(dst, src, bytes); }));
+    if (host == nullptr || simt::is_pinned(host)) return simt::answer(streams::push(stream, [=] { copy(src); }));
     if (streams::is_captured(stream)) return simt::answer(streams::synchronize(stream));  // which is refused
     if (kind == cudaMemcpyDeviceToHost) {
-        streams::push(stream, [=] { std::memmove(dst, src, bytes); });
+        streams::push(stream, [=] { copy(src); });
         return simt::answer(streams::synchronize(stream));
     }
     const std::string staged(static_cast<const char*>(src), bytes);
-    return simt::answer(streams::push(stream, [=] { std::memmove(dst, staged.data(), bytes); }));
+    return simt::answer(streams::push(stream, [=] { copy(staged.data()); }));
 }

@@ -4,7 +4,8 @@
 //   - fibers run forward, backward or in a shuffled order (set_order), and blocks too,
 //   - shared memory is a heap block of its own for each array, full of rubbish at the start of each block,
 // and a barrier that not all threads reach, a warp collective that a named lane misses, or a pack at an address that is
-// no multiple of its size, ends the test with a message. Streams and graphs are those of streams.h.
+// no multiple of its size, ends the test with a message. Streams and graphs are those of streams.h; device memory is
+// the kernels' alone (simt_memory.h).
 #pragma once
 
 #include <atomic>
@@ -13,11 +14,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
 #include <set>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "base/error.h"
+#include "simt_memory.h"
 #include "streams.h"
 
 #define __global__
@@ -43,6 +47,9 @@ const std::set<std::string>& kernels_run();
 /// "rn50::cuda::{anonymous}::join_kernel<float, 4>".
 const std::set<std::string>& instances_known();
 const std::set<std::string>& instances_run();
+/// The names of kernels that were given one place both to read (a pointer to const) and to write. On a GPU such a
+/// kernel must not say __restrict__ of the two: it would read through a cache that does not see what is written.
+const std::set<std::string>& kernels_in_place();
 /// `description` as of run(). True, for a static variable to hold.
 bool know(const char* description);
 
@@ -55,6 +62,26 @@ extern Place place;
 /// Runs body once for every thread of every block. `description` holds the kernel's name (see launch).
 void run(const char* description, dim3 grid, dim3 block, const std::function<void()>& body);
 
+/// A parameter of a kernel, as far as it is a pointer.
+struct PointerArgument {
+    const void* address;
+    bool reads;  ///< to const
+};
+template <class Parameter>
+PointerArgument pointer_argument([[maybe_unused]] const Parameter& argument) {
+    if constexpr (std::is_pointer_v<Parameter>)
+        return {argument, std::is_const_v<std::remove_pointer_t<Parameter>>};
+    else
+        return {nullptr, false};
+}
+/// Notes which kernels work in place.
+void note_arguments(const char* description, std::initializer_list<PointerArgument> arguments);
+/// The arguments of a call, converted to the kernel's parameters.
+template <class... Parameters>
+void note_call(const char* description, void (*)(Parameters...), const std::common_type_t<Parameters>&... arguments) {
+    note_arguments(description, {pointer_argument<Parameters>(arguments)...});
+}
+
 /// The block's array of `bytes` in shared memory that is declared at `site`.
 void* shared(const char* site, int64_t bytes);
 void barrier();
@@ -66,6 +93,12 @@ int lane();
 inline void require_multiple(const void* address, size_t bytes) {
     if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
         fail(std::to_string(bytes) + " bytes at an address that is no multiple of them");
+}
+
+/// Ends the test when `data` is not where a call of the runtime says: on the device, or in the host's memory.
+inline void require_place(const char* what, const void* data, size_t bytes, bool on_device) {
+    if (is_device_memory(data, bytes) != on_device)
+        fail(std::string(what) + (on_device ? " device memory that is none" : " the host's memory, on the device"));
 }
 
 }  // namespace rn50::simt
@@ -266,35 +299,49 @@ cudaError_t cudaMalloc(T** data, size_t bytes) {
     if (const auto refusal = answer(rn50::streams::unsafe_call())) return refusal;
     if (next_allocation != cudaSuccess) return last_error = std::exchange(next_allocation, cudaSuccess);
     ++allocations;
-    // Not a byte more than was asked for, so that a sanitizer sees the first one behind.
-    void* block = nullptr;
-    if (posix_memalign(&block, 256, bytes) != 0) return last_error = cudaErrorMemoryAllocation;
+    void* const block = take_device_memory(bytes);
+    if (block == nullptr) return last_error = cudaErrorMemoryAllocation;
     *data = static_cast<T*>(block);
     return cudaSuccess;
 }
 template <class T>
 cudaError_t cudaMallocHost(T** data, size_t bytes) {
-    const cudaError_t status = cudaMalloc(data, bytes);
-    if (status == cudaSuccess) rn50::simt::pin(*data, bytes);
-    return status;
+    using namespace rn50::simt;
+    if (const auto refusal = answer(rn50::streams::unsafe_call())) return refusal;
+    if (next_allocation != cudaSuccess) return last_error = std::exchange(next_allocation, cudaSuccess);
+    // Not a byte more than was asked for, so that a sanitizer sees the first one behind.
+    void* block = nullptr;
+    if (posix_memalign(&block, 256, bytes) != 0) return last_error = cudaErrorMemoryAllocation;
+    pin(block, bytes);
+    *data = static_cast<T*>(block);
+    return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* data) {
     if (const auto refusal = rn50::simt::answer(rn50::streams::unsafe_call())) return refusal;
     rn50::streams::drain();
-    std::free(data);
+    rn50::simt::give_device_memory(data);
     return cudaSuccess;
 }
 inline cudaError_t cudaFreeHost(void* data) {
+    if (const auto refusal = rn50::simt::answer(rn50::streams::unsafe_call())) return refusal;
+    rn50::streams::drain();
     rn50::simt::unpin(data);
-    return cudaFree(data);
+    std::free(data);
+    return cudaSuccess;
 }
 inline cudaError_t cudaMemset(void* data, int value, size_t bytes) {
     if (const auto refusal = rn50::simt::answer(rn50::streams::unsafe_call())) return refusal;
+    rn50::simt::require_place("cudaMemset of", data, bytes, true);
+    const rn50::simt::DeviceAccess access;
     std::memset(data, value, bytes);
     return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t stream) {
-    return rn50::simt::answer(rn50::streams::push(stream, [=] { std::memset(data, value, bytes); }));
+    rn50::simt::require_place("cudaMemsetAsync of", data, bytes, true);
+    return rn50::simt::answer(rn50::streams::push(stream, [=] {
+        const rn50::simt::DeviceAccess access;
+        std::memset(data, value, bytes);
+    }));
 }
 /// A captured copy from memory that is not pinned would read it later, when it may be gone: here that is refused.
 cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
@@ -370,6 +417,7 @@ struct Launched {
 template <auto kernel, class... Args>
 void launch(dim3 grid, dim3 block, cudaStream_t stream, Args... args) {
     static_cast<void>(Launched<kernel>::noted);
+    simt::note_call(Launched<kernel>::description(), kernel, args...);
     check(simt::answer(streams::push(
               stream, [=] { simt::run(Launched<kernel>::description(), grid, block, [&] { kernel(args...); }); })),
           "kernel launch");

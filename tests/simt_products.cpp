@@ -54,7 +54,12 @@ std::vector<double> factors(const void* data, DType dtype, bool tf32, int64_t co
 }
 
 void later(cudaStream_t stream, std::function<void()> work) {
-    check(simt::answer(streams::push(stream, std::move(work))), "a product");
+    check(simt::answer(streams::push(stream,
+                                     [work = std::move(work)] {
+                                         const simt::DeviceAccess access;
+                                         work();
+                                     })),
+          "a product");
 }
 
 class NaiveConv final : public ConvProducts {
@@ -189,8 +194,11 @@ class LateUpload final : public Upload {
   private:
     using Copies = std::vector<std::pair<const void*, Tensor>>;
     static void copy(const Copies& copies) {
-        for (const auto& [host, dst] : copies)
+        const simt::DeviceAccess access;
+        for (const auto& [host, dst] : copies) {
+            simt::require_place("a copy to", dst.data, static_cast<size_t>(dst.bytes()), true);
             std::memcpy(dst.data, host, static_cast<size_t>(dst.bytes()));
+        }
     }
 
     cudaStream_t stream_;
@@ -200,18 +208,22 @@ class LateUpload final : public Upload {
 /// Reads when it is to, and gives as late as it may: whoever does not wait finds something else.
 class LateDownload final : public Download {
   public:
+    explicit LateDownload(cudaStream_t stream) : stream_(stream) {}
     void begin(const Tensor& src, void* host) override {
-        const auto* const bytes = static_cast<const char*>(src.data);
-        pending_.emplace_back(host, std::vector<char>(bytes, bytes + src.bytes()));
+        const auto read = std::make_shared<std::vector<char>>(static_cast<size_t>(src.bytes()));
+        later(stream_, [read, data = src.data] { std::memcpy(read->data(), data, read->size()); });
+        pending_.emplace_back(host, read);
     }
     void wait() override {
-        for (const auto& [host, bytes] : pending_)
-            std::memcpy(host, bytes.data(), bytes.size());
+        check(cudaStreamSynchronize(stream_), "wait for a download");
+        for (const auto& [host, read] : pending_)
+            std::memcpy(host, read->data(), read->size());
         pending_.clear();
     }
 
   private:
-    std::vector<std::pair<void*, std::vector<char>>> pending_;
+    cudaStream_t stream_;
+    std::vector<std::pair<void*, std::shared_ptr<std::vector<char>>>> pending_;
 };
 
 }  // namespace
@@ -220,8 +232,8 @@ std::unique_ptr<Upload> make_upload(cudaStream_t stream) {
     return std::make_unique<LateUpload>(stream);
 }
 
-std::unique_ptr<Download> make_download(cudaStream_t) {
-    return std::make_unique<LateDownload>();
+std::unique_ptr<Download> make_download(cudaStream_t stream) {
+    return std::make_unique<LateDownload>(stream);
 }
 
 /// Where the program has nvJPEG's own door, that one counts.

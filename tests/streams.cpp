@@ -25,6 +25,10 @@ class Mark {
         std::unique_lock<std::mutex> lock(mutex_);
         changed_.wait(lock, [this] { return reached_; });
     }
+    bool is_reached() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return reached_;
+    }
 
   private:
     std::mutex mutex_;

@@ -85,10 +85,10 @@ float rate_of(const std::string& optimizer) {
     return optimizer == "adamw" ? 1e-4f : optimizer == "sgd" ? 1e-3f : 1e-2f;
 }
 
-/// Largest distance of PyTorch from itself in the precision's column, times 5.
+/// Largest distance of PyTorch from its own fp32 in the precision, times 5.
 double five_times_torch(const json& run, const char* what, Precision precision) {
     const json& itself = run["torch_against_itself"];
-    if (precision == Precision::bf16) return 5 * itself["bf16"][what].get<double>();
+    if (precision != Precision::fp32) return 5 * itself[name_of(precision)][what].get<double>();
     return 5 * std::max(itself["fp64"][what].get<double>(), itself["nhwc"][what].get<double>());
 }
 

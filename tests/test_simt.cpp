@@ -68,6 +68,10 @@ __global__ void misses_a_lane_kernel() {
     if (threadIdx.x != 7) __syncwarp();
 }
 
+__global__ void increment_kernel(const int* src, int* dst) {
+    *dst = *src + 1;
+}
+
 __global__ void pack_kernel(const float* from) {
     float values[4];
     cuda::load(from, values);
@@ -78,7 +82,8 @@ template <class Body>
 bool aborts(const Body& body) {
     const pid_t child = fork();
     if (child == 0) {
-        std::signal(SIGABRT, SIG_DFL);
+        for (const int signal : {SIGABRT, SIGSEGV})
+            std::signal(signal, SIG_DFL);
         if (std::freopen("/dev/null", "w", stderr) == nullptr) _exit(0);
         body();
         _exit(0);
@@ -165,6 +170,41 @@ TEST_CASE("emulator: a pack at an address that is no multiple of its size ends t
     CHECK(aborts([] { launch<pack_kernel>(dim3(1), dim3(1), nullptr, &values[2]); }));
 }
 
+TEST_CASE("emulator: device memory holds rubbish at first, and the host touches it by copies alone") {
+    int *device = nullptr, host = 41;
+    REQUIRE(cudaMalloc(&device, sizeof *device) == cudaSuccess);
+    const auto copy_out = [&] { cudaMemcpyAsync(&host, device, sizeof host, cudaMemcpyDeviceToHost, nullptr); };
+    const auto copy_in = [&] { cudaMemcpyAsync(device, &host, sizeof host, cudaMemcpyHostToDevice, nullptr); };
+    copy_out();
+    CHECK(host == -1);
+    host = 41;
+    copy_in();
+    launch<increment_kernel>(dim3(1), dim3(1), nullptr, device, device);
+    copy_out();
+    CHECK(host == 42);
+    CHECK_FALSE(aborts(copy_out));
+    CHECK(aborts([&] { cudaMemcpyAsync(&host, device, sizeof host, cudaMemcpyHostToDevice, nullptr); }));
+    CHECK(aborts([&] { cudaMemcpyAsync(device, &host, sizeof host, cudaMemcpyDeviceToHost, nullptr); }));
+    CHECK(aborts([&] { cudaMemcpyAsync(device, &host, sizeof host, cudaMemcpyDeviceToDevice, nullptr); }));
+    CHECK(aborts([&] { cudaMemset(&host, 0, sizeof host); }));
+    CHECK(aborts([&] { cudaMemset(device, 0, sizeof host + 4096); }));
+#if !defined(__SANITIZE_ADDRESS__)
+    CHECK(aborts([&] { host = *static_cast<volatile int*>(device); }));
+    CHECK(aborts([&] { *static_cast<volatile int*>(device) = host; }));
+#endif
+    cudaFree(device);
+    CHECK(aborts(copy_in));
+}
+
+TEST_CASE("emulator: a kernel that reads and writes one place is noted") {
+    int values[] = {1, 2, 3};
+    launch<reverse_kernel>(dim3(1), dim3(1), nullptr, &values[0], &values[1], true);
+    CHECK(simt::kernels_in_place().count("reverse_kernel") == 0);
+    launch<increment_kernel>(dim3(1), dim3(1), nullptr, &values[2], &values[2]);
+    CHECK(values[2] == 4);
+    CHECK(simt::kernels_in_place().count("increment_kernel") == 1);
+}
+
 TEST_CASE("emulator: 16-bit numbers are IEEE's and bfloat's") {
     for (uint32_t bits = 0; bits < 0x10000; ++bits) {
         const __half half{static_cast<uint16_t>(bits)};
@@ -219,4 +259,8 @@ TEST_CASE("every kernel of cuda/ has run on the emulator") {
     CHECK(static_cast<int>(instances_of_kernels()) > found);
     for (const std::string& instance : instances_not_emulated())
         FAIL_CHECK("never ran: ", instance);
+    // These say __restrict__ of neither place.
+    for (const std::string& kernel : simt::kernels_in_place())
+        CHECK_MESSAGE((kernel == "dropout_kernel" || kernel == "bias_kernel" || kernel == "increment_kernel"), kernel,
+                      " reads what it writes");
 }

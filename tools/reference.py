@@ -3,8 +3,8 @@
 
 Weights, pictures and gradients are formulas of (name, index) by an integer hash, so the files hold results alone;
 tests/formula.cpp is the other half of the same formulas. Indices count in PyTorch's layout (weights OIHW, pictures NHWC).
-The reference is fp32, NCHW. Each file also stores how far PyTorch is from itself (fp64, NHWC, bf16 autocast): by the rule
-of the tolerance table, a tolerance is at most five times that.
+The reference is fp32, NCHW. Each file also stores how far PyTorch is from itself (fp64, NHWC, bf16 autocast; training also in
+tf32 and fp16): by the rule of the tolerance table, a tolerance is at most five times that.
 
     tools/reference.py [--out tests/golden] [--only FILE] [--threads N] [--long]
 
@@ -92,24 +92,61 @@ def normalised(batch):
 
 # --- the ways in which PyTorch is asked -------------------------------------------------------------------------------
 
+def tf32(x):
+    """The nearest number with 10 bits of fraction, as Tensor Cores take f32 factors; ties to even."""
+    bits = x.contiguous().view(torch.int32)
+    return ((bits + 0xFFF + (bits >> 13 & 1)) & ~0x1FFF).view(torch.float32)
+
+
+class Tf32Product(torch.autograd.Function):
+    """A convolution without bias (or a linear layer's product, seen as one) all of whose factors are rounded to tf32."""
+
+    @staticmethod
+    def forward(ctx, x, w, stride, padding):
+        x, w = tf32(x), tf32(w)
+        ctx.save_for_backward(x, w)
+        ctx.how = {"stride": stride, "padding": padding}
+        return torch.nn.functional.conv2d(x, w, **ctx.how)
+
+    @staticmethod
+    def backward(ctx, diff):
+        x, w = ctx.saved_tensors
+        diff = tf32(diff)
+        return (torch.nn.grad.conv2d_input(x.shape, w, diff, **ctx.how),
+                torch.nn.grad.conv2d_weight(x, w.shape, diff, **ctx.how), None, None)
+
+
+def round_products(net):
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.forward = lambda x, m=module: Tf32Product.apply(x, m.weight, m.stride, m.padding)
+        elif isinstance(module, torch.nn.Linear):
+            module.forward = lambda x, m=module: Tf32Product.apply(
+                x[:, :, None, None], m.weight[:, :, None, None], 1, 0).flatten(1) + m.bias
+
+
 class Way:
     """fp32 NCHW is the reference; the others measure PyTorch against itself."""
 
-    def __init__(self, dtype=torch.float32, nhwc=False, bf16=False):
+    def __init__(self, dtype=torch.float32, nhwc=False, autocast=None, tf32=False, scale=1.0):
         self.dtype = dtype
         self.format = torch.channels_last if nhwc else torch.contiguous_format
-        self.bf16 = bf16
+        self.autocast = autocast
+        self.tf32 = tf32
+        self.scale = scale  # of the loss: a power of two changes nothing but what 16 bits cannot hold
 
     def put(self, value):
         value = value.to(self.dtype)
         return value.contiguous(memory_format=self.format) if value.dim() == 4 else value
 
     def context(self):
-        return torch.autocast("cpu", torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+        return torch.autocast("cpu", self.autocast) if self.autocast else contextlib.nullcontext()
 
 
 REFERENCE = Way()
-OTHERS = {"fp64": Way(torch.float64), "nhwc": Way(nhwc=True), "bf16": Way(bf16=True)}
+OTHERS = {"fp64": Way(torch.float64), "nhwc": Way(nhwc=True), "bf16": Way(autocast=torch.bfloat16)}
+# A processor has neither; yet how far steps in them lead from fp32's path is not to be told from the other ways.
+OF_TRAINING = {**OTHERS, "tf32": Way(tf32=True), "fp16": Way(autocast=torch.float16, scale=1024.0)}
 
 
 def compact(values):
@@ -144,6 +181,8 @@ def gradient_distance(got, reference):
 def make_net(depth, last_gamma, way):
     net = getattr(torchvision.models, f"resnet{depth}")(num_classes=CLASSES)
     fill(net, last_gamma, basic=depth < 50)
+    if way.tf32:
+        round_products(net)
     return net.to(dtype=way.dtype, memory_format=way.format)
 
 
@@ -265,7 +304,9 @@ def train(run, way, steps=None):
         with way.context():
             logits = net(images)
             loss = torch.nn.functional.cross_entropy(logits.to(torch.promote_types(way.dtype, torch.float32)), truth)
-        loss.backward()
+        (loss * way.scale).backward()
+        if way.scale != 1:
+            torch._foreach_mul_([p.grad for p in net.parameters()], 1 / way.scale)
         optimizer.step()
         losses.append(loss.item())
     after = dict(net.named_parameters())
@@ -286,7 +327,8 @@ def training_file():
     result = {}
     for run in RUNS:
         result[run] = train(run, REFERENCE)
-        result[run]["torch_against_itself"] = {n: run_distance(train(run, w), result[run]) for n, w in OTHERS.items()}
+        result[run]["torch_against_itself"] = {n: run_distance(train(run, w), result[run])
+                                               for n, w in OF_TRAINING.items()}
     return result
 
 

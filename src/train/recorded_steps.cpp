@@ -44,7 +44,8 @@ void RecordedSteps::record(Piece& piece, const std::function<void()>& work) {
     // NCCL wants a collective captured on all ranks or on none. They agree over the store: a sum between them may have
     // been begun, and may then only be finished.
     const auto all_have_it = [](const std::vector<std::string>& of_ranks) {
-        const bool all = std::all_of(of_ranks.begin(), of_ranks.end(), [](const std::string& it) { return it == "yes"; });
+        const bool all =
+            std::all_of(of_ranks.begin(), of_ranks.end(), [](const std::string& it) { return it == "yes"; });
         return std::string(all ? "yes" : "no");
     };
     if (comm_ != nullptr && comm_->consult(piece.recording ? "yes" : "no", all_have_it) == "no")

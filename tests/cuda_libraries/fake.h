@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,7 @@ struct World {
     std::vector<double> seen;  ///< with watch_image: the image of the last convolution, in place of computing it
     std::map<std::string, cudaError_t> failing;  ///< calls of the runtime that do not succeed, by name
     int live_streams = 0, live_events = 0, live_pinned = 0;
+    std::set<void*> live_handles;  ///< of cuDNN and cuBLASLt
 
     // cuBLASLt's.
     int gemm_heuristics = 0;

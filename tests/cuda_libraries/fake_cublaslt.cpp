@@ -105,9 +105,11 @@ size_t cublasLtGetVersion() {
 }
 cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
     *handle = reinterpret_cast<cublasLtHandle_t>(&world);
+    world.live_handles.insert(*handle);
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtDestroy(cublasLtHandle_t) {
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
+    world.live_handles.erase(handle);
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* made, cublasComputeType_t compute, cudaDataType_t scale) {

@@ -311,9 +311,11 @@ cudnnStatus_t cudnnCreate(cudnnHandle_t* handle) {
     auto* made = new Handle;
     cudaGetDevice(&made->device);
     *handle = reinterpret_cast<cudnnHandle_t>(made);
+    world.live_handles.insert(made);
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnDestroy(cudnnHandle_t handle) {
+    world.live_handles.erase(handle);
     delete reinterpret_cast<Handle*>(handle);
     return CUDNN_STATUS_SUCCESS;
 }

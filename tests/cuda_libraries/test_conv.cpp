@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "captured_stderr.h"
 #include "fake.h"
+#include "gemm.h"
 #include "naive.h"
 
 using namespace rn50;
@@ -40,6 +41,7 @@ struct Scene {
         for (const std::string& fault : world.faults)
             FAIL_CHECK(fault);
         CHECK(world.live_descriptors == 0);
+        CHECK(world.live_handles.empty());
         CHECK(world.allocated == 0);
     }
     /// From now on all engines use Tensor Cores, as those for 16-bit factors do.
@@ -434,6 +436,24 @@ TEST_CASE("a library's failure is told by the error of CUDA that ended the conte
     } catch (const Error& error) {
         CHECK(std::string(error.what()).find("something made up") != std::string::npos);
         CHECK(error.remedy().find("the GPU was lost") == 0);
+    }
+}
+
+TEST_CASE("on a GPU that is lost, the libraries' handles are left alone") {
+    for (const cudaError_t status : {cudaErrorNotReady, cudaErrorIllegalAddress}) {
+        Scene scene;
+        {
+            const CudnnHandle cudnn(nullptr);
+            const Gemm gemm(nullptr);
+            CHECK(world.live_handles.size() == 2);
+            world.failing["cudaStreamQuery"] = status;
+        }
+        CHECK(world.live_handles.size() == (status == cudaErrorNotReady ? 0 : 2));
+        world.failing.clear();
+        for (void* const handle : std::set<void*>(world.live_handles))
+            handle == static_cast<void*>(&world)
+                ? static_cast<void>(cublasLtDestroy(static_cast<cublasLtHandle_t>(handle)))
+                : static_cast<void>(cudnnDestroy(static_cast<cudnnHandle_t>(handle)));
     }
 }
 

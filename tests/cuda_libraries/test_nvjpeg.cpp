@@ -92,6 +92,23 @@ TEST_CASE("nvJPEG: every way gives the box, resampled, and leaves nothing behind
     CHECK(world.allocated == before);
 }
 
+TEST_CASE("nvJPEG: on a GPU that is lost nothing is given back") {
+    for (const bool hardware : {true, false}) {
+        nvjpeg_world = {};
+        nvjpeg_world.has_hardware = hardware;
+        {
+            std::string why;
+            const std::unique_ptr<PictureDecoders> decoders = open(why);
+            REQUIRE(decoders);
+            const auto decoder = decoders->make();
+            world.failing["cudaStreamQuery"] = cudaErrorIllegalAddress;
+        }
+        world.failing.clear();
+        CHECK(nvjpeg_world.live.size() == (hardware ? 4 : 7));
+        CHECK(nvjpeg_world.faults == std::vector<std::string>{});
+    }
+}
+
 TEST_CASE("nvJPEG: what it does not take, or finds fault with, is left to the CPU") {
     nvjpeg_world = {};
     std::string why;

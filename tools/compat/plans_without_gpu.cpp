@@ -1,5 +1,6 @@
-// Asks the real cuDNN of this machine, without a GPU, for a plan of every convolution of ResNet-50 on GPUs from Turing
-// to Blackwell, through the very code of cuda/. From version 9.8 on, cuDNN plans for a device that is only described;
+// Asks the real cuDNN of this machine, without a GPU, for a plan of every convolution of ResNet-50 and of the tests on
+// GPUs from Turing to Blackwell, and whether each can be made again from what is kept of it, through the very code of
+// cuda/. From version 9.8 on, cuDNN plans for a device that is only described;
 // the description takes the place of the handle by --wrap (check_compat.sh has the command). What JSON it is written in
 // is not documented: a version that wants another says so, and then nothing is proven.
 //
@@ -11,6 +12,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/math.h"
 #include "conv_products.h"
 
 using namespace rn50;
@@ -52,6 +54,19 @@ struct Layer {
     int64_t side, in, out, kernel, stride;
 };
 
+/// The convolutions of tests/test_ops_conv.cpp and test_ops_infer.cpp, small and odd, before their channels are padded:
+/// batch, height, width, channels in and out, kernel, stride, padding.
+constexpr int64_t of_tests[][8] = {
+    {1, 1, 1, 5, 3, 1, 1, 0},     {3, 7, 5, 13, 19, 1, 1, 0},  {2, 9, 7, 16, 32, 1, 2, 0},
+    {1, 8, 8, 24, 40, 3, 1, 1},   {3, 7, 9, 12, 20, 3, 2, 1},  {5, 1, 1, 7, 9, 3, 1, 1},
+    {1, 3, 3, 8, 8, 3, 2, 1},     {2, 2, 1, 33, 17, 1, 2, 0},  {2, 14, 14, 64, 64, 3, 1, 1},
+    {4, 7, 7, 128, 256, 1, 1, 0}, {1, 12, 11, 3, 24, 7, 2, 3}, {2, 17, 19, 3, 20, 7, 2, 3},
+    {3, 5, 6, 3, 8, 3, 1, 1},     {1, 3, 3, 1, 1, 3, 1, 1},    {3, 24, 24, 4, 12, 1, 1, 0},
+    {2, 9, 9, 1, 9, 1, 1, 0},     {2, 7, 9, 16, 24, 3, 2, 1},  {2, 6, 5, 24, 12, 1, 1, 0},
+    {1, 7, 7, 20, 28, 1, 2, 0},   {1, 9, 9, 16, 32, 1, 2, 0},  {8, 6, 6, 24, 40, 3, 1, 1},
+    {2, 19, 17, 3, 24, 7, 2, 3},  {2, 5, 5, 10, 6, 3, 1, 1},
+};
+
 /// The distinct convolutions of ResNet-50 v1.5 at an image size.
 std::vector<Layer> layers(int64_t image) {
     std::vector<Layer> all{{image, 8, 64, 7, 2}, {image / 4, 64, 64, 1, 1}};
@@ -76,7 +91,50 @@ struct Precision {
     bool tf32;
 };
 
-/// True when every phase of every layer has a plan, and the tail of a batch too.
+ConvShape shape_of(const Layer& layer, const Precision& precision, int64_t batch) {
+    ConvShape shape;
+    shape.name = cat(layer.kernel, "x", layer.kernel, " ", layer.in, " to ", layer.out, " at ", layer.side);
+    shape.batch = batch;
+    shape.height = shape.width = layer.side;
+    shape.in_channels = layer.in;
+    shape.out_channels = layer.out;
+    shape.kernel = layer.kernel;
+    shape.stride = layer.stride;
+    shape.pad = layer.kernel / 2;
+    shape.dtype = precision.dtype;
+    shape.tf32 = precision.tf32;
+    return shape;
+}
+
+/// What is kept of a plan must make that plan again: a later start or a resumed run takes no other.
+void require_restored(const CudnnHandle& handle, const ConvShape& shape) {
+    for (const auto phase :
+         {ConvProducts::Phase::forward, ConvProducts::Phase::backward_data, ConvProducts::Phase::backward_weights}) {
+        const auto graph = std::make_shared<const ConvGraph>(handle, shape, phase, shape.dtype);
+        for (EngineConfig& config : graph->propose(CUDNN_HEUR_MODE_A)) {
+            if (!allowed(shape, config.numerical_notes, config.behavior_notes)) continue;
+            const auto plan = ConvPlan::make(handle, graph, std::move(config));
+            if (!plan) continue;
+            auto again = graph->restore(plan->choice());
+            const auto made = again.empty() ? nullptr : ConvPlan::make(handle, graph, std::move(again[0]));
+            if (!made || !(made->choice() == plan->choice()) || made->workspace_bytes() != plan->workspace_bytes())
+                throw Error(Exit::device, cat("engine ", plan->choice().engine, " is not made again for ", shape.name));
+        }
+    }
+}
+
+void require_plans_of_tests(const std::shared_ptr<ConvPlanner>& planner, const Precision& precision) {
+    const int64_t multiple = precision.dtype == DType::f32 ? 4 : 8;
+    for (const auto& [batch, height, width, in, out, kernel, stride, pad] : of_tests) {
+        ConvShape shape =
+            shape_of({height, align_up(in, multiple), align_up(out, multiple), kernel, stride}, precision, batch);
+        shape.width = width;
+        shape.pad = pad;
+        make_conv_products(planner, shape);
+    }
+}
+
+/// True when every phase of every layer has a plan, which can be made again, and the tail of a batch too.
 bool survey(const Gpu& gpu, const Precision& precision, int64_t batch, int64_t image) {
     PlannerOptions options;
     options.autotune = false;
@@ -84,17 +142,7 @@ bool survey(const Gpu& gpu, const Precision& precision, int64_t batch, int64_t i
     int64_t workspace = 0, plans = 0, wide = 0, asked = 0;
     try {
         for (const Layer& layer : layers(image)) {
-            ConvShape shape;
-            shape.name = cat(layer.kernel, "x", layer.kernel, " ", layer.in, " to ", layer.out, " at ", layer.side);
-            shape.batch = batch;
-            shape.height = shape.width = layer.side;
-            shape.in_channels = layer.in;
-            shape.out_channels = layer.out;
-            shape.kernel = layer.kernel;
-            shape.stride = layer.stride;
-            shape.pad = layer.kernel / 2;
-            shape.dtype = precision.dtype;
-            shape.tf32 = precision.tf32;
+            ConvShape shape = shape_of(layer, precision, batch);
             shape.backward_data = layer.side != image;  // nobody wants the gradient of a picture
             const auto conv = make_conv_products(planner, shape);
             for (const auto phase : {ConvProducts::Phase::forward, ConvProducts::Phase::backward_data,
@@ -106,9 +154,11 @@ bool survey(const Gpu& gpu, const Precision& precision, int64_t batch, int64_t i
             tail.batch = 1;
             if (!planner->smaller(tail, *whole, whole->workspace_bytes()))
                 throw Error(Exit::device, cat("no plan for the tail of ", shape.name));
+            require_restored(planner->handle(), shape);
             plans += shape.backward_data ? 3 : 2;
             ++asked;
         }
+        require_plans_of_tests(planner, precision);
     } catch (const Error& error) {
         std::printf("%-28s %s: %s\n", gpu.name, precision.name, error.what());
         return false;
