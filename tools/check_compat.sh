@@ -1,13 +1,13 @@
 #!/bin/bash
-# Holds cuda/ against the oldest and the newest versions of CUDA's libraries, without a GPU, and the decoding of pictures
-# against a libjpeg that has no parts, and says what that proves.
+# Holds cuda/ against the oldest and the newest versions of CUDA's libraries, without a GPU, and against older compilers, the
+# decoding of pictures against a libjpeg that has no parts, and the program against an old glibc, and says what that proves.
 #
-#   tools/check_compat.sh [--all-architectures | --pictures]
+#   tools/check_compat.sh [--all-architectures | --pictures | --compilers | --glibc]
 #
-# --pictures does the latter alone. The oldest headers and libraries come from PyPI's wheels (1.3 GB once, into build/compat,
-# which git ignores); the newest are those of the installed toolkit. The compiler of the host is GCC 11 where it is there
-# (CXX names another). nvcc compiles all kernels for sm_75 and sm_90, or for every architecture that it knows. This is a
-# tool: the tests need no network.
+# The last three do one part alone. The oldest headers and libraries come from PyPI's wheels (1.3 GB once, into build/compat,
+# which git ignores), nvcc 12.4 from Debian's non-free packages (90 MB); the newest are those of the installed toolkit. The
+# compiler of the host is GCC 11 where it is there (CXX names another). The newest nvcc compiles all kernels for sm_75 and
+# sm_90, or for every architecture that it knows. This is a tool: the tests need no network.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 folder=build/compat
@@ -18,6 +18,7 @@ flags="-std=c++17 -march=x86-64-v2 -DRN50_NCCL -Wall -Wextra -Wshadow -Werror -I
 oldest='nvidia-cudnn-cu12==8.9.7.29 nvidia-cuda-runtime-cu12==12.2.140 nvidia-cublas-cu12==12.2.5.6
         nvidia-cuda-nvcc-cu12==12.2.140 nvidia-nccl-cu12==2.16.5'
 libraries='cuda/check.cpp cuda/conv_graph.cpp cuda/conv_products.cpp cuda/plan_cache.cpp cuda/gemm.cpp cuda/libraries.cpp
+           cuda/driver_meter.cpp
            cuda/nccl_library.cpp cuda/nccl_meeting.cpp cuda/nccl_collectives.cpp'
 below='src/base/*.cpp src/tensor/*.cpp src/comm/*.cpp src/backend/backend.cpp src/backend/checks.cpp src/backend/conv.cpp
        src/backend/types.cpp src/backend/cuda_module.cpp src/backend/elf.cpp'
@@ -173,6 +174,13 @@ NAMES
         attempt "libjpeg without parts: the tests of decoding pass" "$folder/whole_jpegs"
 }
 
+source tools/compat/compilers.sh
+source tools/compat/glibc.sh
+case ${1:-} in
+    --compilers) old_compilers && report; exit ;;
+    --glibc) old_glibc && report; exit ;;
+esac
+
 echo "libjpeg-turbo before 1.5: whole pictures alone"
 begin
 whole_jpegs
@@ -210,7 +218,9 @@ if fetch nvjpeg "$nvjpeg"; then
 else
     unproven+=("that cuda/nvjpeg_api.h fits nvJPEG: PyPI could not be reached")
 fi
-unproven+=("device code under nvcc 12.2: its front end is in no wheel")
+old_compilers
+unproven+=("device code under the front end of nvcc 12.2 itself, which is in no wheel and in no package of Debian's")
+old_glibc
 
 echo "newest: the toolkit in $toolkit"
 if [ -x "$nvcc" ]; then
