@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -228,38 +229,54 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
     *properties = {};
     return cudaSuccess;
 }
-inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-    *free = *total = size_t{8} << 30;
-    return cudaSuccess;
-}
 namespace rn50::simt {
 
-/// Blocks of device memory taken so far.
-inline int64_t allocations = 0;
+/// Blocks of device memory taken so far; bytes of those that are held; bytes that the libraries would hold.
+inline int64_t allocations = 0, device_bytes = 0, library_bytes = 0;
+inline std::map<void*, size_t> device_blocks;
 
-}  // namespace rn50::simt
-
+/// Memory of the device or of the host.
 template <class T>
-cudaError_t cudaMalloc(T** data, size_t bytes) {
-    using namespace rn50::simt;
+cudaError_t allocate(T** data, size_t bytes) {
     if (next_allocation != cudaSuccess) return last_error = std::exchange(next_allocation, cudaSuccess);
-    ++allocations;
     // Not a byte more than was asked for, so that a sanitizer sees the first one behind.
     void* block = nullptr;
     if (posix_memalign(&block, 256, bytes) != 0) return last_error = cudaErrorMemoryAllocation;
     *data = static_cast<T*>(block);
     return cudaSuccess;
 }
+
+}  // namespace rn50::simt
+
+inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+    *total = size_t{8} << 30;
+    *free = *total - static_cast<size_t>(rn50::simt::device_bytes + rn50::simt::library_bytes);
+    return cudaSuccess;
+}
+template <class T>
+cudaError_t cudaMalloc(T** data, size_t bytes) {
+    using namespace rn50::simt;
+    if (const cudaError_t status = allocate(data, bytes); status != cudaSuccess) return status;
+    ++allocations;
+    device_bytes += static_cast<int64_t>(bytes);
+    device_blocks[*data] = bytes;
+    return cudaSuccess;
+}
 template <class T>
 cudaError_t cudaMallocHost(T** data, size_t bytes) {
-    return cudaMalloc(data, bytes);
+    return rn50::simt::allocate(data, bytes);
 }
 inline cudaError_t cudaFree(void* data) {
+    using namespace rn50::simt;
+    if (data == nullptr) return cudaSuccess;
+    device_bytes -= static_cast<int64_t>(device_blocks.at(data));
+    device_blocks.erase(data);
     std::free(data);
     return cudaSuccess;
 }
 inline cudaError_t cudaFreeHost(void* data) {
-    return cudaFree(data);
+    std::free(data);
+    return cudaSuccess;
 }
 inline cudaError_t cudaMemset(void* data, int value, size_t bytes) {
     std::memset(data, value, bytes);

@@ -79,6 +79,11 @@ class Trainer {
     /// Waits for the step.
     StepResult result();
 
+    /// A step and an evaluation over pictures of zeros, so that the device's libraries take what they need of its memory
+    /// and load their code before the run begins. Parameters, running statistics and optimizer are spoilt by it:
+    /// initialize() or a stored state comes after. All ranks together.
+    void rehearse();
+
     /// Where inf or NaN appeared first in the last step, in words: "the activations before layer1.0.bn2", or "the
     /// gradient of layer4.2.conv3.weight"; "" when all is finite.
     std::string first_non_finite();
@@ -98,7 +103,6 @@ class Trainer {
     const Tensor& step_state() const { return step_state_; }
 
   private:
-    friend MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
     /// A batch's place on the device. There are two, which take turns.
     struct Place {
         Tensor pictures, labels, partners, changes;  ///< the last two may be absent
@@ -123,7 +127,7 @@ class Trainer {
     std::unique_ptr<SyncNorm> sync_norm_;  ///< must outlive the net
     std::unique_ptr<Net> net_;
     std::unique_ptr<GradientAveraging> averaging_;  ///< null without other ranks
-    Tensor moment1_, moment2_, step_state_, augmented_, class_weights_, mean_weight_, loss_;
+    Tensor moment1_, moment2_, optimizer_table_, step_state_, augmented_, class_weights_, mean_weight_, loss_;
     std::array<Place, 2> places_;
     int64_t staged_ = 0, taken_ = 0;  ///< batches so far
     std::vector<float> host_loss_, host_logits_;
@@ -132,7 +136,7 @@ class Trainer {
     float mean_ = 1;      ///< of the weights of the step's labels, of this rank; on the device then that of all
 };
 
-/// The memory that a Trainer of these options takes at its highest: a dry run of one step and of evaluations.
+/// The memory that a Trainer of these options takes at its highest: a dry rehearsal.
 MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
 
 }  // namespace rn50

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "captured_stderr.h"
 #include "fake.h"
+#include "ledger.h"
 #include "naive.h"
 
 using namespace rn50;
@@ -338,6 +339,20 @@ TEST_CASE("convolutions: too little memory for timing gives the heuristics' firs
     CHECK(Scene::engine_of(*made, small(), 3) == 1);
     world.free_memory = 1 << 30;
     CHECK(scene.engine_for(small()) == 2);
+}
+
+TEST_CASE("convolutions: timing gives back what it takes, and nothing is taken afterwards") {
+    Scene scene;
+    const ConvShape shape = small();
+    const auto made = scene.conv(shape);
+    CHECK(world.most_allocated > 0);
+    CHECK(world.allocated == 0);
+    CHECK(ledger().total() == 0);
+    const int before = world.allocations;
+    CHECK(before > 0);
+    for (int64_t batch = 1; batch <= shape.batch; ++batch)
+        Scene::engine_of(*made, shape, batch);
+    CHECK(world.allocations == before);
 }
 
 TEST_CASE("convolutions: f32 gradients of 16-bit factors are asked for once") {
