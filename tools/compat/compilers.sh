@@ -7,6 +7,7 @@ debian=http://deb.debian.org/debian/pool/non-free/n/nvidia-cuda-toolkit/nvidia-c
 wheels_12_4='nvidia-cuda-runtime-cu12==12.4.127 nvidia-cuda-nvcc-cu12==12.4.131'
 wheels_12_2='nvidia-cuda-runtime-cu12==12.2.140 nvidia-cuda-nvcc-cu12==12.2.140'
 old_architectures='75 80 86 89 90'
+assembled_architectures='75 89' # one without bf16's arithmetic, one with it
 
 unpack_wheels() { # FOLDER WHEELS: whole
     local wheel
@@ -56,7 +57,7 @@ old_kernels() { # FILE LIBRARY_INCLUDES
     # shellcheck disable=SC2086
     attempt "nvcc 12.4: $file" nvcc $common $host "${gencode[@]}" $includes '-DRN50_CUDA_ARCHS="none"' \
         -Werror all-warnings -c "$file" -o "$to/$name.o"
-    for a in $old_architectures; do
+    for a in $assembled_architectures; do
         # shellcheck disable=SC2086
         attempt "12.4's front end, 12.2's headers and assembler, sm_$a: $file" old_ptx "$to/$name" "$a" \
             nvcc $common -I"$headers/cuda_runtime/include" -I"$headers/cuda_nvcc/include" $includes \
@@ -101,7 +102,7 @@ old_compilers() {
         "$libraries/cudnn/lib/libcudnn.so.8" "$libraries/cublas/lib/libcublasLt.so.12" -lpthread -ldl \
         -o "$folder/rn50_cuda.so" &&
         attempt "rn50_cuda.so: no name of CUDA's is missing" all_found "$libraries"
-    proves "all of cuda/ compiles with nvcc 12.4 and $(basename "$cxx") for sm_${old_architectures// /, sm_} without a warning, rn50_cuda.so links, and ptxas 12.2 makes machine code of what 12.4's front end makes of it with the headers of 12.2"
+    proves "all of cuda/ compiles with nvcc 12.4 and $(basename "$cxx") for sm_${old_architectures// /, sm_} without a warning, rn50_cuda.so links, and ptxas 12.2 makes machine code (sm_${assembled_architectures// /, sm_}) of what 12.4's front end makes of it with the headers of 12.2"
 }
 
 all_found() { # LIBRARIES
