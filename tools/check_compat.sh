@@ -2,9 +2,9 @@
 # Holds cuda/ against the oldest and the newest versions of CUDA's libraries, without a GPU, and against older compilers, the
 # decoding of pictures against a libjpeg that has no parts, and the program against an old glibc, and says what that proves.
 #
-#   tools/check_compat.sh [--all-architectures | --pictures | --compilers | --glibc]
+#   tools/check_compat.sh [--all-architectures | --pictures | --oldest | --compilers | --newest | --glibc]
 #
-# The last three do one part alone. The oldest headers and libraries come from PyPI's wheels (1.3 GB once, into build/compat,
+# The last five do one part alone. The oldest headers and libraries come from PyPI's wheels (1.3 GB once, into build/compat,
 # which git ignores), nvcc 12.4 from Debian's non-free packages (90 MB); the newest are those of the installed toolkit. The
 # compiler of the host is GCC 11 where it is there (CXX names another). The newest nvcc compiles all kernels for sm_75 and
 # sm_90, or for every architecture that it knows. This is a tool: the tests need no network.
@@ -174,86 +174,96 @@ NAMES
         attempt "libjpeg without parts: the tests of decoding pass" "$folder/whole_jpegs"
 }
 
+old_libjpeg() {
+    echo "libjpeg-turbo before 1.5: whole pictures alone"
+    begin
+    whole_jpegs
+    proves "pictures decode alike, whole and by regions, where libjpeg has neither jpeg_crop_scanline nor jpeg_skip_scanlines"
+    unproven+=("that the headers of libjpeg-turbo 1.2.90 compile: they are in no wheel")
+}
+
+oldest_libraries() {
+    echo "oldest: CUDA 12.2, cuDNN 8.9, NCCL 2.16"
+    begin
+    if fetch oldest "$oldest"; then
+        old=$folder/oldest/nvidia
+        old_includes="-isystem $old/cuda_runtime/include -isystem $old/cudnn/include -isystem $old/cublas/include
+                      -isystem $old/cuda_nvcc/include -isystem $old/nccl/include"
+        headers oldest "$old_includes"
+        library_tests oldest "$old_includes" "$old/nccl/lib/libnccl.so.2"
+        # shellcheck disable=SC2086
+        attempt "oldest: every function that is called is in libcudnn.so.8, libcublasLt.so.12 and libcudart.so.12" \
+            $cxx $flags $old_includes -fPIC -shared -Wl,--no-undefined $libraries $below "$old/cudnn/lib/libcudnn.so.8" \
+            "$old/cublas/lib/libcublasLt.so.12" "$old/cuda_runtime/lib/libcudart.so.12" -lpthread -ldl -o "$folder/libraries.so"
+        proves "the host code of cuda/ compiles against CUDA 12.2, cuDNN 8.9 and NCCL 2.16 with $(basename "$cxx"), and its libraries' layer links to them"
+    else
+        echo "  the wheels could not be fetched: nothing is proven about the oldest versions"
+        unproven+=("everything about the oldest versions: PyPI could not be reached")
+    fi
+    begin
+    if fetch nvjpeg "$nvjpeg"; then
+        found=$folder/nvjpeg/nvidia
+        nvjpeg_fits 12.2 "${old_includes:--isystem $toolkit/include}" "$found/nvjpeg/lib/libnvjpeg.so.12" "$found/nvjpeg/include"
+        nvjpeg_fits 13.3 "-isystem $toolkit/include" "$found/cu13/lib/libnvjpeg.so.13" "$found/cu13/include"
+        proves "cuda/nvjpeg_api.h says what the headers of nvJPEG 12.2 and 13.3 say, and their libraries have every function"
+    else
+        unproven+=("that cuda/nvjpeg_api.h fits nvJPEG: PyPI could not be reached")
+    fi
+}
+
+newest_libraries() {
+    echo "newest: the toolkit in $toolkit"
+    if [ -x "$nvcc" ]; then
+        new_includes="-isystem $toolkit/include"
+        headers newest "$new_includes"
+        library_tests newest "$new_includes" "$toolkit/lib64/libnccl.so.2"
+        begin
+        architectures=(-gencode arch=compute_75,code=sm_75 -gencode arch=compute_90,code=sm_90)
+        [ "$which" = --all-architectures ] && architectures=(-arch=all)
+        for file in cuda/*.cu; do
+            attempt "newest, nvcc: $file" "$nvcc" -std=c++17 --expt-relaxed-constexpr "${architectures[@]}" -Isrc -Icuda \
+                -DRN50_CUDA_ARCHS='"none"' -Xcompiler -Wall,-Wextra -c "$file" -o "$folder/objects/$(basename "$file").o"
+        done
+        proves "all of cuda/ compiles with $("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/nvcc \1/p') (${architectures[*]##*code=})"
+        wrapped=$(printf -- '-Wl,--wrap=%s ' cudnn{BackendCreateDescriptor,BackendSetAttribute,BackendFinalize,Create,Destroy,SetStream} \
+            cuda{GetDevice,GetDeviceProperties,DeviceGetAttribute,DriverGetVersion})
+        # shellcheck disable=SC2086
+        if grep -qs CUDNN_ATTR_ENGINE_DEVICEPROP "$toolkit"/include/cudnn_graph.h &&
+            attempt "newest: the survey of plans compiles" $cxx -O1 $flags $new_includes tools/compat/plans_without_gpu.cpp \
+                ${libraries/cuda\/gemm.cpp cuda\/libraries.cpp*/} $below -L"$toolkit/lib64" -Wl,-rpath,"$toolkit/lib64" \
+                -lcudnn -lcublasLt -lcudart -lpthread -ldl $wrapped -o "$folder/plans_without_gpu"; then
+            "$folder/plans_without_gpu" | sed 's/^/    /'
+            case ${PIPESTATUS[0]} in
+                0) proven+=("the installed cuDNN has a deterministic plan for every convolution of ResNet-50, from sm_75 (bf16: sm_80) to sm_120") ;;
+                2) unproven+=("which plans cuDNN offers: it does not take the description of a GPU") ;;
+                *) failed=$((failed + 1)) ;;
+            esac
+        fi
+    else
+        echo "  no nvcc there: nothing is proven about the newest versions"
+        unproven+=("everything about the newest versions: there is no toolkit in $toolkit (CUDA_HOME names another)")
+    fi
+    unproven+=("that the plans run, their numbers and their speed: that takes a GPU")
+    unproven+=("which plans cuDNN 8.9 offers: it answers only on a GPU")
+}
+
+device_names >"$folder/device_names.h"
 source tools/compat/compilers.sh
 source tools/compat/glibc.sh
-case ${1:-} in
-    --compilers) old_compilers && report; exit ;;
-    --glibc) old_glibc && report; exit ;;
+which=${1:-}
+case $which in
+    --pictures) old_libjpeg ;;
+    --oldest) oldest_libraries ;;
+    --compilers) old_compilers ;;
+    --newest) newest_libraries ;;
+    --glibc) old_glibc ;;
+    '' | --all-architectures)
+        old_libjpeg
+        oldest_libraries
+        old_compilers
+        newest_libraries
+        old_glibc
+        ;;
+    *) echo "usage: tools/check_compat.sh [--all-architectures | --pictures | --oldest | --compilers | --newest | --glibc]" >&2 && exit 2 ;;
 esac
-
-echo "libjpeg-turbo before 1.5: whole pictures alone"
-begin
-whole_jpegs
-proves "pictures decode alike, whole and by regions, where libjpeg has neither jpeg_crop_scanline nor jpeg_skip_scanlines"
-unproven+=("that the headers of libjpeg-turbo 1.2.90 compile: they are in no wheel")
-if [ "${1:-}" = --pictures ]; then
-    report
-    exit
-fi
-
-echo "oldest: CUDA 12.2, cuDNN 8.9, NCCL 2.16"
-begin
-device_names >"$folder/device_names.h"
-if fetch oldest "$oldest"; then
-    old=$folder/oldest/nvidia
-    old_includes="-isystem $old/cuda_runtime/include -isystem $old/cudnn/include -isystem $old/cublas/include
-                  -isystem $old/cuda_nvcc/include -isystem $old/nccl/include"
-    headers oldest "$old_includes"
-    library_tests oldest "$old_includes" "$old/nccl/lib/libnccl.so.2"
-    # shellcheck disable=SC2086
-    attempt "oldest: every function that is called is in libcudnn.so.8, libcublasLt.so.12 and libcudart.so.12" \
-        $cxx $flags $old_includes -fPIC -shared -Wl,--no-undefined $libraries $below "$old/cudnn/lib/libcudnn.so.8" \
-        "$old/cublas/lib/libcublasLt.so.12" "$old/cuda_runtime/lib/libcudart.so.12" -lpthread -ldl -o "$folder/libraries.so"
-    proves "the host code of cuda/ compiles against CUDA 12.2, cuDNN 8.9 and NCCL 2.16 with $(basename "$cxx"), and its libraries' layer links to them"
-else
-    echo "  the wheels could not be fetched: nothing is proven about the oldest versions"
-    unproven+=("everything about the oldest versions: PyPI could not be reached")
-fi
-begin
-if fetch nvjpeg "$nvjpeg"; then
-    found=$folder/nvjpeg/nvidia
-    nvjpeg_fits 12.2 "${old_includes:--isystem $toolkit/include}" "$found/nvjpeg/lib/libnvjpeg.so.12" "$found/nvjpeg/include"
-    nvjpeg_fits 13.3 "-isystem $toolkit/include" "$found/cu13/lib/libnvjpeg.so.13" "$found/cu13/include"
-    proves "cuda/nvjpeg_api.h says what the headers of nvJPEG 12.2 and 13.3 say, and their libraries have every function"
-else
-    unproven+=("that cuda/nvjpeg_api.h fits nvJPEG: PyPI could not be reached")
-fi
-old_compilers
-unproven+=("device code under the front end of nvcc 12.2 itself, which is in no wheel and in no package of Debian's")
-old_glibc
-
-echo "newest: the toolkit in $toolkit"
-if [ -x "$nvcc" ]; then
-    new_includes="-isystem $toolkit/include"
-    headers newest "$new_includes"
-    library_tests newest "$new_includes" "$toolkit/lib64/libnccl.so.2"
-    begin
-    architectures=(-gencode arch=compute_75,code=sm_75 -gencode arch=compute_90,code=sm_90)
-    [ "${1:-}" = --all-architectures ] && architectures=(-arch=all)
-    for file in cuda/*.cu; do
-        attempt "newest, nvcc: $file" "$nvcc" -std=c++17 --expt-relaxed-constexpr "${architectures[@]}" -Isrc -Icuda \
-            -DRN50_CUDA_ARCHS='"none"' -Xcompiler -Wall,-Wextra -c "$file" -o "$folder/objects/$(basename "$file").o"
-    done
-    proves "all of cuda/ compiles with $("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/nvcc \1/p') (${architectures[*]##*code=})"
-    wrapped=$(printf -- '-Wl,--wrap=%s ' cudnn{BackendCreateDescriptor,BackendSetAttribute,BackendFinalize,Create,Destroy,SetStream} \
-        cuda{GetDevice,GetDeviceProperties,DeviceGetAttribute,DriverGetVersion})
-    # shellcheck disable=SC2086
-    if grep -qs CUDNN_ATTR_ENGINE_DEVICEPROP "$toolkit"/include/cudnn_graph.h &&
-        attempt "newest: the survey of plans compiles" $cxx -O1 $flags $new_includes tools/compat/plans_without_gpu.cpp \
-            ${libraries/cuda\/gemm.cpp cuda\/libraries.cpp*/} $below -L"$toolkit/lib64" -Wl,-rpath,"$toolkit/lib64" \
-            -lcudnn -lcublasLt -lcudart -lpthread -ldl $wrapped -o "$folder/plans_without_gpu"; then
-        "$folder/plans_without_gpu" | sed 's/^/    /'
-        case ${PIPESTATUS[0]} in
-            0) proven+=("the installed cuDNN has a deterministic plan for every convolution of ResNet-50, from sm_75 (bf16: sm_80) to sm_120") ;;
-            2) unproven+=("which plans cuDNN offers: it does not take the description of a GPU") ;;
-            *) failed=$((failed + 1)) ;;
-        esac
-    fi
-else
-    echo "  no nvcc there: nothing is proven about the newest versions"
-    unproven+=("everything about the newest versions: there is no toolkit in $toolkit (CUDA_HOME names another)")
-fi
-unproven+=("that the plans run, their numbers and their speed: that takes a GPU")
-unproven+=("which plans cuDNN 8.9 offers: it answers only on a GPU")
-
 report
