@@ -125,6 +125,7 @@ library_tests() { # NAME INCLUDES NCCL: the tests on make-believe libraries, com
     local name=$1 includes=$2
     # shellcheck disable=SC2086
     attempt "$name: the tests of the libraries' layer compile" $cxx -O1 $flags $includes -Itests -Itests/cuda_libraries \
+        -DRN50_TESTS_DIR="\"$PWD/tests\"" \
         tests/cuda_libraries/*.cpp tests/main.cpp tests/naive.cpp $libraries cuda/picture_decoders.cpp cuda/upload.cpp $below \
         -lpthread -ldl -o "$folder/library_tests" &&
         attempt "$name: the tests of the libraries' layer pass, and libnccl.so.2 has what is called" \

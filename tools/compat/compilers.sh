@@ -83,7 +83,7 @@ old_compilers() {
     fi
     local libraries="$folder/oldest/nvidia" file objects=()
     local includes="-isystem $libraries/cudnn/include -isystem $libraries/cublas/include -isystem $libraries/nccl/include"
-    local before=$PATH
+    local path=$PATH
     PATH=$PWD/$folder/nvcc12.4/bin:$PATH
     for file in cuda/*.cu; do
         old_kernels "$file" "$includes"
@@ -95,7 +95,7 @@ old_compilers() {
             -o "$folder/objects/12.4/$(basename "$file").o"
         objects+=("$folder/objects/12.4/$(basename "$file").o")
     done
-    PATH=$before
+    PATH=$path
     # What it lacks comes from the program; a name of CUDA's that is in none of its libraries would be one more.
     attempt "rn50_cuda.so links to libcudart.so.12, libcudnn.so.8 and libcublasLt.so.12" $cxx -shared -fopenmp \
         "${objects[@]}" -Wl,--version-script=cuda/exports.map "$folder/nvcc12.4/lib64/libcudart.so.12" \
