@@ -136,7 +136,7 @@ HAVE_NCCL := $(wildcard build/deps/nccl.version)
 LIBRARY_TESTS := $(if $(HAVE_CUDA),$(filter-out $(if $(HAVE_NCCL),,%nccl.cpp),$(sort $(wildcard tests/cuda_libraries/*.cpp))))
 # The emulator is there too: its streams are the libraries', and ranks train on it by the make-believe NCCL.
 LIBRARY_TEST_OBJECTS := $(LIBRARY_TESTS:%.cpp=$(BUILD)/%.o) $(filter %.cpp.o,$(CUDA_OBJECTS)) $(EMULATED_OBJECTS) \
-                        $(addprefix $(BUILD)/tests/,main.o naive.o streams.o simt.o simt_backend.o simt_products.o)
+                        $(addprefix $(BUILD)/tests/,main.o naive.o streams.o simt.o simt_backend.o simt_memory.o simt_products.o)
 
 # Instrumented code misleads GCC's -Wmaybe-uninitialized.
 INSTRUMENT := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -Wno-maybe-uninitialized

@@ -41,7 +41,7 @@ struct CudaConv::Forward {
           dst(carver.take(conv.padded_out() ? conv.dst_bytes() : 0)),
           sums(carver.take(stats_workspace_bytes(conv.desc().dst_shape().count() / conv.desc().out_channels,
                                                  conv.desc().out_channels))),
-          library(carver.take(conv.products_->workspace_bytes(ConvProducts::Phase::forward))) {}
+          library(carver.take(conv.library_workspace_bytes(Conv::Phase::forward))) {}
 };
 
 struct CudaConv::Backward {
@@ -54,8 +54,7 @@ struct CudaConv::Backward {
           diff_weights(carver.take(conv.out_ * conv.taps() * conv.in_ * 4)),
           sums(carver.take(leave_workspace_bytes(conv.desc().src_shape().count() / conv.desc().in_channels,
                                                  conv.desc().in_channels))),
-          library(carver.take(std::max(conv.products_->workspace_bytes(ConvProducts::Phase::backward_data),
-                                       conv.products_->workspace_bytes(ConvProducts::Phase::backward_weights)))) {}
+          library(carver.take(conv.library_workspace_bytes(Conv::Phase::backward))) {}
 };
 
 struct CudaConv::Infer {
@@ -63,7 +62,7 @@ struct CudaConv::Infer {
     Infer(const CudaConv& conv, Carver& carver)
         : src(carver.take(conv.src_bytes())),
           dst(carver.take(conv.dst_bytes())),
-          library(carver.take(conv.products_->workspace_bytes(ConvProducts::Phase::forward))) {}
+          library(carver.take(conv.library_workspace_bytes(Conv::Phase::infer))) {}
 };
 
 CudaConv::CudaConv(const ConvDesc& desc, Products& products, cudaStream_t stream)
@@ -106,6 +105,22 @@ int64_t CudaConv::workspace_bytes(Phase phase) const {
             break;
     }
     return carver.used();
+}
+
+int64_t CudaConv::library_workspace_bytes(Phase phase) const {
+    const auto bytes = [&](ConvProducts::Phase product) {
+        return align_up(products_->workspace_bytes(product), Arena::alignment);
+    };
+    switch (phase) {
+        case Phase::forward:
+        case Phase::infer:
+            return bytes(ConvProducts::Phase::forward);
+        case Phase::backward:
+            return std::max(bytes(ConvProducts::Phase::backward_data), bytes(ConvProducts::Phase::backward_weights));
+        case Phase::pack:
+            break;
+    }
+    return 0;
 }
 
 const void* CudaConv::source(const Activation& src, void* scratch) {

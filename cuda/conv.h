@@ -16,6 +16,7 @@ class CudaConv final : public Conv {
     bool takes_rounded_weights() const override { return dtype_ != DType::f32; }
     int64_t packed_bytes() const override;
     int64_t workspace_bytes(Phase phase) const override;
+    int64_t library_workspace_bytes(Phase phase) const override;
 
   protected:
     void do_forward(const Activation& src, const Tensor& weights, const Tensor& dst, const Tensor& stats,

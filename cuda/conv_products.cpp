@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/machine.h"
 #include "base/random.h"
+#include "ledger.h"
 
 namespace rn50::cuda {
 
@@ -63,12 +64,12 @@ class Scratch {
   public:
     explicit Scratch(int64_t bytes) {
         if (bytes == 0) return;
-        if (cudaMalloc(&data_, static_cast<size_t>(bytes)) == cudaSuccess) return;
+        if (ledger().take(Taken::timing, &data_, bytes) == cudaSuccess) return;
         cudaGetLastError();  // too little memory is no error here
         data_ = nullptr;
         failed_ = true;
     }
-    ~Scratch() { cudaFree(data_); }
+    ~Scratch() { ledger().give_back(data_); }
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
     void* data() const { return data_; }

@@ -5,6 +5,7 @@
 
 #include "augment.h"
 #include "conv.h"
+#include "ledger.h"
 #include "linear.h"
 #include "picture_decoders.h"
 #include "recording.h"
@@ -36,14 +37,14 @@ class DeviceMemory final : public Memory {
   public:
     void* allocate(int64_t bytes) override {
         void* data = nullptr;
-        const cudaError_t status = cudaMalloc(&data, static_cast<size_t>(bytes));
+        const cudaError_t status = ledger().take(Taken::tensors, &data, bytes);
         if (status != cudaSuccess)
             require_memory(status, "cudaMalloc", room_on_gpu(bytes),
                            "another program has probably taken memory of this GPU since the plan was made: nvidia-smi "
                            "shows which; end it, or use a smaller --batch-size or --image-size, or --memory lean");
         return data;
     }
-    void release(void* data, int64_t) override { cudaFree(data); }
+    void release(void* data, int64_t) override { ledger().give_back(data); }
     /// Waits for the device before and after: what is queued may still use the memory, and what comes must see the
     /// value.
     void fill(void* data, int value, int64_t bytes) override {
@@ -68,6 +69,12 @@ class PinnedMemory final : public Memory {
     void fill(void* data, int value, int64_t bytes) override { std::memset(data, value, static_cast<size_t>(bytes)); }
 };
 
+int64_t free_memory() {
+    size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return static_cast<int64_t>(free);
+}
+
 DeviceInfo describe(int device) {
     cudaDeviceProp properties;
     check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
@@ -81,8 +88,10 @@ DeviceInfo describe(int device) {
 
 }  // namespace
 
-CudaBackend::CudaBackend(int device) : device_(device) {
+CudaBackend::CudaBackend(int device, DriverMeter meter, int64_t free_before)
+    : device_(device), meter_(std::move(meter)), free_before_(free_before) {
     check(cudaSetDevice(device), "cudaSetDevice");
+    if (!meter_) free_before_ = free_memory();
     // Who waits for the GPU sleeps, for some microseconds longer, and leaves the core to those who load pictures. Old
     // drivers take no such wish once the device is in use: then waiting takes a core, and nothing else is different.
     if (cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync) != cudaSuccess) cudaGetLastError();
@@ -90,13 +99,10 @@ CudaBackend::CudaBackend(int device) : device_(device) {
     products_ = make_products(stream_);
     info_ = describe(device);
     info_.library = products_->name();
-    sums_ = static_cast<double*>(memory().allocate(gradient_sums_bytes));
 }
 
 CudaBackend::~CudaBackend() {
-    pieces_.reset();
     products_.reset();
-    memory().release(sums_, gradient_sums_bytes);
     cudaStreamDestroy(stream_);
 }
 
@@ -107,6 +113,13 @@ DeviceInfo CudaBackend::info() const {
     now.total_memory = static_cast<int64_t>(total);
     now.free_memory = static_cast<int64_t>(free);
     return now;
+}
+
+MemoryTaken CudaBackend::memory_taken() const {
+    const int64_t gone = free_before_ - (meter_ ? meter_() : free_memory());
+    return {
+        ledger().beside_tensors(),
+        {meter_ ? "CUDA context and libraries" : "CUDA's libraries", std::max<int64_t>(0, gone - ledger().total())}};
 }
 
 Memory& CudaBackend::memory() {

@@ -4,15 +4,16 @@
 #include <memory>
 
 #include "backend/backend.h"
-#include "optimizer.h"
+#include "driver_meter.h"
 #include "products.h"
 
 namespace rn50::cuda {
 
 class CudaBackend final : public Backend {
   public:
-    /// Takes GPU `device` (CUDA's number). Throws Error(Exit::device) when it cannot.
-    explicit CudaBackend(int device);
+    /// Takes GPU `device` (CUDA's number), whose `meter` showed `free_before` before this process took anything of it.
+    /// Without a meter what CUDA's context takes is not seen. Throws Error(Exit::device) when it cannot.
+    explicit CudaBackend(int device, DriverMeter meter = nullptr, int64_t free_before = 0);
     ~CudaBackend() override;
     DeviceInfo info() const override;
     Memory& memory() override;
@@ -25,6 +26,8 @@ class CudaBackend final : public Backend {
     std::unique_ptr<Download> download() override;
     bool asynchronous() const override { return true; }
     std::unique_ptr<Recording> record(const std::function<void()>& work, std::string& why) override;
+    MemoryTaken memory_taken() const override;
+    int64_t optimizer_table_bytes(const OptimizerDesc& desc) const override;
     /// On which all of its work goes.
     cudaStream_t stream() const { return stream_; }
 
@@ -51,11 +54,12 @@ class CudaBackend final : public Backend {
     void do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) override;
     void do_softmax_cross_entropy(const Tensor& logits, const Targets& targets, float smoothing, const Tensor& state,
                                   const Tensor& loss, const Tensor& diff_logits) override;
+    int64_t gradients_workspace_bytes() const override;
     void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, const Tensor& divisor,
-                            const Tensor& state) override;
-    void do_prepare_optimizer(const OptimizerDesc& desc) override { cut_ranges(desc.ranges); }
+                            const Tensor& state, const Tensor& workspace) override;
+    void do_prepare_optimizer(const OptimizerDesc& desc, const Tensor& table) override;
     void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
-                     const Tensor& moment1, const Tensor& moment2, const Tensor& state) override;
+                     const Tensor& moment1, const Tensor& moment2, const Tensor& state, const Tensor& table) override;
     int64_t augment_workspace_bytes(int64_t pictures) const override;
     void do_augment(const Tensor& src, const Tensor& changes, const Tensor& dst, const Tensor& workspace) override;
     void do_zero(const Tensor& dst) override;
@@ -65,14 +69,12 @@ class CudaBackend final : public Backend {
     void do_synchronize() override;
 
   private:
-    void cut_ranges(const std::vector<ParameterRange>& ranges);
-
     int device_;
+    DriverMeter meter_;
+    int64_t free_before_;
     DeviceInfo info_;  // without the memory, which changes
     cudaStream_t stream_ = nullptr;
     std::unique_ptr<Products> products_;
-    std::unique_ptr<Pieces> pieces_;
-    double* sums_ = nullptr;  // partial sums of check_gradients
 };
 
 }  // namespace rn50::cuda

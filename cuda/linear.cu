@@ -46,7 +46,7 @@ struct CudaLinear::Work {
         const int64_t size = d.dtype == DType::f32 ? 0 : size_of(d.dtype);
         weights = carver.take(d.out_features * d.in_features * size);
         diff_dst = carver.take(d.batch * d.out_features * size);
-        library = carver.take(linear.products_.gemm_workspace_bytes());
+        library = carver.take(linear.library_workspace_bytes());
     }
 };
 
@@ -54,6 +54,10 @@ int64_t CudaLinear::workspace_bytes() const {
     Carver carver;
     Work(*this, carver);
     return carver.used();
+}
+
+int64_t CudaLinear::library_workspace_bytes() const {
+    return align_up(products_.gemm_workspace_bytes(), Arena::alignment);
 }
 
 const void* CudaLinear::rounded(const Tensor& tensor, void* scratch) {

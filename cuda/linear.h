@@ -12,6 +12,7 @@ class CudaLinear final : public Linear {
     CudaLinear(const LinearDesc& desc, Products& products, cudaStream_t stream)
         : Linear(desc), products_(products), stream_(stream) {}
     int64_t workspace_bytes() const override;
+    int64_t library_workspace_bytes() const override;
 
   protected:
     void do_forward(const Tensor& src, const Tensor& weights, const Tensor& bias, const Tensor& dst,

@@ -11,6 +11,7 @@
 #include "backend/cuda_module.h"
 #include "comm/comm.h"
 #include "cuda_backend.h"
+#include "driver_meter.h"
 #include "nccl_collectives.h"
 #include "picture_decoders.h"
 
@@ -251,9 +252,14 @@ std::unique_ptr<Backend> make(int index) {
     if (index < 0 || index >= count)
         throw Error(Exit::device, cat("there is no GPU ", index, ": this machine shows ", count),
                     "see nvidia-smi and CUDA_VISIBLE_DEVICES");
+    // Asked before examine(), which makes CUDA's context.
+    char bus[32] = "";
+    cudaDeviceGetPCIBusId(bus, sizeof bus, index);
+    DriverMeter meter = make_driver_meter(bus);
+    const int64_t free_before = meter ? meter() : 0;
     const CudaDevice device = examine(index);
     if (!device.fault.empty()) throw Error(Exit::device, device.fault, device.remedy);
-    return std::make_unique<CudaBackend>(index);
+    return std::make_unique<CudaBackend>(index, std::move(meter), free_before);
 }
 
 std::unique_ptr<Collectives> collectives(Backend& backend, StoreClient& store, const Place& place,

@@ -15,6 +15,7 @@
 
 #include "check.h"
 #include "comm/nccl_advice.h"
+#include "ledger.h"
 #include "nccl_library.h"
 #include "nccl_meeting.h"
 #endif
@@ -234,13 +235,13 @@ class Event {
 class Staging {
   public:
     explicit Staging(int64_t bytes) {
-        check(cudaMalloc(&device_, static_cast<size_t>(bytes)), "memory for what ranks gather");
+        check(ledger().take(Taken::collectives, &device_, bytes), "memory for what ranks gather");
         const cudaError_t status = cudaMallocHost(&host_, static_cast<size_t>(bytes));
-        if (status != cudaSuccess) cudaFree(device_);
+        if (status != cudaSuccess) ledger().give_back(device_);
         check(status, "pinned memory for what ranks gather");
     }
     ~Staging() {
-        cudaFree(device_);
+        ledger().give_back(device_);
         cudaFreeHost(host_);
     }
     Staging(const Staging&) = delete;

@@ -23,6 +23,12 @@ constexpr int output_rgbi = 5;  ///< interleaved RGB in plane 0
 constexpr unsigned flag_strict = 1u << 2, flag_interpolate = 1u << 5;
 constexpr int max_components = 4;
 
+/// How the library takes and gives back device memory. 0: success.
+struct DeviceAllocator {
+    int (*take)(void** data, size_t bytes);
+    int (*give_back)(void* data);
+};
+
 struct Image {
     unsigned char* channel[max_components];
     size_t pitch[max_components];
@@ -31,7 +37,7 @@ struct Image {
 /// The library's functions, by their names without "nvjpeg".
 struct Api {
     Status (*GetProperty)(int type, int* value);
-    Status (*CreateEx)(int backend, void* device_allocator, void* pinned_allocator, unsigned flags, Handle*);
+    Status (*CreateEx)(int backend, DeviceAllocator*, void* pinned_allocator, unsigned flags, Handle*);
     Status (*Destroy)(Handle);
     Status (*JpegStreamCreate)(Handle, Stream*);
     Status (*JpegStreamDestroy)(Stream);
@@ -56,7 +62,7 @@ struct Api {
     Status (*DecoderJpegSupported)(Decoder, Stream, Params, int* unsupported);
     Status (*BufferPinnedCreate)(Handle, void* allocator, Buffer*);
     Status (*BufferPinnedDestroy)(Buffer);
-    Status (*BufferDeviceCreate)(Handle, void* allocator, Buffer*);
+    Status (*BufferDeviceCreate)(Handle, DeviceAllocator*, Buffer*);
     Status (*BufferDeviceDestroy)(Buffer);
     Status (*StateAttachPinnedBuffer)(State, Buffer);
     Status (*StateAttachDeviceBuffer)(State, Buffer);

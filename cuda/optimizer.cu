@@ -147,52 +147,52 @@ __global__ void __launch_bounds__(block_threads) sgd_kernel(Sgd sgd, const Piece
         sgd_pack<1>(sgd, s, decay, p + piece.begin + i, g + piece.begin + i, buffer + piece.begin + i);
 }
 
-bool same(const std::vector<ParameterRange>& a, const std::vector<ParameterRange>& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const ParameterRange& x, const ParameterRange& y) {
-        return x.begin == y.begin && x.end == y.end && x.decay == y.decay;
-    });
-}
-
 }  // namespace
 
-void CudaBackend::cut_ranges(const std::vector<ParameterRange>& ranges) {
-    if (pieces_ && same(pieces_->ranges, ranges)) return;
-    if (pieces_) do_synchronize();  // steps before may still read the old ones
-    std::vector<Piece> host;
-    for (const ParameterRange& range : ranges)
+int64_t CudaBackend::optimizer_table_bytes(const OptimizerDesc& desc) const {
+    int64_t pieces = 0;
+    for (const ParameterRange& range : desc.ranges)
+        pieces += ceil_div(range.end - range.begin, piece_elements);
+    return pieces * int64_t{sizeof(Piece)};
+}
+
+void CudaBackend::do_prepare_optimizer(const OptimizerDesc& desc, const Tensor& table) {
+    std::vector<Piece> pieces;
+    for (const ParameterRange& range : desc.ranges)
         for (int64_t begin = range.begin; begin < range.end; begin += piece_elements)
-            host.push_back({begin, static_cast<int32_t>(std::min(piece_elements, range.end - begin)), range.decay});
-    pieces_.reset(new Pieces{memory(), ranges, std::move(host), nullptr});
-    if (pieces_->host.empty()) return;
-    pieces_->device = static_cast<Piece*>(memory().allocate(pieces_->bytes()));
-    check(cudaMemcpyAsync(pieces_->device, pieces_->host.data(), static_cast<size_t>(pieces_->bytes()),
-                          cudaMemcpyHostToDevice, stream_),
-          "copy to the GPU");
+            pieces.push_back({begin, static_cast<int32_t>(std::min(piece_elements, range.end - begin)), range.decay});
+    do_copy_in(pieces.data(), table);
+    do_synchronize();
+}
+
+int64_t CudaBackend::gradients_workspace_bytes() const {
+    return gradient_sums * int64_t{sizeof(double)};
 }
 
 void CudaBackend::do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
-                                     const Tensor& divisor, const Tensor& state) {
+                                     const Tensor& divisor, const Tensor& state, const Tensor& workspace) {
+    auto* const sums = static_cast<double*>(workspace.data);
     const int64_t count = gradients.count();
     const int blocks = static_cast<int>(std::min<int64_t>(ceil_div(count, block_threads * 4), gradient_sums));
     launch<sum_squares_kernel>(dim3(static_cast<unsigned>(blocks)), dim3(block_threads), stream_, gradients.as<float>(),
-                               count, sums_);
-    launch<advance_kernel>(dim3(1), dim3(block_threads), stream_, sums_, blocks,
+                               count, sums);
+    launch<advance_kernel>(dim3(1), dim3(block_threads), stream_, sums, blocks,
                            divisor ? divisor.as<float>() : nullptr, clip_norm, policy,
                            static_cast<StepState*>(state.data));
 }
 
 void CudaBackend::do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
-                              const Tensor& moment1, const Tensor& moment2, const Tensor& state) {
-    cut_ranges(desc.ranges);
-    if (pieces_->host.empty()) return;
-    const dim3 grid(static_cast<unsigned>(pieces_->host.size())), block(block_threads);
+                              const Tensor& moment1, const Tensor& moment2, const Tensor& state, const Tensor& table) {
+    if (table.bytes() == 0) return;
+    const auto* const pieces = static_cast<const Piece*>(table.data);
+    const dim3 grid(static_cast<unsigned>(table.bytes() / int64_t{sizeof(Piece)})), block(block_threads);
     const auto* const step = static_cast<const StepState*>(state.data);
     if (desc.kind == OptimizerDesc::Kind::adamw)
         launch<adamw_kernel>(grid, block, stream_, Adam{desc.beta1, desc.beta2, desc.eps, desc.weight_decay},
-                             pieces_->device, parameters.as<float>(), gradients.as<float>(), moment1.as<float>(),
+                             pieces, parameters.as<float>(), gradients.as<float>(), moment1.as<float>(),
                              moment2.as<float>(), step);
     else
-        launch<sgd_kernel>(grid, block, stream_, Sgd{desc.weight_decay, desc.momentum, desc.nesterov}, pieces_->device,
+        launch<sgd_kernel>(grid, block, stream_, Sgd{desc.weight_decay, desc.momentum, desc.nesterov}, pieces,
                            parameters.as<float>(), gradients.as<float>(), moment1.as<float>(), step);
 }
 

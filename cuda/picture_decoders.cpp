@@ -2,13 +2,17 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstring>
+#include <mutex>
+#include <set>
 #include <utility>
 
 #include "base/error.h"
 #include "base/math.h"
 #include "base/resample.h"
 #include "check.h"
+#include "ledger.h"
 #include "nvjpeg_api.h"
 #include "resize.h"
 
@@ -60,6 +64,92 @@ bool find_all(const std::function<void*(const char*)>& find, Api& api, std::stri
     return missing.empty();
 }
 
+class DecodingBlock final : public Memory {
+  public:
+    void* allocate(int64_t bytes) override {
+        void* data = nullptr;
+        if (ledger().take(Taken::decoding, &data, bytes) == cudaSuccess) return data;
+        cudaGetLastError();  // else the next launch would return it once more
+        throw Error(Exit::device, cat("no room for ", bytes >> 20, " MiB of GPU memory to decode pictures in"),
+                    "use --decode region, or a smaller --batch-size");
+    }
+    void release(void* data, int64_t) override { ledger().give_back(data); }
+    void fill(void* data, int value, int64_t bytes) override {
+        check(cudaMemset(data, value, static_cast<size_t>(bytes)), "cudaMemset");
+    }
+};
+
+/// The device memory of all decoders, nvJPEG's own included: from CUDA, as it comes, until there is a reserve; then out
+/// of that alone. nvJPEG's callbacks carry nothing but sizes and addresses, so there is one for the process.
+class DecodingMemory {
+  public:
+    /// False: there is no room.
+    bool take(void** data, int64_t bytes) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (!reserve_) {
+            if (ledger().take(Taken::decoding, data, bytes) != cudaSuccess) {
+                cudaGetLastError();
+                return false;
+            }
+            peak_ = std::max(peak_, ledger().bytes(Taken::decoding));
+            return true;
+        }
+        try {
+            *data = reserve_->alloc(Use::input, DType::u8, {bytes}).data;
+        } catch (const Error&) {
+            return false;
+        }
+        peak_ = std::max(peak_, reserve_->in_use());
+        reserved_.insert(*data);
+        return true;
+    }
+    void give_back(void* data) {
+        if (data == nullptr) return;
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (reserved_.erase(data) == 0) return ledger().give_back(data);
+        // As cudaFree would: another stream may be given the memory while this one's work is still under way.
+        cudaDeviceSynchronize();
+        Tensor tensor{data, DType::u8, {1}};
+        reserve_->release(tensor);
+    }
+    void reserve(int64_t bytes) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        RN50_REQUIRE(reserved_.empty(), "decoders hold memory of an earlier reserve");
+        reserve_.reset();
+        reserve_ = std::make_unique<Arena>(block_, bytes);
+    }
+    /// After the last of its users.
+    void end() {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        reserved_.clear();
+        reserve_.reset();
+        peak_ = 0;
+    }
+    int64_t peak() const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return peak_;
+    }
+
+  private:
+    mutable std::mutex mutex_;
+    DecodingBlock block_;
+    std::unique_ptr<Arena> reserve_;
+    std::set<void*> reserved_;  ///< what was given of it
+    int64_t peak_ = 0;
+};
+
+DecodingMemory& decoding_memory() {
+    static DecodingMemory& the_memory = *new DecodingMemory;
+    return the_memory;
+}
+
+DeviceAllocator counted{
+    [](void** data, size_t bytes) { return decoding_memory().take(data, static_cast<int64_t>(bytes)) ? 0 : 1; },
+    [](void* data) {
+        decoding_memory().give_back(data);
+        return 0;
+    }};
+
 /// Memory that grows with what is asked of it.
 class Room {
   public:
@@ -73,8 +163,8 @@ class Room {
         if (bytes <= bytes_) return true;
         release();
         const int64_t more = bytes + bytes / 4;
-        const auto n = static_cast<size_t>(more);
-        if ((pinned_ ? cudaMallocHost(&data_, n) : cudaMalloc(&data_, n)) != cudaSuccess) {
+        if (pinned_ ? cudaMallocHost(&data_, static_cast<size_t>(more)) != cudaSuccess
+                    : !decoding_memory().take(&data_, more)) {
             cudaGetLastError();  // else the next launch would return it once more
             data_ = nullptr;
             return false;
@@ -86,7 +176,10 @@ class Room {
 
   private:
     void release() {
-        if (data_ != nullptr) pinned_ ? cudaFreeHost(data_) : cudaFree(data_);
+        if (pinned_)
+            cudaFreeHost(data_);
+        else
+            decoding_memory().give_back(data_);
         data_ = nullptr;
         bytes_ = 0;
     }
@@ -115,7 +208,7 @@ struct Library {
         for (const int backend : {backend_hardware, backend_default})
             for (const unsigned flags : {flag_strict | flag_interpolate, flag_strict, 0u}) {
                 hardware = backend == backend_hardware;
-                if (api.CreateEx(backend, nullptr, nullptr, flags, &handle) == 0) return true;
+                if (api.CreateEx(backend, &counted, nullptr, flags, &handle) == 0) return true;
                 handle = nullptr;
             }
         return false;
@@ -169,7 +262,7 @@ class NvjpegDecoder final : public PictureDecoder {
             return false;
         return api_.DecoderStateCreate(handle, decoder_, &state_) == 0 &&
                api_.BufferPinnedCreate(handle, nullptr, &pinned_) == 0 &&
-               api_.BufferDeviceCreate(handle, nullptr, &device_) == 0 &&
+               api_.BufferDeviceCreate(handle, &counted, &device_) == 0 &&
                api_.StateAttachPinnedBuffer(state_, pinned_) == 0 && api_.StateAttachDeviceBuffer(state_, device_) == 0;
     }
 
@@ -281,10 +374,18 @@ class NvjpegDecoder final : public PictureDecoder {
 class NvjpegDecoders final : public PictureDecoders {
   public:
     explicit NvjpegDecoders(std::unique_ptr<Library> library) : library_(std::move(library)) {}
+    ~NvjpegDecoders() override {
+        library_.reset();
+        decoding_memory().end();
+    }
+    NvjpegDecoders(const NvjpegDecoders&) = delete;
+    NvjpegDecoders& operator=(const NvjpegDecoders&) = delete;
     std::string name() const override {
         return cat("nvJPEG ", version_by(library_->api.GetProperty), library_->hardware ? ", hardware" : ", GPU");
     }
     std::unique_ptr<PictureDecoder> make() override { return std::make_unique<NvjpegDecoder>(*library_); }
+    int64_t peak_bytes() const override { return decoding_memory().peak(); }
+    void reserve(int64_t bytes) override { decoding_memory().reserve(bytes); }
 
   private:
     std::unique_ptr<Library> library_;

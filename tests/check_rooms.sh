@@ -53,6 +53,9 @@ FNR == 1 {
     if (!(other in knows) || other == room) next
     if (index(" " knows[room] " ", " " other " ") == 0) bad("the room " room " must not know " other ": " name)
 }
+/(^|[^A-Za-z_])cuda(Malloc|Free)(Async|Managed|3D|Pitch)?[ \t]*\(/ && room == "cuda" && FILENAME != "cuda/ledger.h" {
+    bad("device memory is taken and given back by cuda/ledger.h")
+}
 /^[ \t]*#[ \t]*(if|ifdef|ifndef|elif)/ && room ~ /^(model|train)$/ { bad("conditional compilation in " room ": " $0) }
 END { exit failures > 0 }
 ' $files

@@ -1,5 +1,5 @@
-# A GPU that is lost in the middle of a run, or whose gradients overflow, and a run that a signal stops: on an imaginary
-# one, which is left work ahead as a GPU is; sourced by test_cuda_module.sh
+# A GPU that is lost in the middle of a run, whose gradients overflow or whose libraries take memory, and a run that a
+# signal stops: on an imaginary one, which is left work ahead as a GPU is; sourced by test_cuda_module.sh
 # after several_gpus.sh.
 lasting=("${tiny[@]}" --epochs 2 --max-steps 0)
 steps_a_epoch=10
@@ -26,6 +26,22 @@ check "the first epoch is kept" eval 'ls lost/best.safetensors lost/last.safeten
 runs 0 train --resume auto --out lost
 check "resumed on another GPU, it equals what was never lost, bit for bit" eval \
     'is 0 && cmp -s whole/last.safetensors lost/last.safetensors && cmp -s whole/best.safetensors lost/best.safetensors'
+
+# What lies beside the arena, and a rehearsal of which nothing stays in what is computed.
+export IMAGINARY_LIBRARIES_MB=411
+runs 0 "${lasting[@]}" --out rehearsed
+check "what lies beside the arena is told by name, the libraries' part when it is measured" eval \
+    'is 0 && says "  exchange of the ranks            4.0 MB" "  CUDA context and libraries     411.0 MB, measured; 24.0 GB stay free"'
+check "both stand in the report" eval 'grep -q "exchange of the ranks  *4.0 MB" rehearsed/report.html &&
+    grep -q "CUDA context and libraries  *411.0 MB" rehearsed/report.html'
+memory_of() { grep -o '"memory_mb":[0-9.]*' "$1/metrics.jsonl" | head -1 | cut -d: -f2; }
+check "memory_mb is the plan's number: the arena and what is named beside it" eval \
+    '[ "$(awk "BEGIN { print $(memory_of rehearsed) - $(memory_of whole) }")" = 4 ]'
+check "a rehearsed run equals one that is not, bit for bit" cmp -s whole/last.safetensors rehearsed/last.safetensors
+runs 1 "${lasting[@]}" --out unrehearsed
+check "a rehearsal that fails ends the run before its first step" eval \
+    'is 4 && says "a rehearsal before the first step failed, with 24.0 GB of GPU memory free: wait for the GPU" && ! grep -qs "\"event\":\"step\"" unrehearsed/metrics.jsonl'
+unset IMAGINARY_LIBRARIES_MB
 
 overflowing() { # GOOD_STEP STEPS FOLDER: a run in which each GOOD_STEPth step alone has finite gradients
     IMAGINARY_GPU=1 IMAGINARY_GOOD_STEP=$1 timeout 100 "$program" "${tiny[@]}" --epochs 10 --max-steps "$2" --out "$3" >out 2>err

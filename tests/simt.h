@@ -278,20 +278,23 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
     *properties = {};
     return cudaSuccess;
 }
-inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-    *free = *total = size_t{8} << 30;
-    return cudaSuccess;
-}
 namespace rn50::simt {
 
-/// Blocks of device memory taken so far.
+/// Blocks of device memory taken so far; bytes that the libraries would hold.
 inline std::atomic<int64_t> allocations{0};
+inline int64_t library_bytes = 0;
 /// Of pinned memory, from which a copy reads when its turn comes; from any other it has read when the call returns.
 void pin(void* data, size_t bytes);
 void unpin(void* data);
 bool is_pinned(const void* data);
 
 }  // namespace rn50::simt
+
+inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+    *total = size_t{8} << 30;
+    *free = *total - static_cast<size_t>(rn50::simt::device_bytes + rn50::simt::library_bytes);
+    return cudaSuccess;
+}
 
 template <class T>
 cudaError_t cudaMalloc(T** data, size_t bytes) {

@@ -39,6 +39,14 @@ int64_t emulated_allocations() {
     return simt::allocations;
 }
 
+int64_t emulated_bytes() {
+    return simt::device_bytes;
+}
+
+void set_emulated_library_bytes(int64_t bytes) {
+    simt::library_bytes = bytes;
+}
+
 const std::set<std::string>& emulated_kernels() {
     return simt::kernels_run();
 }

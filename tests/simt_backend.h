@@ -26,8 +26,11 @@ enum class EmulatorOrder { forward, backward, shuffled };
 const char* name_of(EmulatorOrder order);
 void set_emulator_order(EmulatorOrder order);
 
-/// Blocks of device memory that all of them have taken so far.
+/// Blocks of device memory that all of them have taken so far, and bytes that they hold.
 int64_t emulated_allocations();
+int64_t emulated_bytes();
+/// From now on the libraries hold so many bytes of the device's memory.
+void set_emulated_library_bytes(int64_t bytes);
 /// The kernels that have run on it: "join_kernel".
 const std::set<std::string>& emulated_kernels();
 /// Those instances of templates among cuda/'s kernels that are launched somewhere and have not run:

@@ -24,8 +24,8 @@ constexpr size_t page = 4096, huge_page = size_t{2} << 20;
 constexpr size_t spoiled = size_t{4} << 20;
 
 std::recursive_mutex mutex;  // streams may be threads
-/// Blocks that are taken: address and size.
-std::map<uintptr_t, size_t> blocks;
+/// Blocks that are taken: address and size; and the size that was asked for.
+std::map<uintptr_t, size_t> blocks, asked;
 int accesses = 0;
 
 #if RN50_SIMT_GUARDED
@@ -83,6 +83,8 @@ void* take_device_memory(size_t bytes) {
     const std::lock_guard<std::recursive_mutex> lock(mutex);
     void* const data = place(bytes);
     if (data == nullptr) return nullptr;
+    asked[reinterpret_cast<uintptr_t>(data)] = bytes;
+    device_bytes += static_cast<int64_t>(bytes);
     const DeviceAccess access;
     std::memset(data, 0xFF, std::min(bytes, spoiled));
     return data;
@@ -90,6 +92,9 @@ void* take_device_memory(size_t bytes) {
 
 void give_device_memory(void* data) {
     const std::lock_guard<std::recursive_mutex> lock(mutex);
+    if (data == nullptr) return;
+    device_bytes -= static_cast<int64_t>(asked.at(reinterpret_cast<uintptr_t>(data)));
+    asked.erase(reinterpret_cast<uintptr_t>(data));
     blocks.erase(reinterpret_cast<uintptr_t>(data));
 #if !RN50_SIMT_GUARDED
     std::free(data);

@@ -2,12 +2,16 @@
 // what kernels and copies alone may touch. It holds NaN at first, and whoever copies must say truly what is where.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 
 namespace rn50::simt {
 
 /// `bytes` of device memory at a multiple of 256; null when there is none.
 void* take_device_memory(size_t bytes);
+/// Of the blocks that are taken, as they were asked for.
+inline std::atomic<int64_t> device_bytes{0};
 /// Gives back what take_device_memory() gave; null is ignored.
 void give_device_memory(void* data);
 /// Whether all of it is device memory that is taken.

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "base/pixel_ops.h"
+#include "environment.h"
 #include "op_support.h"
 #include "simt_backend.h"
 #include "train/trainer.h"
@@ -116,22 +118,96 @@ TEST_CASE("at 224 px and batch 256 in fp16 the stored activations take 8.5 GiB a
     CHECK(static_cast<double>(activations(plan_memory(*backend, at_full_size(224, 256, true)))) <= 7.2 * gib);
 }
 
-TEST_CASE("the optimizer's own memory is taken when the trainer is made, not in the first step") {
-    const std::unique_ptr<Backend> backend = make_emulated_backend();
+namespace {
+
+TrainerOptions small_training(Precision precision) {
     TrainerOptions options;
     options.net.model = "resnet18";
     options.net.classes = 5;
     options.net.image_size = 32;
     options.net.batch = 2;
-    Arena arena(backend->memory(), plan_memory(*backend, options).peak);
-    Trainer trainer(*backend, arena, options);
-    StepState skip;  // launched, but without work
-    skip.skip = 1;
-    backend->copy_in(trainer.context(), &skip, trainer.step_state());
-    const int64_t before = emulated_allocations();
-    backend->optimize(trainer.context(), trainer.options().optimizer, trainer.net().state().parameters,
-                      trainer.net().state().gradients, trainer.moment1(), trainer.moment2(), trainer.step_state());
-    CHECK(emulated_allocations() == before);
+    options.net.precision = precision;
+    options.net.accumulate = 2;
+    options.mixed = options.changes = true;
+    options.class_weights = {1, 2, 3, 4, 5};
+    return options;
+}
+
+}  // namespace
+
+TEST_CASE("the device holds what the plan says, to the byte, and nothing is taken after the set-up") {
+    const ArenaMode shared("shared");
+    for (const OptimizerDesc::Kind kind : {OptimizerDesc::Kind::adamw, OptimizerDesc::Kind::sgd}) {
+        const int64_t idle = emulated_bytes();
+        const std::unique_ptr<Backend> backend = make_emulated_backend();
+        TrainerOptions options = small_training(Precision::fp16);
+        options.optimizer.kind = kind;
+        const MemoryPlan plan = plan_memory(*backend, options);
+        CHECK(emulated_bytes() == idle);  // a plan takes nothing
+        Arena arena(backend->memory(), plan.peak);
+        Trainer trainer(*backend, arena, options);
+        set_emulated_library_bytes(123456789);
+        trainer.rehearse();
+        trainer.initialize();
+        CHECK(emulated_bytes() - idle == plan.total());
+        const int64_t taken = emulated_allocations();
+        const std::vector<uint8_t> pictures(2 * 32 * 32 * 3, 7);
+        const std::vector<int32_t> labels{3, 1};
+        const std::vector<pixel::Changes> changes(2);
+        for (int64_t step = 0; step < 2; ++step)
+            for (int64_t part = 0; part < 2; ++part)
+                trainer.step({pictures.data(), labels.data(), labels.data(), 0.5f, changes.data()}, step, 1e-3, part);
+        trainer.result();
+        CHECK(emulated_allocations() == taken);
+        CHECK(arena.plan().peak == plan.peak);
+        CHECK(arena.plan().by_use == plan.by_use);
+
+        const MemoryTaken beside = backend->memory_taken();
+        CHECK(beside.beside.empty());
+        CHECK(beside.libraries.name == "CUDA's libraries");  // the emulator has no meter of the driver
+        CHECK(beside.libraries.bytes == 123456789);
+        set_emulated_library_bytes(0);
+    }
+}
+
+TEST_CASE("the plan names the workspace of the libraries") {
+    const std::unique_ptr<Backend> backend = make_emulated_backend();
+    const ConvDesc desc{"conv", 2, 8, 8, 16, 16, 3, 1, 1, DType::f16, DType::f16};
+    const auto conv = backend->conv(desc);
+    CHECK(conv->library_workspace_bytes(Conv::Phase::forward) == 512);  // as tests/simt_products.cpp has it
+    CHECK(conv->library_workspace_bytes(Conv::Phase::infer) == 512);
+    CHECK(conv->library_workspace_bytes(Conv::Phase::backward) == 0);
+    CHECK(backend->linear({"fc", 2, 16, 5, DType::f16})->library_workspace_bytes() == 256);
+    Arena arena;
+    Context ctx{arena, true};
+    const auto tensor = [&](DType dtype, const Shape& shape) { return arena.alloc(Use::activations, dtype, shape); };
+    conv->forward(ctx, {tensor(DType::f16, desc.src_shape()), {}}, tensor(DType::f32, desc.weights_shape()),
+                  tensor(DType::f16, desc.dst_shape()), {});
+    CHECK(arena.plan().by_use[static_cast<size_t>(Use::library_workspace)] == 512);
+    CHECK(arena.plan().by_use[static_cast<size_t>(Use::workspace)] > 0);
+}
+
+TEST_CASE("a rehearsal leaves nothing behind in what a run computes") {
+    for_each_fp32_rig([](Rig& rig) {
+        const TrainerOptions options = small_training(Precision::fp32);
+        const auto trained = [&](bool rehearsed) {
+            Arena arena(rig.backend.memory(), plan_memory(rig.backend, options).peak);
+            Trainer trainer(rig.backend, arena, options);
+            if (rehearsed) trainer.rehearse();
+            trainer.initialize();
+            const std::vector<uint8_t> pictures(2 * 32 * 32 * 3, 7);
+            const std::vector<int32_t> labels{3, 1};
+            for (int64_t part = 0; part < 2; ++part)
+                trainer.step({pictures.data(), labels.data(), nullptr, 1}, 0, 1e-3, part);
+            const StepResult result = trainer.result();
+            CHECK(result.state.t == 1);
+            std::vector<float> values(static_cast<size_t>(trainer.net().state().parameters.count()));
+            rig.backend.copy_out(trainer.context(), trainer.net().state().parameters, values.data());
+            values.push_back(static_cast<float>(result.loss));
+            return values;
+        };
+        CHECK(trained(true) == trained(false));
+    });
 }
 
 TEST_CASE("1024 px trains in fp16 at batch 24 within 24 GB, with 1 GiB left to the libraries") {

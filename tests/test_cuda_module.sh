@@ -179,21 +179,28 @@ class ImaginaryGpu : public rn50::cpu::CpuBackend {
         return info;
     }
     bool asynchronous() const override { return true; }  // so results are read late, as of a GPU
+    rn50::MemoryTaken memory_taken() const override {
+        const char* const libraries = std::getenv("IMAGINARY_LIBRARIES_MB");
+        if (libraries == nullptr) return {};
+        return {{{"exchange of the ranks", 4000000}}, {"CUDA context and libraries", std::atoll(libraries) * 1000000}};
+    }
 
   protected:
     void do_check_gradients(const rn50::Tensor& gradients, float clip_norm, const rn50::ScalePolicy& policy,
-                            const rn50::Tensor& divisor, const rn50::Tensor& state) override {
+                            const rn50::Tensor& divisor, const rn50::Tensor& state,
+                            const rn50::Tensor& workspace) override {
         ++steps_;
         std::this_thread::sleep_for(std::chrono::milliseconds(pause_ms));
         if (good_every != nullptr && steps_ % std::atoi(good_every) != 0) gradients.as<float>()[0] = INFINITY;
-        CpuBackend::do_check_gradients(gradients, clip_norm, policy, divisor, state);
+        CpuBackend::do_check_gradients(gradients, clip_norm, policy, divisor, state, workspace);
     }
     void do_optimize(const rn50::OptimizerDesc& desc, const rn50::Tensor& parameters, const rn50::Tensor& gradients,
-                     const rn50::Tensor& moment1, const rn50::Tensor& moment2, const rn50::Tensor& state) override {
+                     const rn50::Tensor& moment1, const rn50::Tensor& moment2, const rn50::Tensor& state,
+                     const rn50::Tensor& table) override {
         if (steps_ == lost_in)
             throw rn50::Error(rn50::Exit::device, "wait for the GPU: an imaginary fault (cudaErrorContained)",
                               "the GPU was lost: continue with --resume auto");
-        CpuBackend::do_optimize(desc, parameters, gradients, moment1, moment2, state);
+        CpuBackend::do_optimize(desc, parameters, gradients, moment1, moment2, state, table);
     }
 
   private:

@@ -51,10 +51,14 @@ struct Makes final : PictureDecoders {
     std::string name() const override { return "a stand-in"; }
     std::unique_ptr<PictureDecoder> make() override {
         ++made;
+        ++made_by_all;
         return std::make_unique<Decoder>(pattern);
     }
     Decoder pattern;
+    int64_t peak_bytes() const override { return 400; }
+    void reserve(int64_t) override {}
     int made = 0;
+    static inline int made_by_all = 0;
 };
 
 PictureOptions cropping(Decode decode, int64_t size = 48) {
@@ -246,7 +250,6 @@ TEST_CASE("decoding: auto takes the device where it is faster, and says so") {
         DeviceDecoding device;
         device.decoders = std::move(decoders);
         device.why_not = "there is no such thing";
-        device.free_memory = [free = int64_t{1000}]() mutable { return free -= 10; };
         return choose_decoding(asked, idle, std::move(device), *jpegs.source, loading_of(2), memory);
     };
     StandIn slow;
@@ -254,7 +257,7 @@ TEST_CASE("decoding: auto takes the device where it is faster, and says so") {
     const Decoding fast = choose("auto", std::make_unique<Makes<Black>>());
     CHECK(fast.way == "gpu");
     CHECK(fast.decoders);
-    CHECK(fast.device_bytes == 10);
+    CHECK(fast.device_bytes == 500);  // a quarter more than the try took
     const Decoding stayed = choose("auto", std::make_unique<Makes<StandIn>>(slow));
     CHECK(stayed.way == "region");
     CHECK_FALSE(stayed.decoders);
@@ -273,12 +276,9 @@ TEST_CASE("decoding: auto takes the device where it is faster, and says so") {
 TEST_CASE("decoding: auto keeps the CPU where it feeds the net, without a try of the device") {
     const Jpegs jpegs(700);
     HostMemory memory;
-    int looks = 0;
     const auto choose = [&](const std::string& asked, double net, std::unique_ptr<PictureDecoders> decoders) {
-        looks = 0;
         DeviceDecoding device;
         device.decoders = std::move(decoders);
-        device.free_memory = [&] { return ++looks, int64_t{1000}; };
         device.net_images_per_s = [net] { return net; };
         return choose_decoding(asked, "", std::move(device), *jpegs.source, loading_of(2), memory);
     };
@@ -291,11 +291,12 @@ TEST_CASE("decoding: auto keeps the CPU where it feeds the net, without a try of
         tried = decoders.get();
         return decoders;
     };
+    const int made_before = Makes<Black>::made_by_all;
     const Decoding ample = choose("auto", 1, black());
     CHECK(ample.way == "region");
     CHECK(ample.device_is_left);
     CHECK_FALSE(ample.decoders);
-    CHECK(looks == 2);  // at the device's memory, before and after the only try
+    CHECK(Makes<Black>::made_by_all == made_before);
     // One that takes more than the CPU makes, and a device that decodes for next to nothing, or is slow at it.
     const Decoding starved = choose("auto", 1e9, black());
     CHECK(starved.way == "gpu");

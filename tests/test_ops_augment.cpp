@@ -38,7 +38,8 @@ Pictures batch_of(int64_t count, int64_t size, int channels) {
     for (int64_t i = 0; i < count; ++i) {
         const Picture picture = formula_picture(size + 5, size + i);
         options.erasing_noise = i % 2 == 1;
-        const AugmentParameters drawn = draw_augment(options, picture.height, picture.width, 11, 1, i);
+        AugmentParameters drawn = draw_augment(options, picture.height, picture.width, 11, 1, i);
+        if (i == 0) drawn.contrast = 1;  // the mean grey is then left out
         const size_t at = static_cast<size_t>(i) * bytes;
         renderer.render(picture, options, &drawn, &batch.bare[at], nullptr, &batch.changes[static_cast<size_t>(i)]);
         renderer.render(picture, options, &drawn, &batch.whole[at]);

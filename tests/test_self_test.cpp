@@ -52,6 +52,7 @@ class Faulty final : public Backend {
     }
     std::unique_ptr<Upload> upload() override { return sound_.upload(); }
     std::unique_ptr<Download> download() override { return sound_.download(); }
+    int64_t optimizer_table_bytes(const OptimizerDesc&) const override { return 0; }
 
   protected:
     void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,
@@ -115,13 +116,14 @@ class Faulty final : public Backend {
         sound_.softmax_cross_entropy(ctx_, logits, targets, smoothing, state, loss, diff_logits);
         spoil("softmax cross-entropy", diff_logits);
     }
+    int64_t gradients_workspace_bytes() const override { return 0; }
     void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, const Tensor& divisor,
-                            const Tensor& state) override {
+                            const Tensor& state, const Tensor&) override {
         sound_.check_gradients(ctx_, gradients, clip_norm, policy, state, divisor);
         if (broken_ == "check gradients") static_cast<StepState*>(state.data)->skip = 0;
     }
     void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
-                     const Tensor& moment1, const Tensor& moment2, const Tensor& state) override {
+                     const Tensor& moment1, const Tensor& moment2, const Tensor& state, const Tensor&) override {
         sound_.optimize(ctx_, desc, parameters, gradients, moment1, moment2, state);
         spoil(desc.kind == OptimizerDesc::Kind::adamw ? "AdamW" : "SGD", moment1);
     }

@@ -197,6 +197,31 @@ TEST_CASE("the plan names what filled the peak") {
     arena.release(small);
 }
 
+TEST_CASE("the plan names what libraries have of a workspace, and what lies beside the arena") {
+    Arena arena;
+    Tensor weights = arena.alloc(Use::parameters, DType::f32, {1000});
+    Tensor workspace = arena.alloc_workspace(10000, 7680);
+    arena.release(workspace);
+    Tensor smaller = arena.alloc_workspace(5000, 0);
+    MemoryPlan plan = arena.plan();
+    const auto bytes = [&](Use use) { return plan.by_use[static_cast<size_t>(use)]; };
+    CHECK(plan.peak == 4096 + 10240);  // in steps of the alignment, which is nobody's own
+    CHECK(bytes(Use::library_workspace) == 7680);
+    CHECK(bytes(Use::workspace) == 10240 - 7680);
+    CHECK(plan.total() == plan.peak);
+    plan.beside = {{"exchange of the ranks", 4000000}, {"nothing", 0}};
+    CHECK(plan.total() == plan.peak + 4000000);
+    CHECK(plan.table() ==
+          "  exchange of the ranks            4.0 MB\n"
+          "  library workspace                0.0 MB\n"
+          "  parameters                       0.0 MB\n"
+          "  workspace                        0.0 MB\n"
+          "  peak                             4.0 MB\n");
+    CHECK_THROWS_AS(arena.alloc_workspace(10, 11), Error);
+    arena.release(weights);
+    arena.release(smaller);
+}
+
 TEST_CASE("a plan that was wrong is an error about memory, and a stranger's tensor one about the program") {
     const ArenaMode mode("shared");
     CountingMemory memory;

@@ -1,13 +1,13 @@
 #!/bin/bash
-# Holds cuda/ against the oldest and the newest versions of CUDA's libraries, without a GPU, and the decoding of pictures
-# against a libjpeg that has no parts, and says what that proves.
+# Holds cuda/ against the oldest and the newest versions of CUDA's libraries, without a GPU, and against older compilers, the
+# decoding of pictures against a libjpeg that has no parts, and the program against an old glibc, and says what that proves.
 #
-#   tools/check_compat.sh [--all-architectures | --pictures]
+#   tools/check_compat.sh [--all-architectures | --pictures | --oldest | --compilers | --newest | --glibc]
 #
-# --pictures does the latter alone. The oldest headers and libraries come from PyPI's wheels (1.3 GB once, into build/compat,
-# which git ignores); the newest are those of the installed toolkit. The compiler of the host is GCC 11 where it is there
-# (CXX names another). nvcc compiles all kernels for sm_75 and sm_90, or for every architecture that it knows. This is a
-# tool: the tests need no network.
+# The last five do one part alone. The oldest headers and libraries come from PyPI's wheels (1.3 GB once, into build/compat,
+# which git ignores), nvcc 12.4 from Debian's non-free packages (90 MB); the newest are those of the installed toolkit. The
+# compiler of the host is GCC 11 where it is there (CXX names another). The newest nvcc compiles all kernels for sm_75 and
+# sm_90, or for every architecture that it knows. This is a tool: the tests need no network.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 folder=build/compat
@@ -18,6 +18,7 @@ flags="-std=c++17 -march=x86-64-v2 -DRN50_NCCL -Wall -Wextra -Wshadow -Werror -I
 oldest='nvidia-cudnn-cu12==8.9.7.29 nvidia-cuda-runtime-cu12==12.2.140 nvidia-cublas-cu12==12.2.5.6
         nvidia-cuda-nvcc-cu12==12.2.140 nvidia-nccl-cu12==2.16.5'
 libraries='cuda/check.cpp cuda/conv_graph.cpp cuda/conv_products.cpp cuda/plan_cache.cpp cuda/gemm.cpp cuda/libraries.cpp
+           cuda/driver_meter.cpp
            cuda/nccl_library.cpp cuda/nccl_meeting.cpp cuda/nccl_collectives.cpp'
 below='src/base/*.cpp src/tensor/*.cpp src/comm/*.cpp src/backend/backend.cpp src/backend/checks.cpp src/backend/conv.cpp
        src/backend/types.cpp src/backend/cuda_module.cpp src/backend/elf.cpp'
@@ -125,6 +126,7 @@ library_tests() { # NAME INCLUDES NCCL: the tests on make-believe libraries, com
     tests=$(ls tests/cuda_libraries/*.cpp | grep -v -e late -e fit_on_streams -e test_graph_nccl) # those need the whole program
     # shellcheck disable=SC2086
     attempt "$name: the tests of the libraries' layer compile" $cxx -O1 $flags $includes -Itests -Itests/cuda_libraries \
+        -DRN50_TESTS_DIR="\"$PWD/tests\"" \
         $tests tests/main.cpp tests/naive.cpp tests/streams.cpp $libraries cuda/picture_decoders.cpp cuda/upload.cpp $below \
         -lpthread -ldl -o "$folder/library_tests" &&
         attempt "$name: the tests of the libraries' layer pass, and libnccl.so.2 has what is called" \
@@ -174,77 +176,96 @@ NAMES
         attempt "libjpeg without parts: the tests of decoding pass" "$folder/whole_jpegs"
 }
 
-echo "libjpeg-turbo before 1.5: whole pictures alone"
-begin
-whole_jpegs
-proves "pictures decode alike, whole and by regions, where libjpeg has neither jpeg_crop_scanline nor jpeg_skip_scanlines"
-unproven+=("that the headers of libjpeg-turbo 1.2.90 compile: they are in no wheel")
-if [ "${1:-}" = --pictures ]; then
-    report
-    exit
-fi
-
-echo "oldest: CUDA 12.2, cuDNN 8.9, NCCL 2.16"
-begin
-device_names >"$folder/device_names.h"
-if fetch oldest "$oldest"; then
-    old=$folder/oldest/nvidia
-    old_includes="-isystem $old/cuda_runtime/include -isystem $old/cudnn/include -isystem $old/cublas/include
-                  -isystem $old/cuda_nvcc/include -isystem $old/nccl/include"
-    headers oldest "$old_includes"
-    library_tests oldest "$old_includes" "$old/nccl/lib/libnccl.so.2"
-    # shellcheck disable=SC2086
-    attempt "oldest: every function that is called is in libcudnn.so.8, libcublasLt.so.12 and libcudart.so.12" \
-        $cxx $flags $old_includes -fPIC -shared -Wl,--no-undefined $libraries $below "$old/cudnn/lib/libcudnn.so.8" \
-        "$old/cublas/lib/libcublasLt.so.12" "$old/cuda_runtime/lib/libcudart.so.12" -lpthread -ldl -o "$folder/libraries.so"
-    proves "the host code of cuda/ compiles against CUDA 12.2, cuDNN 8.9 and NCCL 2.16 with $(basename "$cxx"), and its libraries' layer links to them"
-else
-    echo "  the wheels could not be fetched: nothing is proven about the oldest versions"
-    unproven+=("everything about the oldest versions: PyPI could not be reached")
-fi
-begin
-if fetch nvjpeg "$nvjpeg"; then
-    found=$folder/nvjpeg/nvidia
-    nvjpeg_fits 12.2 "${old_includes:--isystem $toolkit/include}" "$found/nvjpeg/lib/libnvjpeg.so.12" "$found/nvjpeg/include"
-    nvjpeg_fits 13.3 "-isystem $toolkit/include" "$found/cu13/lib/libnvjpeg.so.13" "$found/cu13/include"
-    proves "cuda/nvjpeg_api.h says what the headers of nvJPEG 12.2 and 13.3 say, and their libraries have every function"
-else
-    unproven+=("that cuda/nvjpeg_api.h fits nvJPEG: PyPI could not be reached")
-fi
-unproven+=("device code under nvcc 12.2: its front end is in no wheel")
-
-echo "newest: the toolkit in $toolkit"
-if [ -x "$nvcc" ]; then
-    new_includes="-isystem $toolkit/include"
-    headers newest "$new_includes"
-    library_tests newest "$new_includes" "$toolkit/lib64/libnccl.so.2"
+old_libjpeg() {
+    echo "libjpeg-turbo before 1.5: whole pictures alone"
     begin
-    architectures=(-gencode arch=compute_75,code=sm_75 -gencode arch=compute_90,code=sm_90)
-    [ "${1:-}" = --all-architectures ] && architectures=(-arch=all)
-    for file in cuda/*.cu; do
-        attempt "newest, nvcc: $file" "$nvcc" -std=c++17 --expt-relaxed-constexpr "${architectures[@]}" -Isrc -Icuda \
-            -DRN50_CUDA_ARCHS='"none"' -Xcompiler -Wall,-Wextra -c "$file" -o "$folder/objects/$(basename "$file").o"
-    done
-    proves "all of cuda/ compiles with $("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/nvcc \1/p') (${architectures[*]##*code=})"
-    wrapped=$(printf -- '-Wl,--wrap=%s ' cudnn{BackendCreateDescriptor,BackendSetAttribute,BackendFinalize,Create,Destroy,SetStream} \
-        cuda{GetDevice,GetDeviceProperties,DeviceGetAttribute,DriverGetVersion})
-    # shellcheck disable=SC2086
-    if grep -qs CUDNN_ATTR_ENGINE_DEVICEPROP "$toolkit"/include/cudnn_graph.h &&
-        attempt "newest: the survey of plans compiles" $cxx -O1 $flags $new_includes tools/compat/plans_without_gpu.cpp \
-            ${libraries/cuda\/gemm.cpp cuda\/libraries.cpp*/} $below -L"$toolkit/lib64" -Wl,-rpath,"$toolkit/lib64" \
-            -lcudnn -lcublasLt -lcudart -lpthread -ldl $wrapped -o "$folder/plans_without_gpu"; then
-        "$folder/plans_without_gpu" | sed 's/^/    /'
-        case ${PIPESTATUS[0]} in
-            0) proven+=("the installed cuDNN has a deterministic plan for every convolution of ResNet-50 and of the tests, and makes it again, from sm_75 (bf16: sm_80) to sm_120") ;;
-            2) unproven+=("which plans cuDNN offers: it does not take the description of a GPU") ;;
-            *) failed=$((failed + 1)) ;;
-        esac
-    fi
-else
-    echo "  no nvcc there: nothing is proven about the newest versions"
-    unproven+=("everything about the newest versions: there is no toolkit in $toolkit (CUDA_HOME names another)")
-fi
-unproven+=("that the plans run, their numbers and their speed: that takes a GPU")
-unproven+=("which plans cuDNN 8.9 offers: it answers only on a GPU")
+    whole_jpegs
+    proves "pictures decode alike, whole and by regions, where libjpeg has neither jpeg_crop_scanline nor jpeg_skip_scanlines"
+    unproven+=("that the headers of libjpeg-turbo 1.2.90 compile: they are in no wheel")
+}
 
+oldest_libraries() {
+    echo "oldest: CUDA 12.2, cuDNN 8.9, NCCL 2.16"
+    begin
+    if fetch oldest "$oldest"; then
+        old=$folder/oldest/nvidia
+        old_includes="-isystem $old/cuda_runtime/include -isystem $old/cudnn/include -isystem $old/cublas/include
+                      -isystem $old/cuda_nvcc/include -isystem $old/nccl/include"
+        headers oldest "$old_includes"
+        library_tests oldest "$old_includes" "$old/nccl/lib/libnccl.so.2"
+        # shellcheck disable=SC2086
+        attempt "oldest: every function that is called is in libcudnn.so.8, libcublasLt.so.12 and libcudart.so.12" \
+            $cxx $flags $old_includes -fPIC -shared -Wl,--no-undefined $libraries $below "$old/cudnn/lib/libcudnn.so.8" \
+            "$old/cublas/lib/libcublasLt.so.12" "$old/cuda_runtime/lib/libcudart.so.12" -lpthread -ldl -o "$folder/libraries.so"
+        proves "the host code of cuda/ compiles against CUDA 12.2, cuDNN 8.9 and NCCL 2.16 with $(basename "$cxx"), and its libraries' layer links to them"
+    else
+        echo "  the wheels could not be fetched: nothing is proven about the oldest versions"
+        unproven+=("everything about the oldest versions: PyPI could not be reached")
+    fi
+    begin
+    if fetch nvjpeg "$nvjpeg"; then
+        found=$folder/nvjpeg/nvidia
+        nvjpeg_fits 12.2 "${old_includes:--isystem $toolkit/include}" "$found/nvjpeg/lib/libnvjpeg.so.12" "$found/nvjpeg/include"
+        nvjpeg_fits 13.3 "-isystem $toolkit/include" "$found/cu13/lib/libnvjpeg.so.13" "$found/cu13/include"
+        proves "cuda/nvjpeg_api.h says what the headers of nvJPEG 12.2 and 13.3 say, and their libraries have every function"
+    else
+        unproven+=("that cuda/nvjpeg_api.h fits nvJPEG: PyPI could not be reached")
+    fi
+}
+
+newest_libraries() {
+    echo "newest: the toolkit in $toolkit"
+    if [ -x "$nvcc" ]; then
+        new_includes="-isystem $toolkit/include"
+        headers newest "$new_includes"
+        library_tests newest "$new_includes" "$toolkit/lib64/libnccl.so.2"
+        begin
+        architectures=(-gencode arch=compute_75,code=sm_75 -gencode arch=compute_90,code=sm_90)
+        [ "$which" = --all-architectures ] && architectures=(-arch=all)
+        for file in cuda/*.cu; do
+            attempt "newest, nvcc: $file" "$nvcc" -std=c++17 --expt-relaxed-constexpr "${architectures[@]}" -Isrc -Icuda \
+                -DRN50_CUDA_ARCHS='"none"' -Xcompiler -Wall,-Wextra -c "$file" -o "$folder/objects/$(basename "$file").o"
+        done
+        proves "all of cuda/ compiles with $("$nvcc" --version | sed -n 's/.*release \([0-9.]*\).*/nvcc \1/p') (${architectures[*]##*code=})"
+        wrapped=$(printf -- '-Wl,--wrap=%s ' cudnn{BackendCreateDescriptor,BackendSetAttribute,BackendFinalize,Create,Destroy,SetStream} \
+            cuda{GetDevice,GetDeviceProperties,DeviceGetAttribute,DriverGetVersion})
+        # shellcheck disable=SC2086
+        if grep -qs CUDNN_ATTR_ENGINE_DEVICEPROP "$toolkit"/include/cudnn_graph.h &&
+            attempt "newest: the survey of plans compiles" $cxx -O1 $flags $new_includes tools/compat/plans_without_gpu.cpp \
+                ${libraries/cuda\/gemm.cpp cuda\/libraries.cpp*/} $below -L"$toolkit/lib64" -Wl,-rpath,"$toolkit/lib64" \
+                -lcudnn -lcublasLt -lcudart -lpthread -ldl $wrapped -o "$folder/plans_without_gpu"; then
+            "$folder/plans_without_gpu" | sed 's/^/    /'
+            case ${PIPESTATUS[0]} in
+                0) proven+=("the installed cuDNN has a deterministic plan for every convolution of ResNet-50 and of the tests, and makes it again, from sm_75 (bf16: sm_80) to sm_120") ;;
+                2) unproven+=("which plans cuDNN offers: it does not take the description of a GPU") ;;
+                *) failed=$((failed + 1)) ;;
+            esac
+        fi
+    else
+        echo "  no nvcc there: nothing is proven about the newest versions"
+        unproven+=("everything about the newest versions: there is no toolkit in $toolkit (CUDA_HOME names another)")
+    fi
+    unproven+=("that the plans run, their numbers and their speed: that takes a GPU")
+    unproven+=("which plans cuDNN 8.9 offers: it answers only on a GPU")
+}
+
+device_names >"$folder/device_names.h"
+source tools/compat/compilers.sh
+source tools/compat/glibc.sh
+which=${1:-}
+case $which in
+    --pictures) old_libjpeg ;;
+    --oldest) oldest_libraries ;;
+    --compilers) old_compilers ;;
+    --newest) newest_libraries ;;
+    --glibc) old_glibc ;;
+    '' | --all-architectures)
+        old_libjpeg
+        oldest_libraries
+        old_compilers
+        newest_libraries
+        old_glibc
+        ;;
+    *) echo "usage: tools/check_compat.sh [--all-architectures | --pictures | --oldest | --compilers | --newest | --glibc]" >&2 && exit 2 ;;
+esac
 report

@@ -179,17 +179,19 @@ void Backend::check_gradients(Context& ctx, const Tensor& gradients, float clip_
     check_tensor(gradients, DType::f32, {gradients.count()}, "gradients");
     check_state(state);
     if (divisor) check_tensor(divisor, DType::f32, {1}, "divisor");
+    const Scratch workspace(ctx.arena, gradients_workspace_bytes());
     if (ctx.dry) return;
     const Timed timed(ctx.profile, optimizer_name, "check gradients");
-    do_check_gradients(gradients, clip_norm, policy, divisor, state);
+    do_check_gradients(gradients, clip_norm, policy, divisor, state, workspace.tensor());
 }
 
-void Backend::prepare_optimizer(Context& ctx, const OptimizerDesc& desc) {
-    if (!ctx.dry) do_prepare_optimizer(desc);
+void Backend::prepare_optimizer(Context& ctx, const OptimizerDesc& desc, const Tensor& table) {
+    check_tensor(table, DType::u8, {optimizer_table_bytes(desc)}, "table");
+    if (!ctx.dry) do_prepare_optimizer(desc, table);
 }
 
 void Backend::optimize(Context& ctx, const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
-                       const Tensor& moment1, const Tensor& moment2, const Tensor& state) {
+                       const Tensor& moment1, const Tensor& moment2, const Tensor& state, const Tensor& table) {
     const Shape shape{parameters.count()};
     check_tensor(parameters, DType::f32, shape, "parameters");
     check_tensor(gradients, DType::f32, shape, "gradients");
@@ -202,9 +204,15 @@ void Backend::optimize(Context& ctx, const OptimizerDesc& desc, const Tensor& pa
         end = range.end;
     }
     RN50_REQUIRE(end <= shape[0], "a parameter range ends at ", end, " of ", shape[0]);
+    if (!table) {
+        const Scratch own(ctx.arena, optimizer_table_bytes(desc));
+        prepare_optimizer(ctx, desc, own.tensor());
+        return optimize(ctx, desc, parameters, gradients, moment1, moment2, state, own.tensor());
+    }
+    check_tensor(table, DType::u8, {optimizer_table_bytes(desc)}, "table");
     if (ctx.dry) return;
     const Timed timed(ctx.profile, optimizer_name, "step");
-    do_optimize(desc, parameters, gradients, moment1, moment2, state);
+    do_optimize(desc, parameters, gradients, moment1, moment2, state, table);
 }
 
 void Backend::zero(Context& ctx, const Tensor& dst) {

@@ -66,8 +66,10 @@ class Conv {
                const Tensor& dst);
 
     enum class Phase { forward, backward, pack, infer };
-    /// Scratch memory of one phase, taken from the context's arena at each call (u8).
+    /// Scratch memory of one phase, taken from the context's arena at each call (u8), and what of it is the library's
+    /// own: the memory plan names that apart.
     virtual int64_t workspace_bytes(Phase phase) const = 0;
+    virtual int64_t library_workspace_bytes(Phase) const { return 0; }
 
   protected:
     virtual void do_forward(const Activation& src, const Tensor& weights, const Tensor& dst, const Tensor& stats,
@@ -106,6 +108,7 @@ class Linear {
     void backward(Context& ctx, const Tensor& src, const Tensor& weights, const Tensor& diff_dst,
                   const Tensor& diff_src, const Tensor& diff_weights, const Tensor& diff_bias, Write write_weights);
     virtual int64_t workspace_bytes() const = 0;
+    virtual int64_t library_workspace_bytes() const { return 0; }  ///< as Conv's
 
   protected:
     virtual void do_forward(const Tensor& src, const Tensor& weights, const Tensor& bias, const Tensor& dst,
@@ -188,6 +191,14 @@ struct Pass {
     std::function<void(Context&)> run;
 };
 
+/// What a process holds of its device's memory beside the tensors of Backend::memory().
+struct MemoryTaken {
+    std::vector<NamedBytes> beside;  ///< taken by the backend itself, for what
+    /// By the device's context and its libraries, which ask nobody: free memory before, less that of now, less what is
+    /// known. Other programs that take or give back memory meanwhile blur it. "": the device has nothing of the kind.
+    NamedBytes libraries;
+};
+
 /// Copies from host_memory() that go on beside what the device computes. Not used after its backend's end.
 class Upload {
   public:
@@ -234,6 +245,9 @@ class Backend {
     /// Whether ops return before they are done, so that the host can prepare what comes next beside them. Where they
     /// are not, the host itself computes, and nothing is ever under way.
     virtual bool asynchronous() const { return false; }
+
+    /// What of the device's memory is taken at the moment that memory() did not give.
+    virtual MemoryTaken memory_taken() const { return {}; }
 
     // --- prepared ops; throw Error(Exit::device) for what this device cannot do ----------------------------------
     virtual std::unique_ptr<Conv> conv(const ConvDesc& desc) = 0;
@@ -293,12 +307,14 @@ class Backend {
     /// meant are those in the buffer divided by `divisor` f32 {1}, > 0, which goes into norm and multiplier; absent: 1.
     void check_gradients(Context& ctx, const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
                          const Tensor& state, const Tensor& divisor = {});
-    /// Gets ready for optimize() by this description, so that the first step takes no memory either. Optional.
-    void prepare_optimizer(Context& ctx, const OptimizerDesc& desc);
+    /// Bytes of what optimize() reads beside its tensors: how this backend shares the ranges out. May be 0.
+    virtual int64_t optimizer_table_bytes(const OptimizerDesc& desc) const = 0;
+    /// Fills table, u8 {optimizer_table_bytes(desc)}, for all calls of optimize() with this description.
+    void prepare_optimizer(Context& ctx, const OptimizerDesc& desc, const Tensor& table);
     /// One step over {P} f32 buffers with the gradients multiplied by state.multiplier; nothing when state.skip.
-    /// moment2 is absent for SGD.
+    /// moment2 is absent for SGD. table: from prepare_optimizer(); absent: made for this call, in workspace.
     void optimize(Context& ctx, const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
-                  const Tensor& moment1, const Tensor& moment2, const Tensor& state);
+                  const Tensor& moment1, const Tensor& moment2, const Tensor& state, const Tensor& table = {});
 
     // --- memory --------------------------------------------------------------------------------------------------
     void zero(Context& ctx, const Tensor& dst);
@@ -372,10 +388,12 @@ class Backend {
     virtual void do_softmax_cross_entropy(const Tensor& logits, const Targets& targets, float smoothing,
                                           const Tensor& state, const Tensor& loss, const Tensor& diff_logits) = 0;
     virtual void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
-                                    const Tensor& divisor, const Tensor& state) = 0;
-    virtual void do_prepare_optimizer(const OptimizerDesc&) {}
+                                    const Tensor& divisor, const Tensor& state, const Tensor& workspace) = 0;
+    virtual int64_t gradients_workspace_bytes() const = 0;  ///< of check_gradients
+    virtual void do_prepare_optimizer(const OptimizerDesc&, const Tensor& /*table*/) {}
     virtual void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
-                             const Tensor& moment1, const Tensor& moment2, const Tensor& state) = 0;
+                             const Tensor& moment1, const Tensor& moment2, const Tensor& state,
+                             const Tensor& table) = 0;
     virtual int64_t augment_workspace_bytes(int64_t pictures) const = 0;
     virtual void do_augment(const Tensor& src, const Tensor& changes, const Tensor& dst, const Tensor& workspace) = 0;
     virtual void do_zero(const Tensor& dst) = 0;

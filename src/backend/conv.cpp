@@ -25,7 +25,7 @@ void Conv::forward(Context& ctx, const Activation& src, const Tensor& weights, c
     check_weights(weights);
     check_tensor(dst, desc_.dtype, desc_.dst_shape(), "dst");
     if (stats) check_tensor(stats, DType::f32, {2, desc_.out_channels}, "stats");
-    const Scratch workspace(ctx.arena, DType::u8, {workspace_bytes(Phase::forward)});
+    const Scratch workspace(ctx.arena, workspace_bytes(Phase::forward), library_workspace_bytes(Phase::forward));
     if (ctx.dry) return;
     const Timed timed(ctx.profile, desc_.name, "forward");
     do_forward(src, weights, dst, stats, workspace.tensor());
@@ -42,7 +42,7 @@ void Conv::backward(Context& ctx, const Activation& src, const Tensor& weights, 
     check_tensor(diff_weights, DType::f32, desc_.weights_shape(), "diff_weights");
     RN50_REQUIRE(!diff_src || desc_.src_dtype != DType::u8, desc_.name, ": pictures have no gradient");
     if (diff_src) check_diff_src(*diff_src, desc_.dtype, desc_.src_shape());
-    const Scratch workspace(ctx.arena, DType::u8, {workspace_bytes(Phase::backward)});
+    const Scratch workspace(ctx.arena, workspace_bytes(Phase::backward), library_workspace_bytes(Phase::backward));
     if (ctx.dry) return;
     const Timed timed(ctx.profile, desc_.name, "backward");
     do_backward(src, weights, diff_dst, diff_src, diff_weights, write_weights, workspace.tensor());
@@ -53,7 +53,7 @@ void Conv::pack(Context& ctx, const Tensor& weights, const Norm& norm, const Ten
     check_tensor(norm.scale, DType::f32, {desc_.out_channels}, "norm.scale");
     check_tensor(norm.shift, DType::f32, {desc_.out_channels}, "norm.shift");
     check_tensor(packed, DType::u8, {packed_bytes()}, "packed");
-    const Scratch workspace(ctx.arena, DType::u8, {workspace_bytes(Phase::pack)});
+    const Scratch workspace(ctx.arena, workspace_bytes(Phase::pack), library_workspace_bytes(Phase::pack));
     if (ctx.dry) return;
     const Timed timed(ctx.profile, desc_.name, "pack");
     do_pack(weights, norm, packed, workspace.tensor());
@@ -70,7 +70,7 @@ void Conv::infer(Context& ctx, const Activation& src, const Tensor& packed, cons
     check_tensor(packed, DType::u8, {packed_bytes()}, "packed");
     check_tensor(dst, desc_.dtype, given.dst_shape(), "dst");
     if (residual) check_tensor(residual, desc_.dtype, given.dst_shape(), "residual");
-    const Scratch workspace(ctx.arena, DType::u8, {workspace_bytes(Phase::infer)});
+    const Scratch workspace(ctx.arena, workspace_bytes(Phase::infer), library_workspace_bytes(Phase::infer));
     if (ctx.dry) return;
     const Timed timed(ctx.profile, desc_.name, "infer");
     do_infer(src, packed, residual, relu, dst, workspace.tensor());
@@ -83,7 +83,7 @@ void Linear::forward(Context& ctx, const Tensor& src, const Tensor& weights, con
     check_tensor(weights, DType::f32, {desc_.out_features, desc_.in_features}, "weights");
     check_tensor(bias, DType::f32, {desc_.out_features}, "bias");
     check_tensor(dst, DType::f32, {batch, desc_.out_features}, "dst");
-    const Scratch workspace(ctx.arena, DType::u8, {workspace_bytes()});
+    const Scratch workspace(ctx.arena, workspace_bytes(), library_workspace_bytes());
     if (ctx.dry) return;
     const Timed timed(ctx.profile, desc_.name, "forward");
     do_forward(src, weights, bias, dst, workspace.tensor());
@@ -100,7 +100,7 @@ void Linear::backward(Context& ctx, const Tensor& src, const Tensor& weights, co
     check_tensor(diff_src, desc_.dtype, {batch, desc_.in_features}, "diff_src");
     check_tensor(diff_weights, DType::f32, {desc_.out_features, desc_.in_features}, "diff_weights");
     check_tensor(diff_bias, DType::f32, {desc_.out_features}, "diff_bias");
-    const Scratch workspace(ctx.arena, DType::u8, {workspace_bytes()});
+    const Scratch workspace(ctx.arena, workspace_bytes(), library_workspace_bytes());
     if (ctx.dry) return;
     const Timed timed(ctx.profile, desc_.name, "backward");
     do_backward(src, weights, diff_dst, diff_src, diff_weights, diff_bias, write_weights, workspace.tensor());

@@ -33,6 +33,12 @@ class PictureDecoders {
     /// "nvJPEG 12.2, hardware"
     virtual std::string name() const = 0;
     virtual std::unique_ptr<PictureDecoder> make() = 0;
+    /// The most of the device's memory that all of its decoders have had at a time, in bytes.
+    virtual int64_t peak_bytes() const = 0;
+    /// Takes `bytes` of the device's memory at once, in which all decoders find room from now on, the library's own
+    /// buffers included; there must be none at the moment. A picture for which no room is left is declined. Throws
+    /// Error(Exit::device) when there is not so much.
+    virtual void reserve(int64_t bytes) = 0;
 };
 
 }  // namespace rn50

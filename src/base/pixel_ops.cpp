@@ -46,26 +46,27 @@ void turn(const Changes& changes, uint8_t* pixels, int64_t size, int channels, s
                         static_cast<size_t>(channels));
 }
 
-void jitter(const Changes& changes, uint8_t* pixels, int64_t size, int channels) {
-    const int64_t count = size * size;
-    for (const uint8_t kind : changes.order) {
-        const int32_t factor = changes.factors[kind];
-        if (factor == one) continue;
-        if (kind == saturation) {
-            if (channels == 1) continue;
-            for (uint8_t* p = pixels; p < pixels + count * 3; p += 3)
-                jitter(p, 3, kind, factor, 0);
-            continue;
-        }
-        const int32_t mean = kind == contrast ? mean_gray(pixels, count, channels) : 0;
-        uint8_t table[256];  // what becomes of a byte does not depend on its neighbours
-        for (int value = 0; value < 256; ++value) {
-            table[value] = static_cast<uint8_t>(value);
-            jitter(&table[value], 1, kind, factor, mean);
-        }
-        for (uint8_t* p = pixels; p < pixels + count * channels; ++p)
-            *p = table[*p];
+void jitter(uint8_t kind, int32_t factor, uint8_t* pixels, int64_t count, int channels) {
+    if (factor == one) return;
+    if (kind == saturation) {
+        if (channels == 1) return;
+        for (uint8_t* p = pixels; p < pixels + count * 3; p += 3)
+            jitter(p, 3, kind, factor, 0);
+        return;
     }
+    const int32_t mean = kind == contrast ? mean_gray(pixels, count, channels) : 0;
+    uint8_t table[256];  // what becomes of a byte does not depend on its neighbours
+    for (int value = 0; value < 256; ++value) {
+        table[value] = static_cast<uint8_t>(value);
+        jitter(&table[value], 1, kind, factor, mean);
+    }
+    for (uint8_t* p = pixels; p < pixels + count * channels; ++p)
+        *p = table[*p];
+}
+
+void jitter(const Changes& changes, uint8_t* pixels, int64_t size, int channels) {
+    for (const uint8_t kind : changes.order)
+        jitter(kind, changes.factors[kind], pixels, size * size, channels);
 }
 
 void erase(const Changes& changes, uint8_t* pixels, int64_t size, int channels) {

@@ -123,6 +123,8 @@ constexpr void erase(const Changes& changes, int64_t size, int channels, int64_t
 void turn(const Changes& changes, uint8_t* pixels, int64_t size, int channels, std::vector<uint8_t>& scratch);
 /// The mean grey of `count` pixels, as Pillow's ImageEnhance.Contrast takes it.
 int32_t mean_gray(const uint8_t* pixels, int64_t count, int channels);
+/// One jitter of `count` pixels. Contrast takes the mean grey that they have.
+void jitter(uint8_t kind, int32_t factor, uint8_t* pixels, int64_t count, int channels);
 /// The three jitters. Contrast takes the mean grey that the jitters before it leave.
 void jitter(const Changes& changes, uint8_t* pixels, int64_t size, int channels);
 void erase(const Changes& changes, uint8_t* pixels, int64_t size, int channels);

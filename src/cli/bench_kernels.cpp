@@ -221,10 +221,12 @@ class KernelBench {
         desc.kind = adamw ? OptimizerDesc::Kind::adamw : OptimizerDesc::Kind::sgd;
         desc.weight_decay = 1e-5f;
         desc.ranges = {{0, parameters, true}};
+        const Tensor table = filled(DType::u8, {backend_.optimizer_table_bytes(desc)});
+        backend_.prepare_optimizer(ctx_, desc, table);
         measure(group, "check gradients", g.bytes(),
                 [&](Context& ctx) { backend_.check_gradients(ctx, g, 0, ScalePolicy(), state); });
         measure(group, adamw ? "AdamW" : "SGD", (adamw ? 7 : 5) * p.bytes(),
-                [&](Context& ctx) { backend_.optimize(ctx, desc, p, g, m, v, state); });
+                [&](Context& ctx) { backend_.optimize(ctx, desc, p, g, m, v, state, table); });
         const Tensor observed = vector(53120), running = vector(53120);  // of all norms
         measure(group, "update running statistics", 3 * running.bytes(),
                 [&](Context& ctx) { backend_.norm_update_running(ctx, observed, running, 0.1f, state); });

@@ -165,7 +165,11 @@ class Training {
         decoding_ = resolve_decoding(options_, *backend_, comm_.get(), *data_.train,
                                      of_this_rank(training_loading(here()), comm_.get()),
                                      [&] { return net_images_per_s(*backend_, setup); });
-        if (decoding_.device_bytes > 0) plan_ = plan_that_fits(*backend_, setup, options_.memory, loading, sharers());
+        if (decoding_.device_bytes > 0) {
+            plan_ = plan_that_fits(*backend_, setup, options_.memory, loading, sharers());
+            decoding_.decoders->reserve(decoding_.device_bytes);
+        }
+        plan_.beside = backend_->memory_taken().beside;
         if (comm_)
             require_same(*comm_,
                          cat("precision = ", options_.precision, "\ndecoding = ", options_.decode,
@@ -184,6 +188,7 @@ class Training {
         describe_plan(setup, train.memory_bytes() + val.memory_bytes());
         Arena arena(backend_->memory(), plan_.peak);
         Trainer trainer(*backend_, arena, setup);
+        libraries_ = settle_libraries(*backend_, trainer);
         info_ = checkpoint_info(options_, setup.net, data_.classes);
 
         FitState state;
@@ -391,7 +396,7 @@ class Training {
         line.top1 = on_val.top1();
         line.top5 = on_val.top5();
         line.macro_f1 = on_val.macro_f1();
-        line.memory_mb = static_cast<double>(plan_.peak) / 1e6;
+        line.memory_mb = static_cast<double>(plan_.total()) / 1e6;
         folder.log(line);
         std::fputs(report::text_summary(report).c_str(), stdout);
         std::fflush(stdout);  // before the lines below, where both go to one file
@@ -413,7 +418,7 @@ class Training {
                         {"device", cat(device.name, ", ", device.library)},
                         {"pictures", cat(report::grouped(data_.train->size()), " train, ",
                                          report::grouped(data_.val->size()), " val")},
-                        {"memory", show_bytes(plan_.peak)}};
+                        {"memory", show_bytes(plan_.total())}};
         if (best != nullptr)
             report.facts.emplace_back("best",
                                       cat("epoch ", best->epoch, ", top-1 ", report::fixed(best->top1, 2), "%"));
@@ -426,7 +431,7 @@ class Training {
         }
         report.confusion = on_val.confusion().rows();
         report.options = to_toml(options_);
-        report.memory_plan = plan_.table();
+        report.memory_plan = plan_.table() + (libraries_.bytes > 0 ? table_row(libraries_) : "");
         report.bad_pictures = folder.bad_pictures();
         report.elapsed_s = result.state.elapsed_s;
     }
@@ -445,6 +450,7 @@ class Training {
     Decoding decoding_;
     int64_t worker_bytes_ = 0;
     MemoryPlan plan_;
+    NamedBytes libraries_;  ///< what the device's libraries have
     CheckpointInfo info_;
 };
 

@@ -36,7 +36,6 @@ class Trials {
     Trial run(Decode way) {
         loading_.pictures.decode = way;
         loading_.decoders = way == Decode::device ? device_.decoders.get() : nullptr;
-        const int64_t free_before = device_.free_memory();
         Loader loader(source_, loading_, host_memory_);
         Trial trial;
         // Once to bring the files into memory and to grow what grows; then the better of two, for what else runs here.
@@ -51,11 +50,13 @@ class Trials {
             if (pass > 0) trial.images_per_s = std::max(trial.images_per_s, rate);
         }
         trial.decoded = loader.decoded();
-        trial.device_bytes = std::max<int64_t>(0, free_before - device_.free_memory());
+        if (way == Decode::device) trial.device_bytes = device_.decoders->peak_bytes() / 4 * 5;
         workers_ = loader.workers();
         return trial;
     }
+    /// For one that compares, and for one at all.
     bool enough() const { return source_.size() / loading_.ranks >= trial_batch * least_batches; }
+    bool any() const { return source_.size() / loading_.ranks >= trial_batch; }
     int workers() const { return workers_; }
 
   private:
@@ -104,10 +105,13 @@ Decoding choose_decoding(const std::string& asked, const std::string& why_idle, 
     }
     Trials trials(source, loading, device, host_memory);
     const std::string name = device.decoders->name();
-    if (!trials.enough()) {
-        log::info(
-            cat("decoding: by ", insists ? name : cat("the CPU, for too few pictures to compare it with ", name)));
-        return {insists ? "gpu" : "region", insists ? std::move(device.decoders) : nullptr, 0, !insists};
+    if (!insists && !trials.enough()) {
+        log::info(cat("decoding: by the CPU, for too few pictures to compare it with ", name));
+        return {"region", nullptr, 0, true};
+    }
+    if (!trials.any()) {
+        log::info(cat("decoding: by ", name));
+        return {"gpu", std::move(device.decoders), 0, false};
     }
     Trial by_cpu;
     double net = 0;
@@ -148,7 +152,6 @@ Decoding resolve_decoding(Options& options, Backend& backend, Communicator* comm
     if (options.cache_mb > 0) why_idle = "--cache-mb keeps whole pictures";
     DeviceDecoding device;
     if (why_idle.empty()) device.decoders = backend.picture_decoders(device.why_not);
-    device.free_memory = [&] { return backend.info().free_memory; };
     device.net_images_per_s = net_images_per_s;
     const bool on_cpu = backend.info().kind == "cpu";
     Decoding decoding = choose_decoding(on_cpu && options.decode == "auto" ? "region" : options.decode, why_idle,
@@ -168,7 +171,7 @@ void tell_declined(const Loader& loader) {
     const Loader::Decoded decoded = loader.decoded();
     if (decoded.declined == 0) return;
     log::warn_once("declined", cat(report::grouped(decoded.declined), " of ", report::grouped(decoded.all),
-                                   " crops were left to the CPU: nvJPEG takes whole JPEGs, in YCbCr or grey"));
+                                   " crops were left to the CPU: nvJPEG takes whole JPEGs, in YCbCr or grey, while its memory lasts"));
 }
 
 }  // namespace rn50

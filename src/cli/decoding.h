@@ -16,15 +16,16 @@ namespace rn50 {
 struct Decoding {
     std::string way;                            ///< region|whole|gpu
     std::unique_ptr<PictureDecoders> decoders;  ///< where the way is gpu
-    int64_t device_bytes = 0;                   ///< what they take of the device's memory
+    /// What they are to reserve() of the device's memory: what they took in a try, and a quarter more for larger crops.
+    /// 0: there were too few pictures to try.
+    int64_t device_bytes = 0;
     bool device_is_left = false;                ///< it could decode, does not, and was not found slower
 };
 
 /// The device's side of the choice.
 struct DeviceDecoding {
     std::unique_ptr<PictureDecoders> decoders;
-    std::string why_not;                   ///< where there are none
-    std::function<int64_t()> free_memory;  ///< bytes of the device, now
+    std::string why_not;  ///< where there are none
     /// That the net takes of this rank, without waiting for them; asked only where the device decodes. Null: not known.
     std::function<double()> net_images_per_s = nullptr;
 };

@@ -62,7 +62,7 @@ FitOptions fit_options(const Options& options, int64_t steps_per_epoch, const Me
         log::warn_of_all(cat("--warmup-epochs ", options.warmup_epochs, " is longer than the run of ", options.epochs,
                              options.epochs == 1 ? " epoch" : " epochs", ": the learning rate never reaches --lr"));
     }
-    fit.memory_mb = static_cast<double>(plan.peak) / 1e6;
+    fit.memory_mb = static_cast<double>(plan.total()) / 1e6;
     return fit;
 }
 

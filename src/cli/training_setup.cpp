@@ -166,6 +166,24 @@ MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::
         largest);
 }
 
+NamedBytes settle_libraries(const Backend& backend, Trainer& trainer) {
+    if (backend.memory_taken().libraries.name.empty()) return {};
+    try {
+        trainer.rehearse();
+    } catch (const Error& error) {
+        if (error.code() != Exit::device) throw;
+        throw Error(Exit::device,
+                    cat("a rehearsal before the first step failed, with ", show_bytes(backend.info().free_memory),
+                        " of GPU memory free: ", error.what()),
+                    error.remedy());
+    }
+    const NamedBytes libraries = backend.memory_taken().libraries;
+    std::string row = table_row(libraries);
+    row.pop_back();
+    log::info(cat(row, ", measured; ", show_bytes(backend.info().free_memory), " stay free"));
+    return libraries;
+}
+
 double net_images_per_s(Backend& backend, TrainerOptions trainer) {
     constexpr int64_t to_warm_up = 3, measured = 8;
     trainer.comm = nullptr;

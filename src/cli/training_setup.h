@@ -33,6 +33,11 @@ int64_t ring_bytes_a_picture(const DeviceInfo& device, int64_t image_size, int64
 MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::string& memory,
                           const std::function<int64_t(int64_t batch)>& loading, int64_t sharers = 1);
 
+/// Lets the libraries of a device take what they need of its memory, by a rehearsal of `trainer`, and returns how much
+/// that is by then, which it says with what stays free; nothing of the kind (a CPU): "" and no rehearsal. After this the
+/// run takes no more. Throws Error(Exit::device) when there is no room for it.
+NamedBytes settle_libraries(const Backend& backend, Trainer& trainer);
+
 /// Images/s that one rank of `trainer` takes when it need not wait for pictures or other ranks: some steps on noise, in
 /// memory that is taken for them and given back.
 double net_images_per_s(Backend& backend, TrainerOptions trainer);

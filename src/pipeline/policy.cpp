@@ -172,12 +172,6 @@ void sharpen(int32_t factor, uint8_t* pixels, int64_t size, int channels, std::v
         }
 }
 
-void enhance(pixel::Jitter kind, int32_t factor, uint8_t* pixels, int64_t count, int channels) {
-    const int32_t mean = kind == pixel::contrast ? pixel::mean_gray(pixels, count, channels) : 0;
-    for (uint8_t* p = pixels; p < pixels + count * channels; p += channels)
-        pixel::jitter(p, channels, kind, factor, mean);
-}
-
 }  // namespace
 
 PictureOp randaugment_op(Op op, int step, bool negative, int64_t size) {
@@ -233,13 +227,13 @@ void apply_op(const PictureOp& op, uint8_t* pixels, int64_t size, int channels, 
             moved(rotation(m, size));
             break;
         case Op::brightness:
-            enhance(pixel::brightness, factor, pixels, count, channels);
+            pixel::jitter(pixel::brightness, factor, pixels, count, channels);
             break;
         case Op::color:
-            enhance(pixel::saturation, factor, pixels, count, channels);
+            pixel::jitter(pixel::saturation, factor, pixels, count, channels);
             break;
         case Op::contrast:
-            enhance(pixel::contrast, factor, pixels, count, channels);
+            pixel::jitter(pixel::contrast, factor, pixels, count, channels);
             break;
         case Op::sharpness:
             sharpen(factor, pixels, size, channels, scratch);

@@ -34,9 +34,24 @@ const char* name_of(Use use) {
         case Use::activation_gradients: return "activation gradients";
         case Use::packed_weights: return "packed weights";
         case Use::workspace: return "workspace";
+        case Use::library_workspace: return "library workspace";
         case Use::count_: break;
     }
     return "?";
+}
+
+std::string table_row(const NamedBytes& row) {
+    std::ostringstream out;
+    out << "  " << std::left << std::setw(26) << row.name << std::right << std::setw(10) << std::fixed
+        << std::setprecision(1) << static_cast<double>(row.bytes) / 1e6 << " MB\n";
+    return out.str();
+}
+
+int64_t MemoryPlan::total() const {
+    int64_t bytes = peak;
+    for (const NamedBytes& row : beside)
+        bytes += row.bytes;
+    return bytes;
 }
 
 std::string MemoryPlan::table() const {
@@ -46,14 +61,15 @@ std::string MemoryPlan::table() const {
         named += by_use[use];
         if (by_use[use]) rows.emplace_back(by_use[use], name_of(static_cast<Use>(use)));
     }
+    for (const auto& [name, bytes] : beside)
+        if (bytes > 0) rows.emplace_back(bytes, name);
     std::sort(rows.rbegin(), rows.rend());
     if (peak > named) rows.emplace_back(peak - named, "gaps between tensors");
-    rows.emplace_back(peak, "peak");
-    std::ostringstream out;
+    rows.emplace_back(total(), "peak");
+    std::string table;
     for (const auto& [bytes, name] : rows)
-        out << "  " << std::left << std::setw(22) << name << std::right << std::setw(10) << std::fixed
-            << std::setprecision(1) << static_cast<double>(bytes) / 1e6 << " MB\n";
-    return out.str();
+        table += table_row({name, bytes});
+    return table;
 }
 
 Arena::Arena() : base_(counting_base), capacity_(int64_t{1} << 60) {
@@ -82,23 +98,32 @@ Arena::~Arena() {
     }
 }
 
-void* Arena::take_separate(Use use, int64_t bytes) {
+void* Arena::take_separate(Use use, int64_t bytes, int64_t library) {
     // A block is used again only for the very same size, so that a checker still sees the end of every tensor.
     for (Block& block : blocks_)
         if (block.free && block.bytes == bytes) {
             block.free = false;
             block.use = use;
+            block.library = library;
+            note(block, in_use_ + bytes);
             return block.data;
         }
     void* data = memory_->allocate(bytes);
     memory_->fill(data, 0xFF, bytes);
-    blocks_.push_back({0, bytes, use, false, data});
+    blocks_.push_back({0, bytes, use, false, data, library});
+    note(blocks_.back(), in_use_ + bytes);
     return data;
 }
 
-void Arena::note(Use use, int64_t bytes, int64_t end) {
-    in_use_ += bytes;
-    by_use_[static_cast<size_t>(use)] += bytes;
+/// Counts a block that is taken (1) or given back (-1).
+void Arena::add(const Block& block, int sign) {
+    in_use_ += sign * block.bytes;
+    by_use_[static_cast<size_t>(block.use)] += sign * (block.bytes - block.library);
+    by_use_[static_cast<size_t>(Use::library_workspace)] += sign * block.library;
+}
+
+void Arena::note(const Block& block, int64_t end) {
+    add(block, 1);
     if (end > plan_.peak) {
         plan_.peak = end;
         plan_.by_use = by_use_;
@@ -106,11 +131,18 @@ void Arena::note(Use use, int64_t bytes, int64_t end) {
 }
 
 Tensor Arena::alloc(Use use, DType dtype, const Shape& shape) {
-    Tensor tensor{nullptr, dtype, shape};
+    return take(use, {nullptr, dtype, shape}, 0);
+}
+
+Tensor Arena::alloc_workspace(int64_t bytes, int64_t library_bytes) {
+    RN50_REQUIRE(library_bytes >= 0 && library_bytes <= bytes, library_bytes, " bytes of a workspace of ", bytes);
+    return take(Use::workspace, {nullptr, DType::u8, {bytes}}, library_bytes);
+}
+
+Tensor Arena::take(Use use, Tensor tensor, int64_t library) {
     if (mode_ == Mode::separate) {
         const int64_t bytes = std::max<int64_t>(tensor.bytes(), 1);
-        tensor.data = take_separate(use, bytes);
-        note(use, bytes, in_use_ + bytes);
+        tensor.data = take_separate(use, bytes, library);
         return tensor;
     }
     const int64_t bytes = align_up(std::max<int64_t>(tensor.bytes(), 1), alignment);
@@ -127,10 +159,9 @@ Tensor Arena::alloc(Use use, DType dtype, const Shape& shape) {
                     "this is a defect of rn50; a smaller --batch-size avoids it");
     tensor.data = base_ + best->offset;
     const Block rest{best->offset + bytes, best->bytes - bytes, Use::workspace, true, nullptr};
-    *best = {best->offset, bytes, use, false, nullptr};
-    const int64_t end = rest.offset;
+    *best = {best->offset, bytes, use, false, nullptr, library};
+    note(*best, rest.offset);
     if (rest.bytes > 0) blocks_.insert(best + 1, rest);
-    note(use, bytes, end);
     return tensor;
 }
 
@@ -172,9 +203,9 @@ void Arena::release(Tensor& tensor) {
     };
     auto block = std::find_if(blocks_.begin(), blocks_.end(), match);
     RN50_REQUIRE(block != blocks_.end(), "release of a tensor which this arena did not give");
-    in_use_ -= block->bytes;
-    by_use_[static_cast<size_t>(block->use)] -= block->bytes;
+    add(*block, -1);
     block->free = true;
+    block->library = 0;
     tensor.data = nullptr;
     if (mode_ == Mode::separate) {
         spoil(block->data, block->bytes);

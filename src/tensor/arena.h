@@ -34,17 +34,32 @@ enum class Use : uint8_t {
     activation_gradients,
     packed_weights,
     workspace,
+    library_workspace,  ///< what the backend's libraries have of it for their own use
     count_
 };
 const char* name_of(Use use);
+
+/// Bytes, and what they are for.
+struct NamedBytes {
+    std::string name;
+    int64_t bytes = 0;
+};
 
 /// Bytes by use, at the moment when the total stood highest.
 struct MemoryPlan {
     int64_t peak = 0;  ///< bytes the arena must have (gaps between tensors included)
     std::array<int64_t, static_cast<size_t>(Use::count_)> by_use{};
-    /// A small table: one line a use, largest first, and the sum.
+    /// What the run takes of the same memory beside its arena. An arena's own plan has none: see
+    /// Backend::memory_taken().
+    std::vector<NamedBytes> beside;
+
+    int64_t total() const;
+    /// A small table: one line a use, largest first, with those beside the arena, and the sum.
     std::string table() const;
 };
+
+/// A line of that table.
+std::string table_row(const NamedBytes& row);
 
 /// Hands out views in one block by best fit; the same sequence of calls always gives the same offsets.
 /// RN50_ARENA=separate (the default under sanitizers) gives each tensor memory of its own, so that memory checkers see
@@ -63,6 +78,8 @@ class Arena {
 
     /// A tensor with undefined contents. Throws Error(Exit::device) when the block is full: the plan was wrong.
     Tensor alloc(Use use, DType dtype, const Shape& shape);
+    /// A workspace, u8 {bytes}, of which a library has `library_bytes` for itself: these are counted apart.
+    Tensor alloc_workspace(int64_t bytes, int64_t library_bytes);
     /// Gives a tensor back and makes `tensor` absent. Absent tensors are ignored. Throws only for a tensor that is not
     /// its own, so that owners may call it in their destructors while an error is on its way.
     void release(Tensor& tensor);
@@ -92,10 +109,13 @@ class Arena {
         int64_t bytes;
         Use use;
         bool free;
-        void* data;  // separate mode only
+        void* data;           // separate mode only
+        int64_t library = 0;  // bytes of a workspace that are counted as Use::library_workspace
     };
-    void* take_separate(Use use, int64_t bytes);
-    void note(Use use, int64_t bytes, int64_t end);
+    Tensor take(Use use, Tensor tensor, int64_t library);
+    void* take_separate(Use use, int64_t bytes, int64_t library);
+    void note(const Block& block, int64_t end);
+    void add(const Block& block, int sign);
     void spoil(void* data, int64_t bytes) noexcept;
 
     Memory* memory_ = nullptr;
@@ -120,6 +140,9 @@ class Scratch {
   public:
     Scratch(Arena& arena, DType dtype, const Shape& shape, Use use = Use::workspace)
         : arena_(arena), tensor_(arena.alloc(use, dtype, shape)) {}
+    /// As Arena::alloc_workspace.
+    Scratch(Arena& arena, int64_t bytes, int64_t library_bytes = 0)
+        : arena_(arena), tensor_(arena.alloc_workspace(bytes, library_bytes)) {}
     ~Scratch() { arena_.release(tensor_); }
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;

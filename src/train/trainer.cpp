@@ -24,7 +24,9 @@ Trainer::Trainer(Backend& backend, Arena& arena, const TrainerOptions& options)
         averaging_ = std::make_unique<GradientAveraging>(backend_, context_, *options_.comm, *net_,
                                                          options_.bucket_bytes, options_.wire);
     options_.optimizer.ranges = net_->table().ranges();
-    backend_.prepare_optimizer(context_, options_.optimizer);
+    const Shape table{backend_.optimizer_table_bytes(options_.optimizer)};
+    optimizer_table_ = arena.alloc(Use::optimizer, DType::u8, table);
+    backend_.prepare_optimizer(context_, options_.optimizer, optimizer_table_);
 
     const Shape parameters{net_->table().parameter_elements()};
     const int64_t batch = std::max(options_.net.batch, options_.net.eval_batch);
@@ -59,8 +61,8 @@ Trainer::~Trainer() {
         for (Tensor* tensor : {&place.pictures, &place.labels, &place.partners, &place.changes})
             context_.arena.release(*tensor);
     }
-    for (Tensor* tensor : {&moment1_, &moment2_, &step_state_, &augmented_, &class_weights_, &mean_weight_, &loss_,
-                           &step_number_, &share_})
+    for (Tensor* tensor : {&moment1_, &moment2_, &optimizer_table_, &step_state_, &augmented_, &class_weights_,
+                           &mean_weight_, &loss_, &step_number_, &share_})
         context_.arena.release(*tensor);
 }
 
@@ -246,7 +248,8 @@ void Trainer::update() {
     const NetState& state = net_->state();
     if (averaging_) averaging_->finish();
     backend_.check_gradients(context_, state.gradients, options_.clip_norm, scale_, step_state_, mean_weight_);
-    backend_.optimize(context_, options_.optimizer, state.parameters, state.gradients, moment1_, moment2_, step_state_);
+    backend_.optimize(context_, options_.optimizer, state.parameters, state.gradients, moment1_, moment2_, step_state_,
+                      optimizer_table_);
     net_->update_running(context_, step_state_);
 }
 
@@ -360,18 +363,28 @@ EvalMetrics Trainer::evaluate(Loader& loader, const std::function<bool(int64_t)>
     return EvalMetrics::from_flat(classes, options_.comm->sum(metrics.flat()));
 }
 
+void Trainer::rehearse() {
+    const NetDesc& net = options_.net;
+    // In a dry run nothing is read, yet what is there decides what is planned for.
+    const size_t bytes = context_.dry ? 1 : std::max({places_[0].pictures.bytes(), places_[0].labels.bytes(),
+                                                      places_[0].changes ? places_[0].changes.bytes() : 0});
+    const std::vector<char> zeros(bytes);
+    const void* const host = zeros.data();
+    step({host, host, options_.mixed ? host : nullptr, 1, options_.changes ? host : nullptr}, 0, 0, net.accumulate - 1);
+    result();
+    host_logits_.resize(static_cast<size_t>(net.eval_batch * net.classes));
+    const Scratch logits(context_.arena, DType::f32, {net.eval_batch, net.classes}, Use::activations);
+    net_->begin_inference(context_);
+    for (const int64_t count : {net.eval_batch, int64_t{1}})  // whole batches, and a rest
+        infer(host, host, count, logits.tensor().slice(0, count));
+    net_->end_inference(context_);
+    backend_.synchronize(context_);
+}
+
 MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options) {
     Arena arena;
     Trainer trainer(backend, arena, options);
-    const NetDesc& net = trainer.options_.net;
-    // What is not there cannot be read, yet its presence decides what is planned for.
-    static const char present = 0;
-    trainer.step({nullptr, nullptr, nullptr, 1, options.changes ? &present : nullptr}, 0, 0, net.accumulate - 1);
-    const Scratch logits(arena, DType::f32, {net.eval_batch, net.classes}, Use::activations);
-    trainer.net_->begin_inference(trainer.context_);
-    for (const int64_t count : {net.eval_batch, int64_t{1}})  // whole batches, and a rest
-        trainer.infer(nullptr, nullptr, count, logits.tensor().slice(0, count));
-    trainer.net_->end_inference(trainer.context_);
+    trainer.rehearse();
     return arena.plan();
 }
 

@@ -85,6 +85,11 @@ class Trainer {
     /// need not wait for the host between two steps: the next one may be launched before this is called, but not two.
     StepResult result();
 
+    /// A step and an evaluation over pictures of zeros, so that the device's libraries take what they need of its memory
+    /// and load their code before the run begins. Parameters, running statistics and optimizer are spoilt by it:
+    /// initialize() or a stored state comes after. All ranks together.
+    void rehearse();
+
     /// Where inf or NaN appeared first in the last step that was launched, in words: as StepResult::not_finite, or "the
     /// gradient of layer4.2.conv3.weight"; "" when all is finite. Waits for all that was launched.
     std::string first_non_finite();
@@ -106,7 +111,6 @@ class Trainer {
     const RecordedSteps* recorded_steps() const { return recorded_.get(); }
 
   private:
-    friend MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
     /// A batch's place on the device. There are two, which take turns.
     struct Place {
         Tensor pictures, labels, partners, changes;  ///< the last two may be absent
@@ -148,7 +152,7 @@ class Trainer {
     std::unique_ptr<SyncNorm> sync_norm_;  ///< must outlive the net
     std::unique_ptr<Net> net_;
     std::unique_ptr<GradientAveraging> averaging_;  ///< null without other ranks
-    Tensor moment1_, moment2_, step_state_, augmented_, class_weights_, mean_weight_, loss_;
+    Tensor moment1_, moment2_, optimizer_table_, step_state_, augmented_, class_weights_, mean_weight_, loss_;
     Tensor step_number_, share_;  ///< i32 {1} and f32 {1}: what of a batch's ops differs from step to step
     std::array<Place, 2> places_;
     int64_t staged_ = 0, taken_ = 0;  ///< batches so far
@@ -160,7 +164,7 @@ class Trainer {
     std::unique_ptr<RecordedSteps> recorded_;  ///< the first to go
 };
 
-/// The memory that a Trainer of these options takes at its highest: a dry run of one step and of evaluations.
+/// The memory that a Trainer of these options takes at its highest: a dry rehearsal.
 MemoryPlan plan_memory(Backend& backend, const TrainerOptions& options);
 
 }  // namespace rn50

@@ -39,8 +39,9 @@ struct World {
     std::vector<std::string> faults;  ///< breaches of the documentation
     int runs = 0, heuristics = 0, wide_questions = 0;
     int64_t last_engine = -1;
-    int64_t allocated = 0;  ///< bytes now
-    double clock = 0;       ///< milliseconds of device time
+    int64_t allocated = 0, most_allocated = 0;  ///< bytes of the device, now and at most
+    int allocations = 0;
+    double clock = 0;  ///< milliseconds of device time
     int live_descriptors = 0;
     bool watch_image = false;
     std::vector<double> seen;  ///< with watch_image: the image of the last convolution, in place of computing it

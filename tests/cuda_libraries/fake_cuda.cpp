@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -54,6 +55,8 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
     *memory = std::malloc(bytes);
     blocks[*memory] = bytes;
     world.allocated += static_cast<int64_t>(bytes);
+    world.most_allocated = std::max(world.most_allocated, world.allocated);
+    ++world.allocations;
     return cudaSuccess;
 }
 cudaError_t cudaFree(void* memory) {
@@ -64,6 +67,15 @@ cudaError_t cudaFree(void* memory) {
     world.allocated -= static_cast<int64_t>(blocks.at(memory));
     blocks.erase(memory);
     std::free(memory);
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceSynchronize() {
+    rn50::fake::refuse_in_capture("cudaDeviceSynchronize");
+    rn50::fake::drain();
+    return cudaSuccess;
+}
+cudaError_t cudaMemset(void* memory, int value, size_t bytes) {
+    std::memset(memory, value, bytes);
     return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t stream) {

@@ -15,7 +15,7 @@ namespace {
 
 using namespace cuda::nvjpeg;
 
-constexpr Status success = 0, invalid = 2, bad_jpeg = 3, not_supported = 4, mismatch = 7;
+constexpr Status success = 0, invalid = 2, bad_jpeg = 3, not_supported = 4, allocator_failure = 5, mismatch = 7;
 
 struct Object {
     std::string kind;
@@ -24,7 +24,32 @@ struct Object {
     int phase = 0;                                         ///< of a state: phases done of this picture
     int format = -1, x = 0, y = 0, width = -1, height = -1;
     const FakeJpeg* jpeg = nullptr;
+    DeviceAllocator* allocator = nullptr;  ///< of a handle, a state and a device buffer
+    void* memory = nullptr;                ///< of a state or a device buffer: of the device
+    size_t bytes = 0;
+    Object* buffer = nullptr;  ///< of a state: the device buffer
+
+    /// The library's own memory, which grows with the pictures.
+    Status grow(size_t needed) {
+        if (needed <= bytes) return success;
+        release();
+        if (allocator->take(&memory, needed) != 0) return allocator_failure;
+        bytes = needed;
+        nvjpeg_world.own_bytes += bytes;
+        return success;
+    }
+    void release() {
+        if (bytes == 0) return;
+        nvjpeg_world.own_bytes -= bytes;
+        allocator->give_back(memory);
+        memory = nullptr;
+        bytes = 0;
+    }
 };
+
+size_t bytes_of(const FakeJpeg& jpeg) {
+    return static_cast<size_t>(jpeg.width) * static_cast<size_t>(jpeg.height) * 3;
+}
 
 template <class Tag>
 Object* of(Tag* opaque) {
@@ -52,6 +77,7 @@ Status destroy(void* opaque, const char* kind) {
         return invalid;
     }
     if (object->kind != kind) fault("destroys a " + object->kind + " as a " + kind);
+    object->release();
     delete object;
     return success;
 }
@@ -86,11 +112,13 @@ Status get_property(int type, int* value) {
     *value = type == major_version ? 12 : type == minor_version ? 2 : 5;
     return success;
 }
-Status create(int backend, void*, void*, unsigned flags, Handle* handle) {
+Status create(int backend, DeviceAllocator* allocator, void*, unsigned flags, Handle* handle) {
     if (!nvjpeg_world.starts || (backend == backend_hardware && !nvjpeg_world.has_hardware)) return mismatch;
     if (!nvjpeg_world.knows_flags && flags != 0) return invalid;
     nvjpeg_world.flags = flags;
-    return make(of_handle, handle, backend);
+    const Status made = make(of_handle, handle, backend);
+    of(*handle)->allocator = allocator;
+    return made;
 }
 Status stream_create(Handle, Stream* stream) {
     return make(of_stream, stream);
@@ -122,7 +150,9 @@ Status params_region(Params params, int x, int y, int width, int height) {
     return success;
 }
 Status state_create(Handle handle, State* state) {
-    return make(of_state, state, of(handle)->backend);
+    const Status made = make(of_state, state, of(handle)->backend);
+    of(*state)->allocator = of(handle)->allocator;
+    return made;
 }
 Status batched_initialize(Handle, State state, int batch, int, int format) {
     if (batch != 1 || format != output_rgbi) fault("another batch");
@@ -136,7 +166,9 @@ Status batched_supported(Handle, Stream stream, Params, int* unsupported) {
 Status batched_decode(Handle, State state, const unsigned char* const* data, const size_t*, Image* image,
                       Params* params, cudaStream_t stream) {
     if (!of(state)->batched || of(state)->backend != backend_hardware) fault("a batch that was not initialised");
-    return paint(*reinterpret_cast<const FakeJpeg*>(data[0]), *of(*params), *image, stream);
+    const auto& jpeg = *reinterpret_cast<const FakeJpeg*>(data[0]);
+    if (of(state)->grow(bytes_of(jpeg)) != success) return allocator_failure;
+    return paint(jpeg, *of(*params), *image, stream);
 }
 Status decoder_create(Handle, int backend, Decoder* decoder) {
     if (backend == backend_gpu_hybrid && !nvjpeg_world.gpu_huffman) return not_supported;
@@ -153,8 +185,10 @@ Status decoder_supported(Decoder, Stream, Params, int* unsupported) {
 Status pinned_create(Handle, void*, Buffer* buffer) {
     return make(of_pinned, buffer);
 }
-Status device_create(Handle, void*, Buffer* buffer) {
-    return make(of_device, buffer);
+Status device_create(Handle, DeviceAllocator* allocator, Buffer* buffer) {
+    const Status made = make(of_device, buffer);
+    of(*buffer)->allocator = allocator;
+    return made;
 }
 Status attach_pinned(State state, Buffer buffer) {
     of(state)->pinned = of(buffer)->kind == of_pinned;
@@ -162,6 +196,7 @@ Status attach_pinned(State state, Buffer buffer) {
 }
 Status attach_device(State state, Buffer buffer) {
     of(state)->device = of(buffer)->kind == of_device;
+    of(state)->buffer = of(buffer);
     return success;
 }
 Status phase_host(Handle, Decoder, State state, Params params, Stream stream) {
@@ -181,7 +216,7 @@ Status phase_transfer(Handle, Decoder, State state, Stream, cudaStream_t) {
     Object& object = *of(state);
     if (object.phase != 1 || !object.device) fault("transfer before the host's phase, or without a device buffer");
     object.phase = 2;
-    return success;
+    return object.buffer->grow(bytes_of(*object.jpeg));
 }
 Status phase_device(Handle, Decoder, State state, Image* image, cudaStream_t stream) {
     Object& object = *of(state);

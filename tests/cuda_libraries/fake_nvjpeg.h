@@ -27,6 +27,7 @@ struct NvjpegWorld {
     std::set<void*> live;             ///< objects not destroyed
     unsigned flags = 0;
     int decoder_backend = -1, decodes = 0;
+    size_t own_bytes = 0;  ///< of the device, of its own
 };
 extern NvjpegWorld nvjpeg_world;
 

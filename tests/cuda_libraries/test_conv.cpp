@@ -1,104 +1,30 @@
-// The convolutions of cuda/ on a make-believe cuDNN (fake.h): which plan is taken, what is kept, and the numbers.
+// The convolutions of cuda/ on a make-believe cuDNN (fake.h): the numbers, and which plan is taken.
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <set>
 #include <thread>
 
 #include "base/error.h"
-#include "base/files.h"
 #include "base/log.h"
 #include "captured_stderr.h"
+#include "conv_scene.h"
 #include "fake.h"
 #include "gemm.h"
+#include "ledger.h"
 #include "naive.h"
 
 using namespace rn50;
 using namespace rn50::cuda;
 using fake::Engine;
+using fake::inference;
+using fake::Scene;
+using fake::small;
 using fake::world;
 using Phase = ConvProducts::Phase;
 
 namespace {
-
-/// A fresh world and a folder of its own; at the end no call may have broken the documentation, and all is given back.
-struct Scene {
-    Scene() {
-        world = {};
-        world.engines = {{1, {}, {}, {}, 3.0f}, {2, {}, {}, {{2, 7}, {18, 1}}, 1.0f}, {3, {}, {}, {}, 2.0f}};
-        folder = std::filesystem::temp_directory_path() / cat("rn50-plans-", getpid());
-        std::filesystem::remove_all(folder);
-        options.cache_folder = folder.string();
-        log::set_quiet(true);
-    }
-    ~Scene() {
-        std::filesystem::remove_all(folder);
-        log::set_quiet(false);
-        for (const std::string& fault : world.faults)
-            FAIL_CHECK(fault);
-        CHECK(world.live_descriptors == 0);
-        CHECK(world.live_handles.empty());
-        CHECK(world.allocated == 0);
-    }
-    /// From now on all engines use Tensor Cores, as those for 16-bit factors do.
-    static void tensor_cores() {
-        for (Engine& engine : world.engines)
-            engine.numerical.push_back(CUDNN_NUMERICAL_NOTE_TENSOR_CORE);
-    }
-    std::unique_ptr<ConvProducts> conv(const ConvShape& shape) {
-        return make_conv_products(std::make_shared<ConvPlanner>(nullptr, options), shape);
-    }
-    /// The engine that a forward of this shape runs on.
-    int64_t engine_for(const ConvShape& shape) {
-        const auto made = conv(shape);
-        return engine_of(*made, shape, shape.batch);
-    }
-    static int64_t engine_of(ConvProducts& made, const ConvShape& shape, int64_t batch) {
-        const auto bytes = [](int64_t count) { return std::vector<float>(static_cast<size_t>(count)); };
-        auto x = bytes(shape.batch * shape.height * shape.width * shape.in_channels);
-        auto w = bytes(shape.out_channels * shape.kernel * shape.kernel * shape.in_channels);
-        auto y = bytes(shape.batch * shape.out_height() * shape.out_width() * shape.out_channels);
-        float workspace = 0;
-        made.forward(batch, x.data(), w.data(), y.data(), &workspace);
-        return world.last_engine;
-    }
-    std::string cache_file() const {
-        std::string found;
-        for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-            CHECK(found.empty());
-            found = entry.path().string();
-        }
-        return found;
-    }
-
-    PlannerOptions options;
-    std::filesystem::path folder;
-};
-
-ConvShape small(DType dtype = DType::f32) {
-    ConvShape shape;
-    shape.name = "layer1.0.conv2";
-    shape.batch = 3;
-    shape.height = 5;
-    shape.width = 6;
-    shape.in_channels = 4;
-    shape.out_channels = 8;
-    shape.kernel = 3;
-    shape.stride = 2;
-    shape.pad = 1;
-    shape.dtype = dtype;
-    return shape;
-}
-
-ConvShape inference(DType dtype = DType::f32) {
-    ConvShape shape = small(dtype);
-    shape.training = false;
-    return shape;
-}
 
 ConvDesc desc_of(const ConvShape& s) {
     ConvDesc desc;
@@ -342,6 +268,20 @@ TEST_CASE("convolutions: too little memory for timing gives the heuristics' firs
     CHECK(scene.engine_for(small()) == 2);
 }
 
+TEST_CASE("convolutions: timing gives back what it takes, and nothing is taken afterwards") {
+    Scene scene;
+    const ConvShape shape = small();
+    const auto made = scene.conv(shape);
+    CHECK(world.most_allocated > 0);
+    CHECK(world.allocated == 0);
+    CHECK(ledger().total() == 0);
+    const int before = world.allocations;
+    CHECK(before > 0);
+    for (int64_t batch = 1; batch <= shape.batch; ++batch)
+        Scene::engine_of(*made, shape, batch);
+    CHECK(world.allocations == before);
+}
+
 TEST_CASE("convolutions: f32 gradients of 16-bit factors are asked for once") {
     Scene scene;
     Scene::tensor_cores();
@@ -455,205 +395,6 @@ TEST_CASE("on a GPU that is lost, the libraries' handles are left alone") {
                 ? static_cast<void>(cublasLtDestroy(static_cast<cublasLtHandle_t>(handle)))
                 : static_cast<void>(cudnnDestroy(static_cast<cudnnHandle_t>(handle)));
     }
-}
-
-TEST_CASE("convolutions: another batch takes the choice of this process and measures nothing") {
-    Scene scene;
-    const auto planner = std::make_shared<ConvPlanner>(nullptr, scene.options);
-    const auto first = make_conv_products(planner, inference());
-    const int runs = world.runs;
-    ConvShape halved = inference();
-    halved.batch = 2;
-    const auto second = make_conv_products(planner, halved);
-    CHECK(world.runs == runs);
-    CHECK(Scene::engine_of(*second, halved, 2) == 2);
-}
-
-TEST_CASE("convolutions: when the time for measuring is spent, the heuristics' first is taken, and kept as well") {
-    Scene scene;
-    scene.options.clock = [] { return world.clock / 1000; };  // of the make-believe device
-    ConvShape other = inference();
-    other.height = 9;
-    const auto both = [&](int64_t first, int64_t second) {
-        const auto planner = std::make_shared<ConvPlanner>(nullptr, scene.options);
-        const auto one = make_conv_products(planner, inference());
-        const int measured = world.runs;
-        const auto two = make_conv_products(planner, other);
-        CHECK(Scene::engine_of(*one, inference(), 3) == first);
-        CHECK(world.runs == measured + 1);  // nothing was timed for the second
-        CHECK(Scene::engine_of(*two, other, 3) == second);
-        return measured;
-    };
-    SUBCASE("after the first of the candidates") {
-        scene.options.budget_seconds = 1e-6;
-        CHECK(both(1, 1) > 0);
-    }
-    SUBCASE("between the second and the third") {
-        world.engines[2].milliseconds = 0.1f;  // the fastest of all comes too late
-        scene.options.budget_seconds = 0.045;  // the first takes 42 ms, the second 14
-        CHECK(both(2, 1) > 0);
-    }
-    SUBCASE("before anything is measured") {
-        scene.options.budget_seconds = 0;
-        CHECK(both(1, 1) == 0);
-    }
-    // A later start has all the time it wants, and takes the same.
-    scene.options.budget_seconds = 100;
-    world.runs = 0;
-    const int64_t first = scene.engine_for(inference()), second = scene.engine_for(other);
-    CHECK(world.runs == 2);
-    CHECK(second == 1);
-    std::filesystem::remove_all(scene.folder);
-    CHECK(scene.engine_for(other) != 1);
-    CHECK(first <= 2);
-}
-
-TEST_CASE("plan cache: written before the first convolution runs and at the end, not for each that is prepared") {
-    Scene scene;
-    ConvShape other = inference();
-    other.height = 9;
-    {
-        const auto planner = std::make_shared<ConvPlanner>(nullptr, scene.options);
-        const auto one = make_conv_products(planner, inference());
-        CHECK(!std::filesystem::exists(scene.folder));
-        const auto two = make_conv_products(planner, other);
-        CHECK(!std::filesystem::exists(scene.folder));
-        Scene::engine_of(*one, inference(), 3);
-        const std::string both = read_file(scene.cache_file());
-        CHECK(both.find("5x6") != std::string::npos);
-        CHECK(both.find("9x6") != std::string::npos);
-        other.height = 11;
-        make_conv_products(planner, other);
-        CHECK(read_file(scene.cache_file()) == both);
-    }
-    CHECK(read_file(scene.cache_file()).find("11x6") != std::string::npos);
-
-    SUBCASE("a start that takes long writes on its way") {
-        std::filesystem::remove_all(scene.folder);
-        scene.options.clock = [] { return world.clock / 1000; };
-        world.engines[0].milliseconds = 4000;
-        const auto planner = std::make_shared<ConvPlanner>(nullptr, scene.options);
-        make_conv_products(planner, inference());
-        CHECK(std::filesystem::exists(scene.folder));
-    }
-}
-
-TEST_CASE("plan cache: a second start measures nothing and takes the same plans") {
-    Scene scene;
-    scene.conv(small());
-    CHECK(world.runs > 0);
-    world.runs = world.heuristics = 0;
-    const auto again = scene.conv(small());
-    CHECK(world.runs == 0);
-    CHECK(world.heuristics == 0);
-    CHECK(Scene::engine_of(*again, small(), 3) == 2);
-
-    SUBCASE("another cuDNN, GPU, precision or shape measures for itself") {
-        ConvShape other = small();
-        other.tf32 = true;
-        scene.conv(other);
-        CHECK(world.runs > 1);
-        world.runs = 0;
-        world.cudnn = 90200;
-        scene.conv(small());
-        CHECK(world.runs > 0);
-        world.runs = 0;
-        world.gpu = "Make-Believe 2";
-        scene.conv(small());
-        CHECK(world.runs > 0);
-    }
-    SUBCASE("a file of another version, of another machine or with damage is measured and written anew") {
-        const std::string path = scene.cache_file(), whole = read_file(path);
-        const auto replaced = [&](const std::string& from, const std::string& to) {
-            std::string changed = whole;
-            changed.replace(changed.find(from), from.size(), to);
-            return changed;
-        };
-        for (const std::string& text :
-             {replaced("\"version\": 1", "\"version\": 2"), replaced("Make-Believe 1", "Make-Believe 7"),
-              whole.substr(0, whole.size() / 2), std::string("{}"), std::string("[1, 2"), std::string(),
-              replaced("\"engine\": 2", "\"engine\": \"two\"")}) {
-            CAPTURE(text);
-            write_file_atomic(path, text);
-            world.runs = 0;
-            scene.conv(small());
-            CHECK(world.runs > 0);
-            CHECK(read_file(path) == whole);
-        }
-    }
-    SUBCASE("an engine that is gone, has other knobs, is forbidden or has grown is measured anew") {
-        world.runs = 0;
-        const auto measured = [&] {
-            world.runs = 0;
-            scene.conv(small());
-            return world.runs > 0;
-        };
-        CHECK(!measured());
-        world.engines[1].index = 12;
-        CHECK(measured());
-        world.engines[1].knobs = {{3, 0}};
-        CHECK(measured());
-        world.engines[1].numerical = {CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC};
-        CHECK(measured());
-        CHECK(scene.engine_for(small()) == 3);
-        world.engines[2].workspace = int64_t{2} << 30;
-        CHECK(measured());
-        CHECK(scene.engine_for(small()) == 1);
-    }
-}
-
-TEST_CASE("plan cache: choices of several processes are kept beside one another") {
-    Scene scene;
-    const auto one = std::make_shared<ConvPlanner>(nullptr, scene.options);
-    const auto two = std::make_shared<ConvPlanner>(nullptr, scene.options);
-    ConvShape other = inference();
-    other.height = 9;
-    make_conv_products(one, inference());
-    make_conv_products(two, other);
-    one->keep();
-    two->keep();
-    world.runs = 0;
-    scene.conv(inference());
-    scene.conv(other);
-    CHECK(world.runs == 0);
-}
-
-TEST_CASE("plan cache: a folder that cannot be made is no error") {
-    Scene scene;
-    write_file_atomic(scene.folder.string(), "a file where a folder should be");
-    scene.options.cache_folder = (scene.folder / "inside").string();
-    CHECK(scene.engine_for(inference()) == 2);
-}
-
-TEST_CASE("plan cache: the folder comes from the environment") {
-    const char* names[] = {"RN50_PLAN_CACHE", "XDG_CACHE_HOME", "HOME", "RN50_AUTOTUNE", "RN50_AUTOTUNE_SECONDS"};
-    std::vector<std::string> before;
-    for (const char* name : names)
-        before.push_back(std::getenv(name) ? std::getenv(name) : "");
-    setenv("RN50_PLAN_CACHE", "/one", 1);
-    setenv("XDG_CACHE_HOME", "/two", 1);
-    setenv("HOME", "/three", 1);
-    unsetenv("RN50_AUTOTUNE");
-    CHECK(PlannerOptions::from_environment().cache_folder == "/one");
-    unsetenv("RN50_PLAN_CACHE");
-    CHECK(PlannerOptions::from_environment().cache_folder == "/two/rn50");
-    unsetenv("XDG_CACHE_HOME");
-    CHECK(PlannerOptions::from_environment().cache_folder == "/three/.cache/rn50");
-    CHECK(PlannerOptions::from_environment().autotune);
-    unsetenv("RN50_AUTOTUNE_SECONDS");
-    CHECK(PlannerOptions::from_environment().budget_seconds == 120);
-    setenv("RN50_AUTOTUNE_SECONDS", "7.5", 1);
-    CHECK(PlannerOptions::from_environment().budget_seconds == 7.5);
-    for (const char* const wrong : {"soon", "-1", "3s", "nan"}) {
-        setenv("RN50_AUTOTUNE_SECONDS", wrong, 1);
-        CHECK_THROWS_AS(PlannerOptions::from_environment(), Error);
-    }
-    unsetenv("RN50_AUTOTUNE_SECONDS");
-    setenv("RN50_AUTOTUNE", "0", 1);
-    CHECK(!PlannerOptions::from_environment().autotune);
-    CHECK(PlannerOptions::from_environment().cache_folder.empty());
-    for (size_t i = 0; i < before.size(); ++i)
-        before[i].empty() ? unsetenv(names[i]) : setenv(names[i], before[i].c_str(), 1);
 }
 
 TEST_CASE("tail batch: the same engine without timing, within the workspace that was promised") {

@@ -17,6 +17,7 @@
 #include "comm/store.h"
 #include "fake.h"
 #include "fake_nccl.h"
+#include "ledger.h"
 #include "nccl_collectives.h"
 #include "nccl_meeting.h"
 #include "portable.h"
@@ -332,6 +333,22 @@ TEST_CASE("nccl: nothing is asked for nothing") {
         comm.gather(none, none);
         comm.leave();
     });
+}
+
+TEST_CASE("nccl: what ranks exchange in is counted, and nothing is taken after the engine is there") {
+    const Scene scene;
+    in_engines(1, [](const Rank& rank, StoreClient& store) {
+        const auto engine = engine_of(rank, store, milliseconds(20000));
+        CHECK(world.allocated > 0);
+        CHECK(ledger().bytes(Taken::collectives) == world.allocated);
+        const int before = world.allocations;
+        const std::string mine(9000001, 'x');
+        std::string all(mine.size(), '?');
+        engine->gather_host(mine.data(), static_cast<int64_t>(mine.size()), all.data());
+        CHECK(all == mine);
+        CHECK(world.allocations == before);
+    });
+    CHECK(ledger().total() == 0);
 }
 
 TEST_CASE("nccl: host memory is gathered, in pieces where it is large") {

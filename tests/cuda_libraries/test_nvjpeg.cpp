@@ -3,8 +3,10 @@
 
 #include "base/error.h"
 #include "base/resample.h"
+#include "environment.h"
 #include "fake.h"
 #include "fake_nvjpeg.h"
+#include "ledger.h"
 #include "nvjpeg_api.h"
 #include "picture_decoders.h"
 #include "resize.h"
@@ -106,6 +108,54 @@ TEST_CASE("nvJPEG: on a GPU that is lost nothing is given back") {
         world.failing.clear();
         CHECK(nvjpeg_world.live.size() == (hardware ? 4 : 7));
         CHECK(nvjpeg_world.faults == std::vector<std::string>{});
+    }
+}
+
+TEST_CASE("nvJPEG: all memory of the device is counted, and comes out of a reserve once there is one") {
+    const test::ArenaMode shared("shared");
+    for (const bool hardware : {true, false}) {
+        CAPTURE(hardware);
+        world = {};
+        nvjpeg_world = {};
+        nvjpeg_world.has_hardware = hardware;
+        std::string why;
+        {
+            const std::unique_ptr<PictureDecoders> decoders = open(why);
+            REQUIRE(decoders);
+            const FakeJpeg large = picture(100, 80), small = picture(20, 30), huge = picture(900, 900);
+            {
+                const auto one = decoders->make(), other = decoders->make();
+                CHECK(outcome(*one, large, request_of(large, 0, 0, 80, 100, 16)) == 1);
+                CHECK(outcome(*other, small, request_of(small, 0, 0, 30, 20, 16)) == 1);
+                CHECK(nvjpeg_world.own_bytes == 100 * 80 * 3 + 20 * 30 * 3);
+                CHECK(ledger().bytes(Taken::decoding) == world.allocated);
+                CHECK(world.allocated > static_cast<int64_t>(nvjpeg_world.own_bytes));
+            }
+            CHECK(world.allocated == 0);
+            CHECK(decoders->peak_bytes() == world.most_allocated);
+
+            const int64_t bytes = decoders->peak_bytes() / 4 * 5 / 256 * 256;
+            decoders->reserve(bytes);
+            CHECK(world.allocated == bytes);
+            CHECK(ledger().beside_tensors().size() == 1);
+            CHECK(ledger().beside_tensors()[0].bytes == bytes);
+            const int before = world.allocations;
+            {
+                const auto one = decoders->make(), other = decoders->make();
+                for (int i = 0; i < 3; ++i) {
+                    CHECK(outcome(*one, large, request_of(large, 0, 0, 80, 100, 16)) == 1);
+                    CHECK(outcome(*other, huge, request_of(huge, 0, 0, 900, 900, 16)) == -1);  // the CPU's
+                    CHECK(outcome(*other, small, request_of(small, 0, 0, 30, 20, 16)) == 1);
+                }
+            }
+            CHECK(world.allocations == before);
+            CHECK(world.allocated == bytes);
+        }
+        CHECK(world.allocated == 0);
+        CHECK(ledger().total() == 0);
+        CHECK(nvjpeg_world.faults == std::vector<std::string>{});
+        CHECK(nvjpeg_world.live.empty());
+        CHECK(world.faults == std::vector<std::string>{});
     }
 }
 

@@ -36,6 +36,9 @@ static_assert(ours::flag_strict == (NVJPEG_FLAGS_BITSTREAM_STRICT) &&
               ours::flag_interpolate == (NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION));
 static_assert(ours::major_version == MAJOR_VERSION && ours::minor_version == MINOR_VERSION &&
               ours::patch_level == PATCH_LEVEL && NVJPEG_STATUS_SUCCESS == 0);
+static_assert(sizeof(ours::DeviceAllocator) == sizeof(nvjpegDevAllocator_t) &&
+              Fits<decltype(ours::DeviceAllocator::take), tDevMalloc>::value &&
+              Fits<decltype(ours::DeviceAllocator::give_back), tDevFree>::value);
 static_assert(ours::max_components == NVJPEG_MAX_COMPONENT && sizeof(ours::Image) == sizeof(nvjpegImage_t));
 
 }  // namespace

@@ -202,11 +202,22 @@ int64_t CpuConv::workspace_bytes(Phase phase) const {
             break;
         case Phase::infer:
             carver.take(rows_in(chunk_) * desc().in_channels * size_of(dtype_));
-            // Other numbers of pictures may want more than the chunk's own; oneDNN asks for little here.
-            carver.take(infer_scratchpad_bytes_ * 2 + (64 << 10));
+            carver.take(inference_scratch());
             break;
     }
     return carver.used();
+}
+
+int64_t CpuConv::library_workspace_bytes(Phase phase) const {
+    Carver carver;
+    if (phase == Phase::forward || phase == Phase::backward) carver.take(scratchpad_bytes_);
+    if (phase == Phase::infer) carver.take(inference_scratch());
+    return carver.used();
+}
+
+/// Other numbers of pictures may want more than the chunk's own; oneDNN asks for little here.
+int64_t CpuConv::inference_scratch() const {
+    return infer_scratchpad_bytes_ * 2 + (64 << 10);
 }
 
 // --- the phases --------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ class CpuConv final : public Conv {
     explicit CpuConv(const ConvDesc& desc);
     int64_t packed_bytes() const override;
     int64_t workspace_bytes(Phase phase) const override;
+    int64_t library_workspace_bytes(Phase phase) const override;
 
   protected:
     void do_forward(const Activation& src, const Tensor& weights, const Tensor& dst, const Tensor& stats,
@@ -42,6 +43,7 @@ class CpuConv final : public Conv {
     ConvMemory memory(int64_t batch) const;
     void make_step(int64_t batch);
     Bound& inference(int64_t batch, bool relu, bool residual);
+    int64_t inference_scratch() const;
     int64_t rows_in(int64_t batch) const { return batch * desc().height * desc().width; }
     int64_t rows_out(int64_t batch) const;
 

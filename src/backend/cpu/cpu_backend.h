@@ -20,6 +20,7 @@ class CpuBackend final : public Backend {
     /// Copies at once: what computes and what would copy are the same cores.
     std::unique_ptr<Upload> upload() override;
     std::unique_ptr<Download> download() override;
+    int64_t optimizer_table_bytes(const OptimizerDesc&) const override { return 0; }
 
   protected:
     void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,
@@ -44,10 +45,11 @@ class CpuBackend final : public Backend {
     void do_dropout(const Tensor& src, const Tensor& dst, float p, const DropoutKey& key) override;
     void do_softmax_cross_entropy(const Tensor& logits, const Targets& targets, float smoothing, const Tensor& state,
                                   const Tensor& loss, const Tensor& diff_logits) override;
+    int64_t gradients_workspace_bytes() const override { return 0; }
     void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, const Tensor& divisor,
-                            const Tensor& state) override;
+                            const Tensor& state, const Tensor& workspace) override;
     void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
-                     const Tensor& moment1, const Tensor& moment2, const Tensor& state) override;
+                     const Tensor& moment1, const Tensor& moment2, const Tensor& state, const Tensor& table) override;
     int64_t augment_workspace_bytes(int64_t pictures) const override;
     void do_augment(const Tensor& src, const Tensor& changes, const Tensor& dst, const Tensor& workspace) override;
     void do_zero(const Tensor& dst) override;

@@ -20,7 +20,7 @@ constexpr int64_t pieces_at_once = 256;
 }  // namespace
 
 void CpuBackend::do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy,
-                                    const Tensor& divisor, const Tensor& state) {
+                                    const Tensor& divisor, const Tensor& state, const Tensor&) {
     const float* g = gradients.as<float>();
     const int64_t count = gradients.count(), pieces = ceil_div(count, piece);
     double sum = 0;
@@ -40,7 +40,7 @@ void CpuBackend::do_check_gradients(const Tensor& gradients, float clip_norm, co
 }
 
 void CpuBackend::do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
-                             const Tensor& moment1, const Tensor& moment2, const Tensor& state) {
+                             const Tensor& moment1, const Tensor& moment2, const Tensor& state, const Tensor&) {
     const StepState& s = *static_cast<const StepState*>(state.data);
     if (s.skip) return;
     const bool adamw = desc.kind == OptimizerDesc::Kind::adamw;
