@@ -246,9 +246,8 @@ Status query(Stream* stream) {
 void drain() {
     const auto busy = [] {
         const std::lock_guard<std::mutex> lock(streams_mutex);
-        return std::any_of(all_streams.begin(), all_streams.end(), [](Stream* stream) {
-            return stream->device == current_device() && !stream->idle();
-        });
+        return std::any_of(all_streams.begin(), all_streams.end(),
+                           [](Stream* stream) { return stream->device == current_device() && !stream->idle(); });
     };
     while (busy())
         std::this_thread::yield();

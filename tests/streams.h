@@ -3,9 +3,9 @@
 // libraries (cuda_libraries/) both stand on them.
 //
 // While a stream is captured, what it is given is noted and not done: a launch with its arguments by value, a copy with
-// its addresses. A launch of the graph does all of it, in an order that the captured dependencies allow and that changes
-// from launch to launch, so that a dependency which is missing shows. What CUDA forbids within a capture is refused with
-// CUDA's own error, and the capture is of no more use.
+// its addresses. A launch of the graph does all of it, in an order that the captured dependencies allow and that
+// changes from launch to launch, so that a dependency which is missing shows. What CUDA forbids within a capture is
+// refused with CUDA's own error, and the capture is of no more use.
 #pragma once
 
 #include <cstddef>

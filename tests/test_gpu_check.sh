@@ -49,6 +49,11 @@ case "$*" in
     *step*)
         echo "$*" >>"$work/steps_ran"
         [ ! -e "$work/no_step" ] || { echo "error: no room" >&2 && exit 4; }
+        case "$*" in *"cuda-graph yes"*)
+            [ ! -e "$work/no_graph" ] || echo "warning: --cuda-graph: steps are not recorded and go op by op: no room" >&2
+            echo '{"images_per_s":1320.6,"memory_mb":8400.0,"memory_taken_mb":9000.0}'
+            exit ;;
+        esac
         echo '{"images_per_s":1100.5,"memory_mb":8400.0,"memory_taken_mb":9000.0}' ;;
     *kernels*) echo '{"copy_gb_s":3000.0,"passes":[{"group":"stage 1","name":"join","bytes":100000000,"us":40.0,"gb_s":2500.0,"of_copy":0.83},{"group":"stage 1","name":"apply","bytes":100000000,"us":50.0,"gb_s":2000.0,"of_copy":0.66},{"group":"stage 1","name":"small","bytes":1000,"us":5.0,"gb_s":1.0,"of_copy":0.01}]}' ;;
 esac
@@ -117,6 +122,15 @@ check "steps: memory as planned, as taken, and PyTorch's while it tried out" eva
 check "kernels: each pass is judged, small ones are not" eval \
     'grep -q "join .* 83%  reached" out && grep -q "apply .* 66%  MISSED 80%" out && grep -qE "small .* 1% *$" out &&
      prints "MISSED       passes over memory at 80% of a copy or more, fp16: 0.5, at least 1"'
+check_gpu "graphs"
+check "graphs: steps op by op and recorded, by batch" eval \
+    'is 0 && valid && prints "fp16, batch 8: op by op    1100.5   recorded    1320.6 images/s   1.200x" &&
+     [ "$(grep -c "cuda-graph yes" steps_ran)" = 6 ]'
+touch no_graph
+check_gpu "graphs"
+check "graphs: a step that is not recorded fails, with the reason" eval \
+    'is 1 && valid && prints "warning: --cuda-graph: steps are not recorded and go op by op: no room"'
+rm no_graph
 touch no_step
 check_gpu "steps"
 check "steps: without a step of rn50, none of PyTorch" eval 'is 1 && valid && prints "no room" "PyTorch is not measured" && [ ! -e torch_ran ]'

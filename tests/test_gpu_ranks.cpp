@@ -1,5 +1,5 @@
 // One rank by the engine of each backend that works here, NCCL on a GPU: every collective, which with one rank changes
-// nothing, and training, which is then the same bit for bit.
+// nothing, and training, which is then the same bit for bit; on a GPU with recorded steps, too.
 #include <doctest/doctest.h>
 
 #include <cstdlib>
@@ -41,8 +41,8 @@ std::vector<float> some_numbers(int64_t count) {
     return numbers;
 }
 
-/// What three steps end with.
-std::vector<float> trained(Backend& backend, Communicator* comm) {
+/// What seven steps end with: of recorded ones the last three.
+std::vector<float> trained(Backend& backend, Communicator* comm, bool recorded = false) {
     constexpr int64_t batch = 4, side = 32, classes = 5;
     TrainerOptions options;
     options.net.model = "resnet18";
@@ -54,13 +54,14 @@ std::vector<float> trained(Backend& backend, Communicator* comm) {
     options.comm = comm;
     options.sync_norm = comm != nullptr;
     options.bucket_bytes = 1 << 20;
+    options.record = recorded;
     Arena arena(backend.memory(), plan_memory(backend, options).peak);
     Trainer trainer(backend, arena, options);
     trainer.initialize();
     trainer.follow_rank_0();
     std::vector<uint8_t> pictures(batch * side * side * 3);
     std::vector<int32_t> labels(batch);
-    for (int64_t step = 0; step < 3; ++step) {
+    for (int64_t step = 0; step < 7; ++step) {
         Random random(1, static_cast<uint32_t>(step), 0, Purpose::demo);
         for (uint8_t& value : pictures)
             value = static_cast<uint8_t>(random.u32() >> 24);
@@ -69,6 +70,7 @@ std::vector<float> trained(Backend& backend, Communicator* comm) {
         trainer.step(pictures.data(), labels.data(), step, 1e-3);
         trainer.result();
     }
+    if (recorded) CHECK(trainer.recorded_steps()->replays() == 3);
     const Tensor& parameters = trainer.net().state().parameters;
     std::vector<float> values(static_cast<size_t>(parameters.count()));
     backend.copy_out(trainer.context(), parameters, values.data());
@@ -119,6 +121,10 @@ TEST_CASE("one rank: training by an engine, batch norm over all ranks, is traini
     for_each_engine([](Backend& backend, Communicator& comm) {
         const std::vector<float> alone = trained(backend, nullptr);
         CHECK(trained(backend, &comm) == alone);
+        if (backend.info().kind == "cuda") {
+            CHECK(trained(backend, nullptr, true) == alone);
+            CHECK(trained(backend, &comm, true) == alone);
+        }
         CHECK(alone[0] != 0.0f);
     });
 }

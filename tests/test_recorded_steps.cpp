@@ -50,7 +50,6 @@ struct Pictures {
         batch = {pixels.data(), labels.data(), mixed ? partners.data() : nullptr,
                  mixed ? 0.5f + static_cast<float>(number % 7) / 16 : 1.0f};
     }
-
 };
 
 /// What a run ends with, and what each step found.
@@ -263,6 +262,23 @@ TEST_CASE("a backend that records nothing says so, and the emulated one what it 
         backend->copy_out(ctx, values.tensor(), host);
         CHECK(host[2] == 0);
     }
+}
+
+TEST_CASE("dropout of a training run belongs to the step") {
+    const std::unique_ptr<Backend> backend = make_backend("cpu", 1);
+    const TrainerOptions options = options_of(Precision::fp32);
+    Arena arena(backend->memory(), plan_memory(*backend, options).peak);
+    Trainer trainer(*backend, arena, options);
+    trainer.initialize();
+    const Pictures pictures(0, false);
+    std::vector<double> losses;
+    for (const int64_t step : {0, 3, 4, 3}) {
+        trainer.step(pictures.batch, step, 0);  // at this rate nothing is learnt
+        losses.push_back(trainer.result().loss);
+    }
+    CHECK(losses[1] != losses[0]);
+    CHECK(losses[2] != losses[1]);
+    CHECK(losses[3] == losses[1]);
 }
 
 TEST_CASE("an arena goes back to what it held, and knows its layout") {

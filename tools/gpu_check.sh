@@ -24,7 +24,7 @@ export LC_ALL=C # numbers have points
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 self=$root/tools/$(basename "$0")
-all_stages="doctor tests steps losses train sanitizer kernels shares precisions compile ranks loading"
+all_stages="doctor tests steps losses train sanitizer kernels shares precisions compile ranks graphs loading"
 export STAGES=${STAGES:-$all_stages}
 export DEVICE=${DEVICE:-cuda} SMOKE=${SMOKE:-0} PYTHON=${PYTHON:-python3} DATA=${DATA:-} PHOTOS=${PHOTOS:-}
 export RN50_AUTOTUNE_SECONDS=${RN50_AUTOTUNE_SECONDS:-30}
@@ -41,12 +41,12 @@ export WORK OUT BUNDLE RN50_PLAN_CACHE=$WORK/plans
 # shellcheck disable=SC2034,SC2154  # the stages read these, and set others
 if [ "$SMOKE" = 1 ]; then
     export OMP_WAIT_POLICY=passive # such a machine has other work too
-    side=64 batches="8 4" step_count=3 seconds=0.5 second_turn=5 loss_side=64 loss_batch=8 loss_steps=6 loss_count=24
+    side=64 batches="8 4" graph_batches="2" step_count=3 seconds=0.5 second_turn=5 loss_side=64 loss_batch=8 loss_steps=6 loss_count=24
     train_options=(--epochs 1) train_count=64 accuracy=0 kernel_batch=2 kernel_side=64
     photo_side=256 photo_count=64 loading_workers="1 2" loading_batch=8 loading_steps=4
     rank_steps=4 rank_side=64 rank_batch=4
 else
-    side=224 batches="256 64" step_count=60 seconds=4 second_turn=30 loss_side=224 loss_batch=64 loss_steps=50 loss_count=512
+    side=224 batches="256 64" graph_batches="1 8 32" step_count=60 seconds=4 second_turn=30 loss_side=224 loss_batch=64 loss_steps=50 loss_count=512
     train_options=() train_count=1600 accuracy=93 kernel_batch=256 kernel_side=224
     photo_side=1024 photo_count=400 loading_workers="1 4 8 16" loading_batch=64 loading_steps=12
     rank_steps=60 rank_side=224 rank_batch=64
@@ -80,6 +80,7 @@ limit_of() {
         precisions) echo 100 ;;
         compile) echo 120 ;;
         ranks) echo 90 ;;
+        graphs) echo 60 ;;
         loading) echo 100 ;;
     esac
 }

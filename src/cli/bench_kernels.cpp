@@ -202,8 +202,9 @@ class KernelBench {
         const std::string group = cat("classifier: ", batch_, " pictures");
         const Tensor src = filled(act_, {batch_, features}), dst = filled(act_, {batch_, features});
         const Tensor step = filled(DType::i32, {1});
-        measure(group, "dropout", 2 * src.bytes(),
-                [&](Context& ctx) { backend_.dropout(ctx, src, dst, 0.3f, {0, step, 0}); });
+        measure(group, "dropout", 2 * src.bytes(), [&](Context& ctx) {
+            backend_.dropout(ctx, src, dst, 0.3f, {0, step, 0});
+        });
         const Tensor logits = filled(DType::f32, {batch_, classes}), diff = filled(DType::f32, {batch_, classes});
         const Tensor labels = filled(DType::i32, {batch_}), loss = vector(batch_), state = step_state();
         backend_.zero(ctx_, labels);

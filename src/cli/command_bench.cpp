@@ -34,6 +34,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t classes_of_imagenet = 1000;
 constexpr int warm_up_calls = 2;
+/// Steps until all are recorded, of the two places of a batch on the device.
+constexpr int recording_calls = 6;
 constexpr int64_t least_calls = 10, most_calls = 200;
 constexpr size_t times_kept = 4096;  ///< of the last calls: a bench that runs for days is to measure memory too
 constexpr double seconds_of_calls = 15;
@@ -197,6 +199,8 @@ BenchResult bench_step(const Options& options, Backend& backend, const std::opti
         trainer.result();
         return true;
     };
+    for (int i = 0; setup.record && i < recording_calls; ++i)
+        one();
     BenchResult result = measure(options, backend, trainer.context(), setup.net, plan.peak, one, comm);
     note_memory(result, memory, speaks);
     return result;

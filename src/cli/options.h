@@ -29,6 +29,7 @@ struct Options {
     std::string device = "auto";     ///< auto|cpu|cuda
     std::string precision = "auto";  ///< auto|mixed|fp32|tf32|fp16|bf16
     std::string memory = "auto";     ///< auto|full|lean
+    std::string cuda_graph = "no";   ///< yes|no: whether steps go to a GPU as recorded wholes
     int64_t threads = 0;             ///< compute threads; 0: all the process may use
     int64_t workers = 0;             ///< decoding threads; 0: chosen by the loader
     std::string gpus = "1";          ///< N|all|0,2

@@ -117,6 +117,7 @@ TrainerOptions trainer_options(const Options& options, const DeviceInfo& device,
     trainer.clip_norm = static_cast<float>(options.clip_norm);
     trainer.loss_scale = static_cast<float>(options.loss_scale);
     trainer.seed = static_cast<uint64_t>(options.seed);
+    trainer.record = options.cuda_graph == "yes";
     return trainer;
 }
 
@@ -168,7 +169,7 @@ MemoryPlan plan_that_fits(Backend& backend, TrainerOptions& trainer, const std::
 double net_images_per_s(Backend& backend, TrainerOptions trainer) {
     constexpr int64_t to_warm_up = 3, measured = 8;
     trainer.comm = nullptr;
-    trainer.sync_norm = trainer.mixed = false;
+    trainer.sync_norm = trainer.mixed = trainer.record = false;
     trainer.net.accumulate = 1;
     const NetDesc& net = trainer.net;
     Arena arena(backend.memory(), plan_memory(backend, trainer).peak);

@@ -23,7 +23,8 @@ class RecordedSteps {
 
     /// Does `work`, which gives a kind the same ops on the same tensors each time: op by op at first, until all that
     /// libraries do once is done; then by its recording. All ranks do the same kinds in the same order. Where nothing
-    /// can be recorded that is said once, and all ranks go on op by op.
+    /// can be recorded that is said once, and all ranks go on op by op. (A rank alone whose recording breaks off before
+    /// its last collective has gone another way than the others, which ends the run as such ranks end it.)
     void run(const Kind& kind, const std::function<void()>& work);
 
     /// How often recordings have run.

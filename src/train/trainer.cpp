@@ -198,7 +198,8 @@ void Trainer::gradients_of(const Place& place, int64_t part) {
     }
     targets.total = static_cast<float>(parts * count);  // the weights of all labels are known only at the end
 
-    const Tensor logits = net_->forward(context_, input, {options_.seed, step_number_, (part * ranks + rank) * count}, part);
+    const Tensor logits =
+        net_->forward(context_, input, {options_.seed, step_number_, (part * ranks + rank) * count}, part);
     const Scratch diff_logits(context_.arena, DType::f32, logits.shape, Use::activation_gradients);
     backend_.softmax_cross_entropy(context_, logits, targets, options_.label_smoothing, step_state_, loss,
                                    diff_logits.tensor());

@@ -160,8 +160,8 @@ ncclResult_t collective(const char* name, ncclComm_t handle, cudaStream_t stream
     const bool captured = streams::is_captured(reinterpret_cast<streams::Stream*>(stream));
     const std::string what = std::string(name) + " of " + std::to_string(count) + " of type " + std::to_string(type) +
                              (captured ? ", captured" : "");
-    comm.pending = [group = comm.group, aborted = comm.aborted, rank = comm.rank, done = comm.done, what, sent, received,
-                    work = std::move(work), held = captured ? comm.captured : nullptr, stream] {
+    comm.pending = [group = comm.group, aborted = comm.aborted, rank = comm.rank, done = comm.done, what, sent,
+                    received, work = std::move(work), held = captured ? comm.captured : nullptr, stream] {
         // A communicator that does not block launches from a thread of its own.
         std::thread([&] {
             push(stream, [=] {

@@ -2,11 +2,11 @@
 # shellcheck disable=SC2154  # what is not assigned here is a setting of gpu_check.sh
 # Sourced by gpu_check.sh: the stages that measure speed and memory. Each figure is noted and said as soon as it is known.
 
-# our_step BATCH PRECISION MEMORY FILE: rn50's images/s and megabytes, as JSON.
+# our_step BATCH PRECISION MEMORY FILE [OPTION...]: rn50's images/s and megabytes, as JSON.
 our_step() {
     local status=0
     ours 100 "$rn50" bench step --device "$DEVICE" --precision "$2" --batch-size "$1" --image-size "$side" --memory "$3" \
-        --max-steps "$step_count" --json >"$4" 2>"$4.said" || status=$?
+        --max-steps "$step_count" "${@:5}" --json >"$4" 2>"$4.said" || status=$?
     cat "$4.said" "$4"
     if [ $status != 0 ] || [ ! -s "$4" ]; then
         say "rn50, $2, batch $1, $3: FAILED with status $status: $(tail -1 "$4.said" | cut -c1-200)"
@@ -115,6 +115,29 @@ stage_precisions() {
         our_step "$batch" "$precision" full "$t/ours.$precision.$batch.full.1" || { status=1 && continue; }
         their_step eager "$precision" "$batch" "$t/eager.$precision.$batch.1" || status=1
         compared "$precision, batch $batch" "$t/ours.$precision.$batch.full.1" "$t/eager.$precision.$batch.1"
+    done
+    return $status
+}
+
+# What a step gains that is recorded as a CUDA graph, at batches so small that launches may cost more than kernels do.
+stage_graphs() {
+    local status=0 batch turn option t=$WORK/graphs
+    need_gpu
+    mkdir -p "$t"
+    rm -f "$t"/*
+    for batch in $graph_batches; do
+        for turn in 1 2; do # in turns: clocks and temperature move
+            for option in no yes; do
+                our_step "$batch" "$main_precision" full "$t/$option.$batch.$turn" --cuda-graph $option || return
+                ! grep -q 'steps are not recorded' "$t/$option.$batch.$turn.said" || { # said by rn50, with the reason
+                    say "$(grep -m1 'steps are not recorded' "$t/$option.$batch.$turn.said" | cut -c1-200)"
+                    [ "$DEVICE" = cpu ] || status=1
+                }
+            done
+        done
+        say "$(printf '%s, batch %d: op by op %9.1f   recorded %9.1f images/s   %sx' "$main_precision" "$batch" \
+            "$(best "$t/no.$batch.1" "$t/no.$batch.2")" "$(best "$t/yes.$batch.1" "$t/yes.$batch.2")" \
+            "$(ratio "$(best "$t/yes.$batch.1" "$t/yes.$batch.2")" "$(best "$t/no.$batch.1" "$t/no.$batch.2")" 3)")"
     done
     return $status
 }
