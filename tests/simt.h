@@ -4,7 +4,7 @@
 //   - fibers run forward, backward or in a shuffled order (set_order), and blocks too,
 //   - shared memory is a heap block of its own for each array, full of rubbish at the start of each block,
 // and a barrier that not all threads reach, a warp collective that a named lane misses, or a pack at an address that is
-// no multiple of its size, ends the test with a message.
+// no multiple of its size, ends the test with a message. Streams and graphs are those of streams.h.
 #pragma once
 
 #include <atomic>

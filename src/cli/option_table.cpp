@@ -38,9 +38,8 @@ std::vector<OptionRow> make_table() {
         {"memory", &O::memory, in_train | in_bench, device, "auto|full|lean", choice, choice,
          "lean recomputes every second block's output", true, true},
         {"cuda-graph", &O::cuda_graph, in_train | in_bench, device, "yes|no", choice, choice,
-         "yes: a GPU records the step once and then takes it in one call, for small batches, whose kernels are shorter "
-         "than their launches",
-         true, true},
+         "yes: a GPU records the step and then takes it in one call, for small batches, where launches cost", true,
+         true},
         {"threads", &O::threads, on_pictures, device, "N", 0, 4096, "compute threads on a CPU; 0: all cores", true,
          true},
         {"workers", &O::workers, on_pictures | on_sets, device, "N", 0, 4096,

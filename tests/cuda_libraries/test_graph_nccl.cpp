@@ -1,8 +1,6 @@
 // Ranks whose steps are recorded: the emulator's kernels and the make-believe NCCL on streams that are threads.
 #include <doctest/doctest.h>
 
-#include <cuda_runtime.h>
-
 #include <atomic>
 #include <mutex>
 #include <thread>

@@ -2,8 +2,6 @@
 // batches stay outside.
 #include <doctest/doctest.h>
 
-#include <cuda_runtime.h>
-
 #include <algorithm>
 #include <memory>
 #include <vector>
