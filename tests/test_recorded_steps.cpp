@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "base/pixel_ops.h"
 #include "base/random.h"
 #include "captured_stderr.h"
 #include "environment.h"
@@ -37,18 +38,26 @@ TrainerOptions options_of(Precision precision) {
 struct Pictures {
     std::vector<uint8_t> pixels;
     std::vector<int32_t> labels, partners;
+    std::vector<pixel::Changes> changes;
     HostBatch batch{};
 
-    Pictures(int64_t number, bool mixed) {
+    Pictures(int64_t number, bool mixed, bool changed) {
         Random random(1, static_cast<uint32_t>(number), 0, Purpose::demo);
         for (int64_t i = 0; i < size * side * side * 3; ++i)
             pixels.push_back(static_cast<uint8_t>(random.u32() >> 24));
         for (int64_t i = 0; i < size; ++i) {
             labels.push_back(static_cast<int32_t>(random.below(classes)));
             partners.push_back(static_cast<int32_t>(random.below(classes)));
+            pixel::Changes change{};
+            for (int32_t& factor : change.factors)
+                factor = pixel::one / 2 + static_cast<int32_t>(random.below(pixel::one));
+            for (uint8_t jitter = 0; jitter < 3; ++jitter)
+                change.order[jitter] = jitter;
+            change.flip_vertical = static_cast<uint8_t>(random.below(2));
+            changes.push_back(change);
         }
         batch = {pixels.data(), labels.data(), mixed ? partners.data() : nullptr,
-                 mixed ? 0.5f + static_cast<float>(number % 7) / 16 : 1.0f};
+                 mixed ? 0.5f + static_cast<float>(number % 7) / 16 : 1.0f, changed ? changes.data() : nullptr};
     }
 };
 
@@ -106,7 +115,7 @@ Trained trained(TrainerOptions options, bool recorded, int64_t steps,
     for (int64_t step = 0; step < steps; ++step) {
         if (between) between(run, step);
         for (int64_t part = 0; part < options.net.accumulate; ++part) {
-            const Pictures pictures(number++, options.mixed);
+            const Pictures pictures(number++, options.mixed, options.changes);
             trainer.step(pictures.batch, step, 1e-3 * static_cast<double>(step + 1), part);
         }
         const StepResult found = trainer.result();
@@ -147,22 +156,23 @@ TEST_CASE("recorded steps of two batches in fp16, mixed, weighted, dropped out, 
     options.label_smoothing = 0.1f;
     const auto between = [](const Run& run, int64_t step) {
         if (step == 0) run.set_loss_scale(64);
-        if (step == 4) run.set_loss_scale(0x1p60f);
-        if (step == 5) run.set_loss_scale(64);
-        if (step == 6) run.infer();
+        if (step == 3) run.set_loss_scale(0x1p60f);
+        if (step == 4) run.set_loss_scale(64);
+        if (step == 5) run.infer();
     };
-    const Trained plain = trained(options, false, 7, between), recorded = trained(options, true, 7, between);
+    const Trained plain = trained(options, false, 6, between), recorded = trained(options, true, 6, between);
     CHECK(plain.replays == 0);
-    CHECK(recorded.replays == 10);  // of both batches, from the third step on
-    CHECK(recorded.states[4].skip == 1);
-    CHECK(recorded.states.back().t == 6);
+    CHECK(recorded.replays == 8);  // of both batches, from the third step on
+    CHECK(recorded.states[3].skip == 1);
+    CHECK(recorded.states.back().t == 5);
     check_same(plain, recorded);
     CHECK(std::isfinite(recorded.losses.back()));
     CHECK(streams::live_graphs() == 0);
 }
 
-TEST_CASE("recorded steps in fp32 from both places in turn are plain ones") {
-    const TrainerOptions options = options_of(Precision::fp32);
+TEST_CASE("recorded steps in fp32 from both places in turn, augmented on the device, are plain ones") {
+    TrainerOptions options = options_of(Precision::fp32);
+    options.changes = true;
     const auto between = [](const Run& run, int64_t step) {
         if (step == 6) run.infer();
     };
@@ -198,10 +208,10 @@ class Uncapturable final : public Collectives {
 
 TEST_CASE("steps that cannot be recorded go op by op, which is said once") {
     const TrainerOptions options = options_of(Precision::fp32);
-    const Trained plain = trained(options, false, 6);
+    const Trained plain = trained(options, false, 5);
     const auto told = [&](TrainerOptions how, const std::function<void(const Run&, int64_t)>& between) {
         CapturedStderr said;
-        const Trained recorded = trained(std::move(how), true, 6, between);
+        const Trained recorded = trained(std::move(how), true, 5, between);
         CHECK(recorded.replays == 0);
         check_same(plain, recorded);
         return said.text();
@@ -270,7 +280,7 @@ TEST_CASE("dropout of a training run belongs to the step") {
     Arena arena(backend->memory(), plan_memory(*backend, options).peak);
     Trainer trainer(*backend, arena, options);
     trainer.initialize();
-    const Pictures pictures(0, false);
+    const Pictures pictures(0, false, false);
     std::vector<double> losses;
     for (const int64_t step : {0, 3, 4, 3}) {
         trainer.step(pictures.batch, step, 0);  // at this rate nothing is learnt
