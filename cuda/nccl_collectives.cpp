@@ -381,7 +381,6 @@ class NcclCollectives final : public Collectives {
     }
 
     void gather_host(const void* mine, int64_t bytes, void* all) override {
-        require_staging();
         for (int64_t begin = 0; begin < bytes; begin += piece_) {
             const int64_t count = std::min(piece_, bytes - begin);
             gather_piece(static_cast<const char*>(mine) + begin, count);
@@ -393,11 +392,10 @@ class NcclCollectives final : public Collectives {
 
     /// Not gathered: that goes round a ring of all ranks, while NCCL has trees for sums.
     void sum_host(double* numbers, int64_t count) override {
-        require_staging();
         const int64_t most = piece_ * (ranks_ + 1) / int64_t{sizeof(double)};
         for (int64_t begin = 0; begin < count; begin += most) {
             const int64_t piece = std::min(most, count - begin);
-            queue_sum(numbers + begin, piece);
+            queue_sum(staging_, numbers + begin, piece);
             wait();
             std::memcpy(numbers + begin, staging_.host(), static_cast<size_t>(piece) * sizeof(double));
         }
@@ -406,15 +404,15 @@ class NcclCollectives final : public Collectives {
     /// Queued behind the averages of the step that computes, and before those of the next one, whose computing it need
     /// not wait for: the stream is not the backend's.
     void begin_sum(const double* numbers, int64_t count) override {
-        require_staging();
-        queue_sum(numbers, count);
+        RN50_REQUIRE(begun_ == 0, "a second sum is begun before the first one is finished");
+        queue_sum(of_begun_, numbers, count);
         summed_.record(stream_.get());
         begun_ = count;
     }
 
     void finish_sum(double* numbers) override {
         wait([this] { return summed_.query(); });
-        std::memcpy(numbers, staging_.host(), static_cast<size_t>(std::exchange(begun_, 0)) * sizeof(double));
+        std::memcpy(numbers, of_begun_.host(), static_cast<size_t>(std::exchange(begun_, 0)) * sizeof(double));
     }
 
     std::string hang_remedy() const override { return nccl_remedy("timed out"); }
@@ -443,19 +441,17 @@ class NcclCollectives final : public Collectives {
         wait();
     }
 
-    void require_staging() const { RN50_REQUIRE(begun_ == 0, "the hosts have a sum to finish first"); }
-
     /// To the staging's host memory.
-    void queue_sum(const double* numbers, int64_t count) {
+    void queue_sum(const Staging& staging, const double* numbers, int64_t count) {
         const size_t size = static_cast<size_t>(count) * sizeof(double);
-        std::memcpy(staging_.host(), numbers, size);
-        check(cudaMemcpyAsync(staging_.device(), staging_.host(), size, cudaMemcpyHostToDevice, stream_.get()),
+        std::memcpy(staging.host(), numbers, size);
+        check(cudaMemcpyAsync(staging.device(), staging.host(), size, cudaMemcpyHostToDevice, stream_.get()),
               "copy to the GPU");
         comm_.call("ncclAllReduce", [&](const NcclLibrary& nccl, ncclComm_t comm) {
-            return nccl.AllReduce(staging_.device(), staging_.device(), static_cast<size_t>(count), ncclFloat64,
-                                  ncclSum, comm, stream_.get());
+            return nccl.AllReduce(staging.device(), staging.device(), static_cast<size_t>(count), ncclFloat64, ncclSum,
+                                  comm, stream_.get());
         });
-        check(cudaMemcpyAsync(staging_.host(), staging_.device(), size, cudaMemcpyDeviceToHost, stream_.get()),
+        check(cudaMemcpyAsync(staging.host(), staging.device(), size, cudaMemcpyDeviceToHost, stream_.get()),
               "copy from the GPU");
     }
 
@@ -482,9 +478,10 @@ class NcclCollectives final : public Collectives {
     std::string name_;
     Stream stream_;
     Event handover_, summed_;
-    int64_t begun_ = 0;  ///< numbers of the sum that is in the staging
-    Staging staging_;    ///< of all ranks, then this one's
-    NcclComm comm_;      ///< the first to go: it waits for the stream's work
+    int64_t begun_ = 0;                                       ///< numbers of the sum that was begun
+    Staging staging_;                                         ///< of all ranks, then this one's
+    Staging of_begun_{most_begun * int64_t{sizeof(double)}};  ///< other sums and gathers may come between its halves
+    NcclComm comm_;                                           ///< the first to go: it waits for the stream's work
 };
 
 const NcclLibrary& the_library() {
