@@ -40,7 +40,7 @@ struct CudaModuleInfo {
 
 /// The one symbol that the module exports is `extern "C" const CudaModule* rn50_cuda_module()`.
 struct CudaModule {
-    static constexpr int current_version = 6;
+    static constexpr int current_version = 7;
     int version;  ///< of this struct and of backend.h; a module of another version is refused
     CudaModuleInfo (*info)();
     /// Throws Error(Exit::device) with the remedy when GPU `index` cannot be used.

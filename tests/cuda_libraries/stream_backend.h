@@ -90,6 +90,7 @@ class StreamBackend final : public Backend {
     }
     std::unique_ptr<Upload> upload() override { return cuda::make_upload(stream_); }
     std::unique_ptr<Download> download() override { return std::make_unique<Results>(*this); }
+    int64_t optimizer_table_bytes(const OptimizerDesc&) const override { return 0; }
 
   protected:
     void do_norm_from_batch(const Tensor& stats, int64_t count, const Tensor& gamma, const Tensor& beta, float eps,
@@ -147,11 +148,12 @@ class StreamBackend final : public Backend {
         });
     }
     void do_check_gradients(const Tensor& gradients, float clip_norm, const ScalePolicy& policy, const Tensor& divisor,
-                            const Tensor& state) override {
+                            const Tensor& state, const Tensor&) override {
         later([=] { sound_->check_gradients(ctx_, gradients, clip_norm, policy, state, divisor); });
     }
+    int64_t gradients_workspace_bytes() const override { return 0; }
     void do_optimize(const OptimizerDesc& desc, const Tensor& parameters, const Tensor& gradients,
-                     const Tensor& moment1, const Tensor& moment2, const Tensor& state) override {
+                     const Tensor& moment1, const Tensor& moment2, const Tensor& state, const Tensor&) override {
         later([=] { sound_->optimize(ctx_, desc, parameters, gradients, moment1, moment2, state); });
     }
     void do_zero(const Tensor& dst) override {
