@@ -127,7 +127,7 @@ library_tests() { # NAME INCLUDES NCCL: the tests on make-believe libraries, com
     # shellcheck disable=SC2086
     attempt "$name: the tests of the libraries' layer compile" $cxx -O1 $flags $includes -Itests -Itests/cuda_libraries \
         -DRN50_TESTS_DIR="\"$PWD/tests\"" \
-        $tests tests/main.cpp tests/naive.cpp tests/streams.cpp $libraries cuda/picture_decoders.cpp cuda/upload.cpp $below \
+        $tests tests/main.cpp tests/naive.cpp tests/streams.cpp tests/simt_memory.cpp $libraries cuda/picture_decoders.cpp cuda/upload.cpp $below \
         -lpthread -ldl -o "$folder/library_tests" &&
         attempt "$name: the tests of the libraries' layer pass, and libnccl.so.2 has what is called" \
             env RN50_TEST_NCCL="$3" "$folder/library_tests"
