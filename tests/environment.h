@@ -33,6 +33,16 @@ struct ArenaMode : ScopedVariable {
     explicit ArenaMode(const char* mode) : ScopedVariable("RN50_ARENA", mode) {}
 };
 
+/// Whether nets are trained on the emulated GPU. Under the sanitizers that takes minutes, and each op has run under them
+/// in its own tests: it is left out there unless RN50_EMULATE_NETS is set.
+inline bool trains_emulated() {
+#ifdef __SANITIZE_ADDRESS__
+    return std::getenv("RN50_EMULATE_NETS") != nullptr;
+#else
+    return true;
+#endif
+}
+
 /// Where the tests' files are: RN50_TESTS_DIR of the environment where a program runs on another machine than it was
 /// built on, else where they were then.
 inline std::string tests_folder() {

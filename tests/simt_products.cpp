@@ -175,34 +175,37 @@ std::unique_ptr<Products> make_products(cudaStream_t stream) {
 
 namespace {
 
-/// Copies as late as it may, so that whoever does not wait for it finds something else.
+/// Reads as late as it may, so that whoever does not wait for it sends something else; but no later than the work that
+/// needs it is given to a stream: whoever loses that may lose the host's memory, too.
 class LateUpload final : public Upload {
   public:
     explicit LateUpload(cudaStream_t stream) : stream_(stream) {}
     void begin(const void* host, const Tensor& dst) override { pending_.push_back({host, dst}); }
     void use() override {
-        later(stream_, [pending = std::move(pending_)] { copy(pending); });
+        for (const auto& [host, dst] : pending_) {
+            const auto* const bytes = static_cast<const char*>(host);
+            later(stream_,
+                  [dst = dst, sent = std::vector<char>(bytes, bytes + dst.bytes())] { copy(sent.data(), dst); });
+        }
         pending_.clear();
     }
     void release() override {}
     void wait() override {
         check(cudaStreamSynchronize(stream_), "wait for an upload");
-        copy(pending_);
+        for (const auto& [host, dst] : pending_)
+            copy(host, dst);
         pending_.clear();
     }
 
   private:
-    using Copies = std::vector<std::pair<const void*, Tensor>>;
-    static void copy(const Copies& copies) {
+    static void copy(const void* host, const Tensor& dst) {
         const simt::DeviceAccess access;
-        for (const auto& [host, dst] : copies) {
-            simt::require_place("a copy to", dst.data, static_cast<size_t>(dst.bytes()), true);
-            std::memcpy(dst.data, host, static_cast<size_t>(dst.bytes()));
-        }
+        simt::require_place("a copy to", dst.data, static_cast<size_t>(dst.bytes()), true);
+        std::memcpy(dst.data, host, static_cast<size_t>(dst.bytes()));
     }
 
     cudaStream_t stream_;
-    Copies pending_;
+    std::vector<std::pair<const void*, Tensor>> pending_;
 };
 
 /// Reads when it is to, and gives as late as it may: whoever does not wait finds something else.

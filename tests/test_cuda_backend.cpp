@@ -135,7 +135,8 @@ TrainerOptions small_training(Precision precision) {
 
 }  // namespace
 
-TEST_CASE("the device holds what the plan says, to the byte, and nothing is taken after the set-up") {
+TEST_CASE("the device holds what the plan says, to the byte, and nothing is taken after the set-up" *
+          doctest::skip(!trains_emulated())) {
     const ArenaMode shared("shared");
     for (const OptimizerDesc::Kind kind : {OptimizerDesc::Kind::adamw, OptimizerDesc::Kind::sgd}) {
         const int64_t idle = emulated_bytes();
@@ -187,7 +188,7 @@ TEST_CASE("the plan names the workspace of the libraries") {
     CHECK(arena.plan().by_use[static_cast<size_t>(Use::workspace)] > 0);
 }
 
-TEST_CASE("a rehearsal leaves nothing behind in what a run computes") {
+TEST_CASE("a rehearsal leaves nothing behind in what a run computes" * doctest::skip(!trains_emulated())) {
     for_each_fp32_rig([](Rig& rig) {
         const TrainerOptions options = small_training(Precision::fp32);
         const auto trained = [&](bool rehearsed) {

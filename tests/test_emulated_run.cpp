@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "base/error.h"
+#include "environment.h"
 #include "simt_backend.h"
 #include "train/fit.h"
 
@@ -97,7 +98,8 @@ std::string contents_of(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("emulated GPU: a run trains, evaluates, saves and is resumed, and the host touches none of its memory") {
+TEST_CASE("emulated GPU: a run trains, evaluates, saves and is resumed, and the host touches none of its memory" *
+          doctest::skip(!trains_emulated())) {
     set_emulator_order(EmulatorOrder::forward);
     const Folder whole, parts;
     const double loss = train(RunDir::create(whole.path + "/run"), 2, false);

@@ -148,7 +148,8 @@ void check_same(const Trained& a, const Trained& b) {
 
 }  // namespace
 
-TEST_CASE("recorded steps of two batches in fp16, mixed, weighted, dropped out, one of them skipped, are plain ones") {
+TEST_CASE("recorded steps of two batches in fp16, mixed, weighted, dropped out, one of them skipped, are plain ones" *
+          doctest::skip(!trains_emulated())) {
     TrainerOptions options = options_of(Precision::fp16);
     options.net.accumulate = 2;
     options.mixed = true;
@@ -170,7 +171,8 @@ TEST_CASE("recorded steps of two batches in fp16, mixed, weighted, dropped out, 
     CHECK(streams::live_graphs() == 0);
 }
 
-TEST_CASE("recorded steps in fp32 from both places in turn, augmented on the device, are plain ones") {
+TEST_CASE("recorded steps in fp32 from both places in turn, augmented on the device, are plain ones" *
+          doctest::skip(!trains_emulated())) {
     TrainerOptions options = options_of(Precision::fp32);
     options.changes = true;
     const auto between = [](const Run& run, int64_t step) {
@@ -206,7 +208,7 @@ class Uncapturable final : public Collectives {
 
 }  // namespace
 
-TEST_CASE("steps that cannot be recorded go op by op, which is said once") {
+TEST_CASE("steps that cannot be recorded go op by op, which is said once" * doctest::skip(!trains_emulated())) {
     const TrainerOptions options = options_of(Precision::fp32);
     const Trained plain = trained(options, false, 5);
     const auto told = [&](TrainerOptions how, const std::function<void(const Run&, int64_t)>& between) {
