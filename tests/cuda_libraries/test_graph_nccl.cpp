@@ -121,7 +121,7 @@ const std::vector<Trained>& plain() {
 }  // namespace
 
 TEST_CASE("graphs of ranks, batch norm over all of them, class weights: as steps op by op, bit for bit" *
-          doctest::skip(!trains_emulated())) {
+          doctest::skip(!rn50::test::trains_emulated())) {
     const auto gather_now_and_then = [](Communicator& comm, Trainer& trainer, int64_t step) {
         if (step % 2 == 1) comm.sum({1.0});
         if (step == 5) comm.broadcast(trainer.net().state().running);  // as evaluation does
@@ -138,7 +138,7 @@ TEST_CASE("graphs of ranks, batch norm over all of them, class weights: as steps
 }
 
 TEST_CASE("graphs of ranks: where one rank has none, nobody has, and training goes on" *
-          doctest::skip(!trains_emulated())) {
+          doctest::skip(!rn50::test::trains_emulated())) {
     const auto refuse_one = [](Communicator& comm, Trainer&, int64_t step) {
         if (step == 4 && comm.rank() == 1) test::fail_next_instance(cudaErrorMemoryAllocation);
     };
@@ -151,7 +151,7 @@ TEST_CASE("graphs of ranks: where one rank has none, nobody has, and training go
 }
 
 TEST_CASE("graphs of ranks: a rank that ends while the other's graph waits for it ends that too, and graphs go first" *
-          doctest::skip(!trains_emulated())) {
+          doctest::skip(!rn50::test::trains_emulated())) {
     std::atomic<bool> gone{false};
     const auto end_one = [&](Communicator& comm, Trainer&, int64_t step) {
         if (step < 6 || comm.rank() == 0) return;
