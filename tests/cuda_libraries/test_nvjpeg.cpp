@@ -1,5 +1,8 @@
 // nvJPEG's use, on a stand-in for it: each way of decoding, what is left to the CPU, and what stays behind.
 #include <doctest/doctest.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
 
 #include "base/error.h"
 #include "base/resample.h"
@@ -99,6 +102,9 @@ TEST_CASE("nvJPEG: on a GPU that is lost nothing is given back") {
         nvjpeg_world = {};
         nvjpeg_world.has_hardware = hardware;
         {
+#ifdef __SANITIZE_ADDRESS__
+            const __lsan::ScopedDisabler meant;  // what is left behind
+#endif
             std::string why;
             const std::unique_ptr<PictureDecoders> decoders = open(why);
             REQUIRE(decoders);
