@@ -83,6 +83,7 @@ void* take_device_memory(size_t bytes) {
     const std::lock_guard<std::recursive_mutex> lock(mutex);
     void* const data = place(bytes);
     if (data == nullptr) return nullptr;
+    if (accesses > 0) protect(PROT_READ | PROT_WRITE);  // of another thread: what is new must be open, too
     asked[reinterpret_cast<uintptr_t>(data)] = bytes;
     device_bytes += static_cast<int64_t>(bytes);
     const DeviceAccess access;
