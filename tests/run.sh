@@ -13,11 +13,6 @@ trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 # The largest program computes on one core for as long as all else takes: all at once, the rest two at a time.
 "$build/rn50_tests" --no-colors=true >"$work/rn50_tests" 2>&1 &
 running=$!
-libraries=
-if [ -e "$build/cuda_library_tests" ]; then
-    "$build/cuda_library_tests" --no-colors=true >"$work/cuda_library_tests" 2>&1 &
-    libraries=$!
-fi
 
 script() { # SCRIPT ARGUMENTS...: what it says is shown when it fails
     local name said started=$SECONDS
@@ -42,6 +37,13 @@ for test in "$here"/test_*.sh; do
     while [ "$(jobs -rp | wc -l)" -ge 3 ]; do sleep 0.2; done # with the program above
     script "$test" "$program" &
 done
+# Last, because some of these look at what goes on at the same time.
+libraries=
+if [ -e "$build/cuda_library_tests" ]; then
+    while [ "$(jobs -rp | wc -l)" -ge 2 ]; do sleep 0.2; done
+    "$build/cuda_library_tests" --no-colors=true >"$work/cuda_library_tests" 2>&1 &
+    libraries=$!
+fi
 
 add_cases() { # NAME STATUS: of a doctest program that has written to $report
     local name=$1 status=$2 cases_passed cases_failed
