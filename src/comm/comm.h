@@ -47,9 +47,9 @@ class Collectives {
     /// In memory of the host, in place: each number summed over the ranks, the same bits on all of them.
     virtual void sum_host(double* numbers, int64_t count) = 0;
     /// sum_host() in two halves, at most `most_begun` numbers: what is begun before other collectives is through before
-    /// them, however late these come to be, and finish_sum() waits for no more. Other
-    /// collectives may come between the halves, but no second sum in halves. An engine whose collectives the host
-    /// itself carries out does all of it in the first half.
+    /// them, however late these come to be, and finish_sum() waits for no more. Other collectives may come between the
+    /// halves, but no second sum in halves. An engine whose collectives the host itself carries out does all of it in
+    /// the first half.
     virtual void begin_sum(const double* numbers, int64_t count) {
         begun_.assign(numbers, numbers + count);
         sum_host(begun_.data(), count);

@@ -120,13 +120,14 @@ TEST_CASE("late ranks: one whose pictures come slowly is waited for, and the num
     const std::vector<Left> slow = fit_in_ranks([&](int rank) {
         Run other = how;
         other.before_read = [rank, reads = std::make_shared<std::atomic<int>>(0)](int64_t) {
-            if (rank == 1 && ++*reads % 3 == 0) std::this_thread::sleep_for(milliseconds(400));
+            // Longer than a step takes under sanitizers on busy cores, behind which it would not be waited for.
+            if (rank == 1 && ++*reads % 3 == 0) std::this_thread::sleep_for(milliseconds(1500));
         };
         return other;
     });
     check_same(quick, slow);
     CHECK(read_late(slow[0]) == read_late(slow[1]));
-    CHECK(read_late(slow[0]) <= read_late(quick[0]));  // equal where the cores are too busy for the quick one, too
+    CHECK(read_late(slow[0]) < read_late(quick[0]));
 }
 
 TEST_CASE("late ranks: what is saved within an epoch, and where it ends early, is the state that the lines tell of") {
