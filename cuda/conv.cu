@@ -14,6 +14,7 @@ ConvShape product_shape(const ConvDesc& desc, int64_t in, int64_t out) {
     shape.height = desc.height;
     shape.width = desc.width;
     shape.in_channels = in;
+    shape.filled_channels = desc.in_channels;
     shape.out_channels = out;
     shape.kernel = desc.kernel;
     shape.stride = desc.stride;
@@ -71,6 +72,7 @@ CudaConv::CudaConv(const ConvDesc& desc, Products& products, cudaStream_t stream
     in_ = align_up(desc.in_channels, multiple);
     out_ = align_up(desc.out_channels, multiple);
     products_ = products.conv(product_shape(desc, in_, out_));
+    in_ = products_->in_channels();
 }
 
 int64_t CudaConv::src_bytes() const {

@@ -7,7 +7,7 @@
 
 namespace rn50::cuda {
 
-/// Tensor Cores take channels in multiples of 8 (16 bit) or 4 (f32). Where a convolution has others (the three colours
+/// Tensor Cores take channels in multiples of 8 (16 bit, of pictures also 4) or 4 (f32). Where a convolution has others (the three colours
 /// of the stem), sources, weights and results pass through padded copies in the workspace.
 class CudaConv final : public Conv {
   public:

@@ -108,6 +108,9 @@ class ConvPlan {
     int64_t workspace_bytes() const { return workspace_bytes_; }
     const EngineChoice& choice() const { return config_.choice; }
     bool uses_tensor_cores() const { return config_.uses_tensor_cores(); }
+    /// Of one run, as it was measured; 0: never.
+    float milliseconds() const { return milliseconds_; }
+    void set_milliseconds(float milliseconds) { milliseconds_ = milliseconds; }
 
     /// Runs on the handle's stream. image is x or dx, output is y or dy, whatever the phase.
     cudnnStatus_t try_run(const CudnnHandle& handle, const void* image, const void* weights, const void* output,
@@ -120,6 +123,7 @@ class ConvPlan {
     EngineConfig config_;
     Descriptor plan_;
     int64_t workspace_bytes_ = 0;
+    float milliseconds_ = 0;
     // A training step calls each plan with the same pointers again and again.
     std::vector<const void*> pointers_;
     void* workspace_ = nullptr;

@@ -71,11 +71,11 @@ void prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttri
     check(cublasLtMatmulPreferenceSetAttribute(preference, name, &value, sizeof value), "cuBLASLt preference");
 }
 
-Preference make_preference(uint32_t first, uint32_t second, uint32_t result) {
+Preference make_preference(uint32_t first, uint32_t second, uint32_t result, int64_t workspace) {
     cublasLtMatmulPreference_t raw = nullptr;
     check(cublasLtMatmulPreferenceCreate(&raw), "cublasLtMatmulPreferenceCreate");
     Preference made(raw);
-    prefer(raw, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(Gemm::workspace_bytes));
+    prefer(raw, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(workspace));
     // Split sums meet in f32 and in a fixed order: not in the result's own dtype.
     prefer(raw, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
            static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
@@ -94,6 +94,7 @@ struct Gemm::Plan {
     Matmul matmul;
     Layout first, second, result;
     cublasLtMatmulAlgo_t algorithm{};
+    size_t workspace = 0;  ///< bytes
 };
 
 Gemm::Gemm(cudaStream_t stream) : stream_(stream) {
@@ -104,11 +105,19 @@ Gemm::~Gemm() {
     if (device_lives()) cublasLtDestroy(handle_);
 }
 
-const Gemm::Plan& Gemm::plan_for(const GemmShape& s, const void* a, const void* b, const void* c) {
-    const uint32_t first = alignment_of(b), second = alignment_of(a), result = alignment_of(c);
-    const Key key{
-        s.transpose_a, s.transpose_b, s.tf32, static_cast<int64_t>(s.ab), static_cast<int64_t>(s.c), s.m, s.n, s.k,
-        first,         second,        result};
+const Gemm::Plan& Gemm::plan_for(const GemmShape& s, const Limits& limits) {
+    const Key key{s.transpose_a,
+                  s.transpose_b,
+                  s.tf32,
+                  static_cast<int64_t>(s.ab),
+                  static_cast<int64_t>(s.c),
+                  s.m,
+                  s.n,
+                  s.k,
+                  limits.a,
+                  limits.b,
+                  limits.c,
+                  limits.workspace};
     auto& plan = plans_[key];
     if (plan) return *plan;
     auto made = std::make_unique<Plan>();
@@ -116,7 +125,7 @@ const Gemm::Plan& Gemm::plan_for(const GemmShape& s, const void* a, const void* 
     made->first = s.transpose_b ? make_layout(s.ab, s.n, s.k) : make_layout(s.ab, s.k, s.n);
     made->second = s.transpose_a ? make_layout(s.ab, s.k, s.m) : make_layout(s.ab, s.m, s.k);
     made->result = make_layout(s.c, s.m, s.n);
-    const Preference preference = make_preference(first, second, result);
+    const Preference preference = make_preference(limits.b, limits.a, limits.c, limits.workspace);
     cublasLtMatmulHeuristicResult_t found{};
     int count = 0;
     const cublasStatus_t status =
@@ -126,18 +135,24 @@ const Gemm::Plan& Gemm::plan_for(const GemmShape& s, const void* a, const void* 
     if (count == 0) check(CUBLAS_STATUS_NOT_SUPPORTED, describe(s));
     check(found.state, describe(s));  // an answer may be counted and say of itself that it is none
     made->algorithm = found.algo;
+    made->workspace = found.workspaceSize;
     plan = std::move(made);
     return *plan;
 }
 
-void Gemm::run(const GemmShape& shape, const void* a, const void* b, float beta, void* c, void* workspace) {
+int64_t Gemm::workspace_needed(const GemmShape& shape, int64_t most) {
+    return static_cast<int64_t>(plan_for(shape, {256, 256, 256, most}).workspace);
+}
+
+void Gemm::run(const GemmShape& shape, const void* a, const void* b, float beta, void* c, void* workspace,
+               int64_t most) {
     RN50_REQUIRE(shape.m > 0 && shape.n > 0 && shape.k > 0, "an empty ", describe(shape));
     RN50_REQUIRE(shape.c == shape.ab || shape.c == DType::f32, describe(shape));
-    const Plan& plan = plan_for(shape, a, b, c);
+    const Plan& plan = plan_for(shape, {alignment_of(a), alignment_of(b), alignment_of(c), most});
     const float alpha = 1;
-    const cublasStatus_t status = cublasLtMatmul(
-        handle_, plan.matmul.get(), &alpha, b, plan.first.get(), a, plan.second.get(), &beta, c, plan.result.get(), c,
-        plan.result.get(), &plan.algorithm, workspace, static_cast<size_t>(workspace_bytes), stream_);
+    const cublasStatus_t status =
+        cublasLtMatmul(handle_, plan.matmul.get(), &alpha, b, plan.first.get(), a, plan.second.get(), &beta, c,
+                       plan.result.get(), c, plan.result.get(), &plan.algorithm, workspace, plan.workspace, stream_);
     if (status != CUBLAS_STATUS_SUCCESS) check(status, describe(shape));
 }
 

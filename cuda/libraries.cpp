@@ -9,7 +9,8 @@ namespace {
 class Libraries final : public Products {
   public:
     explicit Libraries(cudaStream_t stream)
-        : planner_(std::make_shared<ConvPlanner>(stream, PlannerOptions::from_environment())), gemm_(stream) {}
+        : planner_(std::make_shared<ConvPlanner>(stream, PlannerOptions::from_environment())),
+          gemm_(planner_->gemm()) {}
 
     std::string name() const override {
         return cat("cuDNN ", cudnn_version_text(cudnnGetVersion()), ", cuBLASLt ",
@@ -23,7 +24,7 @@ class Libraries final : public Products {
 
   private:
     std::shared_ptr<ConvPlanner> planner_;
-    Gemm gemm_;
+    Gemm& gemm_;
 };
 
 }  // namespace

@@ -16,7 +16,7 @@ using Json = nlohmann::json;
 
 namespace {
 
-constexpr int format_version = 1;
+constexpr int format_version = 2;
 
 std::string file_name(const std::string& machine) {
     std::string name;
@@ -30,7 +30,7 @@ std::string file_name(const std::string& machine) {
 PlanCache::PlanCache(const std::string& folder, const std::string& machine) : machine_(machine) {
     if (folder.empty()) return;
     path_ = (fs::path(folder) / file_name(machine)).string();
-    choices_ = read();
+    plans_ = read();
 }
 
 std::string PlanCache::default_folder() {
@@ -48,17 +48,18 @@ std::string PlanCache::default_folder() {
     return {};
 }
 
-PlanCache::Choices PlanCache::read() const {
+PlanCache::Plans PlanCache::read() const {
     std::error_code absent;
     if (!fs::exists(path_, absent)) return {};
     try {
         const Json file = Json::parse(read_file(path_));
         if (file.at("version") != format_version || file.at("machine") != machine_) return {};
-        Choices choices;
+        Plans plans;
         for (const auto& [key, entry] : file.at("plans").items())
-            choices[key] = {entry.at("engine").get<int64_t>(),
-                            entry.at("knobs").get<std::vector<std::pair<int64_t, int64_t>>>()};
-        return choices;
+            plans[key] = {{entry.at("engine").get<int64_t>(),
+                           entry.at("knobs").get<std::vector<std::pair<int64_t, int64_t>>>()},
+                          entry.at("ms").get<float>()};
+        return plans;
     } catch (const std::exception&) {
         log::warn_once(
             "damaged plan cache",
@@ -67,26 +68,26 @@ PlanCache::Choices PlanCache::read() const {
     }
 }
 
-std::optional<EngineChoice> PlanCache::find(const std::string& key) const {
-    const auto found = choices_.find(key);
-    if (found == choices_.end()) return std::nullopt;
+std::optional<KeptPlan> PlanCache::find(const std::string& key) const {
+    const auto found = plans_.find(key);
+    if (found == plans_.end()) return std::nullopt;
     return found->second;
 }
 
-void PlanCache::store(const std::string& key, const EngineChoice& choice) {
-    choices_[key] = fresh_[key] = choice;
+void PlanCache::store(const std::string& key, const KeptPlan& kept) {
+    plans_[key] = fresh_[key] = kept;
 }
 
 void PlanCache::flush() {
     if (path_.empty() || fresh_.empty()) return;
     try {
         fs::create_directories(fs::path(path_).parent_path());
-        Choices all = read();
-        for (const auto& [key, choice] : fresh_)
-            all[key] = choice;
+        Plans all = read();
+        for (const auto& [key, kept] : fresh_)
+            all[key] = kept;
         Json plans = Json::object();
-        for (const auto& [key, choice] : all)
-            plans[key] = {{"engine", choice.engine}, {"knobs", choice.knobs}};
+        for (const auto& [key, kept] : all)
+            plans[key] = {{"engine", kept.choice.engine}, {"knobs", kept.choice.knobs}, {"ms", kept.milliseconds}};
         const Json file = {{"version", format_version}, {"machine", machine_}, {"plans", plans}};
         write_file_atomic(path_, file.dump(1) + "\n");
     } catch (const std::exception& error) {

@@ -3,6 +3,7 @@
 // emulator of tests/ has naive ones.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -16,6 +17,7 @@ namespace rn50::cuda {
 struct ConvShape {
     std::string name;  ///< for messages: "layer1.0.conv1"
     int64_t batch = 0, height = 0, width = 0, in_channels = 0, out_channels = 0;
+    int64_t filled_channels = std::numeric_limits<int64_t>::max();  ///< of x: those behind them are zeros
     int64_t kernel = 1, stride = 1, pad = 0;
     DType dtype = DType::f32;   ///< f32, f16, bf16
     bool tf32 = false;          ///< f32 products may round their factors to tf32; never otherwise
@@ -33,6 +35,8 @@ class ConvProducts {
     virtual ~ConvProducts() = default;
     enum class Phase { forward, backward_data, backward_weights };
     virtual int64_t workspace_bytes(Phase phase) const = 0;
+    /// The channels that x and w must have: the shape's, or 4 of 8 where no more are filled and the library is faster so.
+    virtual int64_t in_channels() const = 0;
     /// The dtype of dw: f32, or the shape's dtype where the library has no wider one.
     virtual DType diff_weights_dtype() const = 0;
 

@@ -33,8 +33,8 @@ __global__ void __launch_bounds__(block_threads, 4)
         });
 }
 
-/// Pictures of up to four channels, padded to n: a thread makes whole pixels. Reads a byte a channel and writes 16
-/// bytes a pixel. Reads are single bytes: a warp's lie side by side, and the writes are what takes the time.
+/// Pictures of up to four channels, padded to n (4, or 8 of 16 bit): a thread makes whole pixels. Reads a byte a channel
+/// and writes 16 bytes a pixel (8 where four are of 16 bit). Reads are single bytes: a warp's lie side by side, and the writes are what takes the time.
 template <class D, int n>
 __global__ void __launch_bounds__(block_threads)
     picture_kernel(const uint8_t* __restrict__ src, D* __restrict__ dst, Affine affine, int64_t pixels, int channels) {
@@ -446,10 +446,16 @@ void apply_pending(cudaStream_t stream, const Activation& src, void* dst, DType 
     with_act(dst_dtype, [&](auto element) {
         using D = decltype(element);
         constexpr int n = whole_pack<D>;
-        if (src.raw.dtype == DType::u8 && channels <= 4 && dst_channels == n && src.norm && !src.relu) {
-            launch<picture_kernel<D, n>>(grid_of(ceil_div(rows, 4), 1 << 16), dim3(block_threads), stream,
-                                         src.raw.as<uint8_t>(), static_cast<D*>(dst), affine_of(src.norm), rows,
-                                         static_cast<int>(channels));
+        const auto picture = [&](auto width) {
+            launch<picture_kernel<D, decltype(width)::value>>(grid_of(ceil_div(rows, 4), 1 << 16), dim3(block_threads),
+                                                              stream, src.raw.as<uint8_t>(), static_cast<D*>(dst),
+                                                              affine_of(src.norm), rows, static_cast<int>(channels));
+        };
+        const bool plain = src.raw.dtype == DType::u8 && channels <= 4 && src.norm && !src.relu;
+        if (plain && dst_channels == n) {
+            picture(std::integral_constant<int, n>{});
+        } else if (plain && dst_channels == 4) {
+            picture(std::integral_constant<int, 4>{});
         } else if (src.raw.dtype == DType::u8) {
             apply<uint8_t, D, 1>(stream, src, dst, rows, channels, dst_channels);
         } else if (channels % n == 0) {

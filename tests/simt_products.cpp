@@ -65,9 +65,12 @@ void later(cudaStream_t stream, std::function<void()> work) {
 class NaiveConv final : public ConvProducts {
   public:
     NaiveConv(ConvShape shape, cudaStream_t stream) : s_(std::move(shape)), stream_(stream) {}
+    int64_t in_channels() const override { return s_.in_channels; }
     int64_t workspace_bytes(Phase phase) const override { return phase == Phase::forward ? 512 : 0; }
-    // As cuDNN: of 16-bit factors it gives 16-bit gradients.
-    DType diff_weights_dtype() const override { return s_.dtype; }
+    // As the libraries: of 16-bit factors plain products give f32 gradients, all others 16-bit ones.
+    DType diff_weights_dtype() const override {
+        return s_.kernel == 1 && s_.stride == 1 && s_.pad == 0 ? DType::f32 : s_.dtype;
+    }
 
     // Refuses some, as a library may: then the whole batch is computed.
     bool takes(int64_t batch) override { return batch == s_.batch || batch % 2 == 0; }
@@ -143,7 +146,11 @@ class NaiveProducts final : public Products {
         const int64_t multiple = shape.dtype == DType::f32 ? 4 : 8;
         RN50_REQUIRE(shape.in_channels % multiple == 0 && shape.out_channels % multiple == 0, shape.name,
                      ": channels that are not padded");
-        return std::make_unique<NaiveConv>(shape, stream_);
+        ConvShape taken = shape;
+        // Of pictures some convolutions want four channels, as a library may.
+        if (shape.dtype != DType::f32 && shape.filled_channels <= 4 && shape.in_channels == 8 && shape.width % 2 == 0)
+            taken.in_channels = 4;
+        return std::make_unique<NaiveConv>(taken, stream_);
     }
     int64_t gemm_workspace_bytes() const override { return 256; }
     void gemm(const GemmShape& shape, const void* a, const void* b, float beta, void* c, void* workspace) override {

@@ -17,7 +17,7 @@ nvcc=$toolkit/bin/nvcc
 flags="-std=c++17 -march=x86-64-v2 -DRN50_NCCL -Wall -Wextra -Wshadow -Werror -Isrc -Icuda"
 oldest='nvidia-cudnn-cu12==8.9.7.29 nvidia-cuda-runtime-cu12==12.2.140 nvidia-cublas-cu12==12.2.5.6
         nvidia-cuda-nvcc-cu12==12.2.140 nvidia-nccl-cu12==2.16.5'
-libraries='cuda/check.cpp cuda/conv_graph.cpp cuda/conv_products.cpp cuda/plan_cache.cpp cuda/gemm.cpp cuda/libraries.cpp
+libraries='cuda/check.cpp cuda/conv_graph.cpp cuda/conv_timing.cpp cuda/conv_planner.cpp cuda/conv_products.cpp cuda/plan_cache.cpp cuda/gemm.cpp cuda/libraries.cpp
            cuda/driver_meter.cpp
            cuda/nccl_library.cpp cuda/nccl_meeting.cpp cuda/nccl_collectives.cpp'
 below='src/base/*.cpp src/tensor/*.cpp src/comm/*.cpp src/backend/backend.cpp src/backend/checks.cpp src/backend/conv.cpp

@@ -23,7 +23,9 @@ struct Engine {
     int64_t workspace = 0;
     bool fallback = false;        ///< proposed by the fallback mode only
     bool wide_gradients = false;  ///< gives f32 weight gradients of 16-bit factors
+    bool wide_only = false;       ///< and no others
     bool refused = false;         ///< proposed, but no plan can be made of it
+    int64_t least_channels = 0, most_channels = int64_t{1} << 40;  ///< of the image
     int64_t smallest_batch = 0;   ///< refuses smaller ones
 };
 
@@ -54,6 +56,7 @@ struct World {
     uint32_t reduction_mask = 0, alignments[4] = {};
     uint64_t gemm_workspace = 0;
     int gemm_compute = 0;
+    float gemm_milliseconds = 0.5f;                     ///< of one product
     bool gemm_answers = true;                           ///< false: the heuristics know no algorithm
     cublasStatus_t gemm_state = CUBLAS_STATUS_SUCCESS;  ///< of the one that they name
 };

@@ -103,8 +103,11 @@ size_t bytes_of(cudnnBackendAttributeType_t type) {
 }
 
 bool serves(const Engine& engine, const Operation& op) {
-    return (!wide(op) || engine.wide_gradients) &&
-           op.image->value(CUDNN_ATTR_TENSOR_DIMENSIONS).at<int64_t>(0) >= engine.smallest_batch;
+    const Value& dimensions = op.image->value(CUDNN_ATTR_TENSOR_DIMENSIONS);
+    const auto channels = dimensions.at<int64_t>(1);
+    return (wide(op) ? engine.wide_gradients : !engine.wide_only) &&
+           dimensions.at<int64_t>(0) >= engine.smallest_batch && channels >= engine.least_channels &&
+           channels <= engine.most_channels;
 }
 
 // --- what finalize and the answers need --------------------------------------------------------------------------

@@ -101,6 +101,8 @@ TEST_CASE("convolutions: the three phases give the numbers of the definition") {
                 ConvShape shape = small(dtype);
                 shape.kernel = kernel;
                 shape.pad = kernel / 2;
+                // Where f32 gradients cost no more time they are taken.
+                if (wide) world.engines[1].refused = true, world.engines[2].refused = true;
                 const ConvDesc desc = desc_of(shape);
                 const auto made = scene.conv(shape);
                 CHECK(made->diff_weights_dtype() == (wide ? DType::f32 : dtype));
@@ -116,6 +118,76 @@ TEST_CASE("convolutions: the three phases give the numbers of the definition") {
                 check_close(dx, naive::conv_backward_src(desc, dy, w), tolerance);
                 check_close(dw, naive::conv_backward_weights(desc, x, dy), wide ? 1e-6 : tolerance);
             }
+}
+
+TEST_CASE("convolutions: the weights' gradient of a pointwise one is a matrix product in f32, where that is as quick") {
+    for (const char* const quicker : {"the product", "cuDNN", "cuDNN, by what is noise", "not timed", "no product"}) {
+        CAPTURE(quicker);
+        Scene scene;
+        Scene::tensor_cores();
+        const std::string who = quicker;
+        world.gemm_milliseconds = who == "cuDNN" ? 1.2f : who == "cuDNN, by what is noise" ? 1.03f : 0.5f;
+        world.gemm_answers = who != "no product";
+        scene.options.autotune = who != "not timed";
+        ConvShape shape = small(DType::bf16);
+        shape.kernel = shape.stride = 1;
+        shape.pad = 0;
+        const ConvDesc desc = desc_of(shape);
+        const bool product = who != "cuDNN" && who != "no product";
+        const naive::Array x = numbers(desc.src_shape(), 1), dy = numbers(desc.dst_shape(), 3);
+        const naive::Array expected = naive::conv_backward_weights(desc, x, dy);
+        for (const bool again : {false, true}) {  // the second time from what is kept
+            CAPTURE(again);
+            world.runs = 0;
+            const auto made = scene.conv(shape);
+            CHECK((world.runs > 0) == (scene.options.autotune && !again));
+            CHECK(made->diff_weights_dtype() == (product ? DType::f32 : DType::bf16));
+            Buffer bx(DType::bf16, x), bdy(DType::bf16, dy), dw(made->diff_weights_dtype(), expected.count());
+            const int before = world.runs;
+            std::vector<char> workspace(static_cast<size_t>(made->workspace_bytes(Phase::backward_weights)) + 16);
+            void* at = workspace.data();
+            size_t room = workspace.size();
+            std::align(16, 1, at, room);
+            made->backward_weights(bx.data(), bdy.data(), dw.data(), at);
+            CHECK(world.runs == before + (product ? 0 : 1));
+            check_close(dw, expected, product ? 1e-6 : 3e-3);
+        }
+    }
+}
+
+TEST_CASE("convolutions: f32 gradients of 16-bit factors are taken where cuDNN is as quick with them") {
+    for (const float milliseconds : {0.5f, 1.03f, 1.2f, 40.0f}) {
+        Scene scene;
+        Scene::tensor_cores();
+        Engine wide = {7, {CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, {}, {}, milliseconds};
+        wide.wide_gradients = true;
+        wide.wide_only = true;
+        world.engines.push_back(wide);
+        for (const bool again : {false, true}) {
+            CAPTURE(again);
+            CHECK(scene.conv(small(DType::bf16))->diff_weights_dtype() ==
+                  (milliseconds < 1.05f ? DType::f32 : DType::bf16));
+        }
+    }
+}
+
+TEST_CASE("convolutions: pictures have four channels where that is quicker") {
+    for (const bool quicker : {false, true})
+        for (const bool timed : {false, true}) {
+            Scene scene;
+            Scene::tensor_cores();
+            scene.options.autotune = timed;
+            world.engines.push_back({7, {CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, {}, {}, quicker ? 0.5f : 3.0f});
+            world.engines.back().most_channels = 4;
+            world.engines[1].least_channels = 8;
+            ConvShape shape = small(DType::bf16);
+            shape.in_channels = 8;
+            shape.filled_channels = 3;
+            shape.backward_data = false;
+            CHECK(scene.conv(shape)->in_channels() == (quicker && timed ? 4 : 8));
+            shape.filled_channels = 5;
+            CHECK(scene.conv(shape)->in_channels() == 8);
+        }
 }
 
 TEST_CASE("convolutions: the work goes to the stream that was named") {
@@ -305,7 +377,7 @@ TEST_CASE("convolutions: f32 gradients of 16-bit factors are taken from Tensor C
     for (const bool tensor_cores : {false, true}) {
         Scene scene;
         Scene::tensor_cores();
-        world.engines.push_back({7, {}, {}, {}, 5.0f});
+        world.engines.push_back({7, {}, {}, {}, 0.9f});
         world.engines.back().wide_gradients = true;
         if (tensor_cores) world.engines.back().numerical = {CUDNN_NUMERICAL_NOTE_TENSOR_CORE};
         world.engines[0].wide_gradients = !tensor_cores;
