@@ -39,7 +39,7 @@ stage_losses() {
     within 40 "$PYTHON" "$root/tools/torch_losses.py" init "$WORK/init.safetensors" --classes 8 || return
     rm -rf "$WORK/loss_run"
     ours 90 "$rn50" train "$set" --device "$DEVICE" --precision "$main_precision" --init "$WORK/init.safetensors" \
-        --out "$WORK/loss_run" --augment none --dropout 0 --loss-scale $scale --image-size "$loss_side" --decode region \
+        --out "$WORK/loss_run" --augment none --dropout 0 --loss-scale $scale --image-size "$loss_side" \
         --batch-size "$loss_batch" --lr 1e-4 --warmup-epochs 1 --max-steps "$loss_steps" || return
     within 90 "$PYTHON" "$root/tools/torch_losses.py" compare "$WORK/loss_run" "$set" "$WORK/init.safetensors" --device "$DEVICE" \
         >"$WORK/losses.found" || status=$?
