@@ -24,7 +24,7 @@ export LC_ALL=C # numbers have points
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 self=$root/tools/$(basename "$0")
-all_stages="doctor tests steps losses train sanitizer kernels shares precisions compile ranks graphs loading"
+all_stages="doctor tests steps losses train sanitizer kernels shares precisions compile ranks graphs loading resume"
 export STAGES=${STAGES:-$all_stages}
 export DEVICE=${DEVICE:-cuda} SMOKE=${SMOKE:-0} PYTHON=${PYTHON:-python3} DATA=${DATA:-} PHOTOS=${PHOTOS:-}
 export RN50_AUTOTUNE_SECONDS=${RN50_AUTOTUNE_SECONDS:-30}
@@ -82,6 +82,7 @@ limit_of() {
         ranks) echo 90 ;;
         graphs) echo 60 ;;
         loading) echo 100 ;;
+        resume) echo 40 ;;
     esac
 }
 

@@ -26,6 +26,32 @@ stage_train() {
     awk -v got="$(number top1 "$WORK/train.end")" -v asked="$accuracy" 'BEGIN { exit !(got != "" && got + 0 >= asked) }'
 }
 
+# A run that was ended in the middle and goes on makes the very steps of one that was not.
+stage_resume() {
+    local data way status=0 run
+    need_gpu
+    data=$(draw_data) || return
+    rm -rf "$WORK"/resume.*
+    local options=(--device "$DEVICE" --precision "$main_precision" --decode region --epochs 4 "${train_options[@]}")
+    ours 60 "$rn50" train "$data" "${options[@]}" --out "$WORK/resume.whole" || return
+    for way in TERM KILL; do
+        run=$WORK/resume.$way
+        # The signal is for rn50 itself, not for the timeout around it.
+        ours 60 "$rn50" train "$data" "${options[@]}" --out "$run" --save-minutes 0.01 &
+        while kill -0 $! 2>/dev/null && [ ! -s "$run/state.safetensors" ]; do sleep 0.05; done
+        pkill -$way -f -- "^$rn50 train .*--out $run " || say "SIG$way came too late: the run had ended"
+        wait $!
+        ours 60 "$rn50" train "$data" "${options[@]}" --out "$run" --save-minutes 0.01 --resume auto || status=1
+        if cmp -s "$run/last.safetensors" "$WORK/resume.whole/last.safetensors"; then
+            say "ended by SIG$way and resumed: the weights of a run that was not, bit for bit"
+        else
+            say "ended by SIG$way and resumed: OTHER weights than those of a run that was not"
+            status=1
+        fi
+    done
+    return $status
+}
+
 percent() { # KEY: of the losses
     awk -v x="$(number "$1" "$WORK/losses.found")" 'BEGIN { printf "%.3f%%", 100 * x }'
 }
