@@ -116,10 +116,12 @@ __global__ void __launch_bounds__(block_threads, 2)
             return Read{load_pack<n>(a + place), load_pack<n>(b + place)};
         },
         [&](int64_t row, const Read& read) {
-            float x[n];
+            float x[n], y[n];
+            unpack(read.a, x);
+            unpack(read.b, y);
 #pragma unroll
             for (int i = 0; i < n; ++i)
-                x[i] = clip(value_a(to_float(read.a.v[i]), i) + value_b(to_float(read.b.v[i]), i));
+                x[i] = clip(value_a(x[i], i) + value_b(y[i], i));
             store(dst + row * channels + walk.channel, x);
         });
 }
@@ -228,9 +230,11 @@ __global__ void __launch_bounds__(block_threads, 2)
     for_rows<7>(
         Steps{0, pixels, 1}, [&](int64_t pixel) { return load_pack<n>(from + pixel * channels); },
         [&](int64_t, const Pack<T, n>& read) {
+            float x[n];
+            unpack(read, x);
 #pragma unroll
             for (int i = 0; i < n; ++i)
-                sum[i] += to_float(read.v[i]);
+                sum[i] += x[i];
         });
     const float inverse = 1.0f / static_cast<float>(pixels);
 #pragma unroll

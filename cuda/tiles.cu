@@ -10,25 +10,31 @@ namespace {
 
 // --- elementwise
 
+/// The channels of dst {rows, dst_channels} that its source lacks.
+template <int n, class D>
+__device__ void pad(D* dst, const Walk<n>& walk, int64_t dst_channels) {
+    const float zeros[n] = {};
+    for (int64_t row = walk.row; row < walk.end; row += walk.step)
+        store(dst + row * dst_channels + walk.channel, zeros);
+}
+
 template <class S, class D, int n>
 __global__ void __launch_bounds__(block_threads, 4)
     apply_kernel(const S* __restrict__ src, D* __restrict__ dst, Affine affine, bool relu, int64_t rows,
                  int64_t channels, int64_t dst_channels, int64_t rows_per_tile) {
     const Walk<n> walk(rows, rows_per_tile);
     if (walk.channel >= dst_channels) return;
-    const bool active = walk.channel < channels;
-    const ChannelAffine<n> value(affine, walk.channel, active);
+    if (walk.channel >= channels) return pad<n>(dst, walk, dst_channels);
+    const ChannelAffine<n> value(affine, walk.channel, true);
     for_rows(
-        walk, [&](int64_t row) { return active ? load_pack<n>(src + row * channels + walk.channel) : Pack<S, n>{}; },
+        walk, [&](int64_t row) { return load_pack<n>(src + row * channels + walk.channel); },
         [&](int64_t row, const Pack<S, n>& read) {
-            float x[n] = {};
-            if (active) {
-                unpack(read, x);
+            float x[n];
+            unpack(read, x);
 #pragma unroll
-                for (int i = 0; i < n; ++i) {
-                    x[i] = value(x[i], i);
-                    if (relu) x[i] = clip(x[i]);
-                }
+            for (int i = 0; i < n; ++i) {
+                x[i] = value(x[i], i);
+                if (relu) x[i] = clip(x[i]);
             }
             store(dst + row * dst_channels + walk.channel, x);
         });
@@ -69,14 +75,12 @@ __global__ void __launch_bounds__(block_threads, 2)
                          int64_t dst_channels, int64_t rows_per_tile) {
     const Walk<n> walk(rows, rows_per_tile);
     if (walk.channel >= dst_channels) return;
-    const bool active = walk.channel < channels;
+    if (walk.channel >= channels) return pad<n>(dst, walk, dst_channels);
     float f[n], m_dz[n], s[n], m[n];
-    if (active) {
-        load(factor + walk.channel, f);
-        load(mean_dz + walk.channel, m_dz);
-        load(slope + walk.channel, s);
-        load(mean + walk.channel, m);
-    }
+    load(factor + walk.channel, f);
+    load(mean_dz + walk.channel, m_dz);
+    load(slope + walk.channel, s);
+    load(mean + walk.channel, m);
     struct Read {
         Pack<T, n> dz, raw;
     };
@@ -84,15 +88,15 @@ __global__ void __launch_bounds__(block_threads, 2)
         walk,
         [&](int64_t row) {
             const int64_t place = row * channels + walk.channel;
-            return active ? Read{load_pack<n>(dz + place), load_pack<n>(raw + place)} : Read{};
+            return Read{load_pack<n>(dz + place), load_pack<n>(raw + place)};
         },
         [&](int64_t row, const Read& read) {
-            float d[n] = {};
-            if (active) {
+            float d[n], x[n];
+            unpack(read.dz, d);
+            unpack(read.raw, x);
 #pragma unroll
-                for (int i = 0; i < n; ++i)
-                    d[i] = f[i] * (to_float(read.dz.v[i]) - m_dz[i] - (to_float(read.raw.v[i]) - m[i]) * s[i]);
-            }
+            for (int i = 0; i < n; ++i)
+                d[i] = f[i] * (d[i] - m_dz[i] - (x[i] - m[i]) * s[i]);
             store(dst + row * dst_channels + walk.channel, d);
         });
 }

@@ -26,9 +26,9 @@ struct Tiling {
     dim3 block() const { return dim3(static_cast<unsigned>(lanes), static_cast<unsigned>(row_threads)); }
 };
 
-/// `width`: channels of a pack. The block has 256 threads; at most `most` tiles, and no rows but the last ones of a tile
-/// that for_rows() would fetch alone.
-inline Tiling tile(int64_t rows, int64_t channels, int width, int64_t least_rows, int64_t most) {
+/// `width`: channels of a pack. The block has 256 threads; a thread has 8 rows at least and a multiple of `fetched`,
+/// where there are enough. At most `most` tiles.
+inline Tiling tile(int64_t rows, int64_t channels, int width, int64_t fetched, int64_t most) {
     const int64_t packs = ceil_div(channels, width);
     Tiling t;
     t.lanes = 1;
@@ -36,24 +36,24 @@ inline Tiling tile(int64_t rows, int64_t channels, int width, int64_t least_rows
         t.lanes *= 2;
     t.row_threads = block_threads / t.lanes;
     t.channel_blocks = ceil_div(packs, t.lanes);
-    const int64_t least = least_rows * t.row_threads, fetched = int64_t{4} * t.row_threads;
-    t.rows_per_tile = std::max(least, align_up(ceil_div(rows, most), fetched));
+    const int64_t least = int64_t{8} * t.row_threads;
+    t.rows_per_tile = std::max(least, align_up(ceil_div(rows, most), fetched * t.row_threads));
     t.tiles = ceil_div(rows, t.rows_per_tile);
     return t;
 }
 
 /// For a pass that sums nothing: many tiles, so that no multiprocessor waits long for the last one.
 inline Tiling tile(int64_t rows, int64_t channels, int width) {
-    return tile(rows, channels, width, 8, 1024);
+    return tile(rows, channels, width, 4, 1024);
 }
 
 constexpr int64_t max_sum_tiles = 512;
 
 /// For a pass that gathers sums: each tile ends with the sums of its threads, which are written and merged, so there are
-/// no more blocks than a large GPU has at once.
+/// few more blocks than a large GPU has at once, which has two to four on each of 128 multiprocessors.
 inline Tiling sum_tile(int64_t rows, int64_t channels, int width) {
     const int64_t channel_blocks = tile(1, channels, width).channel_blocks;
-    return tile(rows, channels, width, 8, std::max(max_sum_tiles / channel_blocks, int64_t{1}));
+    return tile(rows, channels, width, 2, std::max(max_sum_tiles / channel_blocks, int64_t{1}));
 }
 
 /// At most this many tiles have sums of these rows or fewer, whatever the width of packs.
