@@ -8,9 +8,9 @@ namespace rn50::cuda {
 
 namespace {
 
-// Sources. A thread takes one unit of a source after the other, which are `pixels` pixels: row() says where the first of
-// them lies in the tensor and step() how much further pixel k, if the picture holds() it; fetch() hands on what it read
-// of a unit, and values() makes the gradients of pixel k of that.
+// Sources. A thread takes one unit of a source after the other, which are `pixels` pixels: row() says where the first
+// of them lies in the tensor and step() how much further pixel k, if the picture holds() it; fetch() hands on what it
+// read of a unit, and values() makes the gradients of pixel k of that.
 
 template <class T>
 struct PlainSource {
@@ -199,8 +199,7 @@ __global__ void __launch_bounds__(block_threads, sizeof(T) == 2 && norms > 0 && 
             for (int k = 0; k < norms; ++k) {
                 float y[n];
                 if (target.raw[k] != target.at) {
-                    unpack(ahead ? read.raw[k]
-                                 : load_pack<n>(target.raw[k] + first + source.step(p) * channels), y);
+                    unpack(ahead ? read.raw[k] : load_pack<n>(target.raw[k] + first + source.step(p) * channels), y);
                 } else {
 #pragma unroll
                     for (int i = 0; i < n; ++i)
@@ -326,8 +325,14 @@ void leave_gradient(cudaStream_t stream, const MaxPoolGradient& source, const Di
     with_packs(target.diff.dtype, target.diff.shape[3], [&](auto element, auto width) {
         using T = decltype(element);
         const int height = static_cast<int>(source.height), width_ = static_cast<int>(source.width);
-        const MaxPoolSource<T> pool{static_cast<const T*>(source.g), source.index, height, width_,
-                                    (height + 1) / 2,                (width_ + 1) / 2, target.diff.shape[3]};
+        MaxPoolSource<T> pool{};
+        pool.g = static_cast<const T*>(source.g);
+        pool.index = source.index;
+        pool.height = height;
+        pool.width = width_;
+        pool.out_height = (height + 1) / 2;
+        pool.out_width = (width_ + 1) / 2;
+        pool.channels = target.diff.shape[3];
         leave<T, decltype(width)::value>(stream, pool, target, workspace);
     });
 }

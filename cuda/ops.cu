@@ -4,6 +4,7 @@
 #include "backend/merge.h"
 #include "base/random.h"
 #include "cuda_backend.h"
+#include "keys.cuh"
 #include "tiles.h"
 #include "tiling.cuh"
 
@@ -134,21 +135,11 @@ struct Pooling {
     int64_t channels;
 };
 
-/// The greater one; NaN where one is NaN.
-__device__ inline float greater(float a, float b) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    float result;
-    asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
-    return result;
-#else
-    return a > b || a != a ? a : b;
-#endif
-}
-
-/// 3x3, stride 2, padding 1. Writes to `out` the maximum of each window or, as a byte, its place in the window: of equal
-/// ones the first. What is pending is monotone, so that the elements are compared as they are, those of a channel with a
-/// negative scale the other way round, and only the greatest is scaled. Neighbouring windows read their common pixels
-/// from the cache: 1.25 elements are read from memory for each of src.
+/// 3x3, stride 2, padding 1. Writes to `out` the maximum of each window or, as a byte, its place in the window: of
+/// equal ones the first. What is pending is monotone, so that the elements are compared as they are, those of a channel
+/// with a negative scale the other way round, and only the greatest is scaled. (Of two that only rounding would make
+/// equal the greater one counts.) Neighbouring windows read their common pixels from the cache: 1.25 elements are read
+/// from memory for each of src.
 template <class T, int n, class Out>
 __global__ void __launch_bounds__(block_threads, 3)
     max_pool_kernel(const T* __restrict__ src, Affine affine, bool relu, Out* __restrict__ out, Pooling p) {
@@ -162,62 +153,76 @@ __global__ void __launch_bounds__(block_threads, 3)
     // Where the window reaches beyond the picture the nearest pixel is read again, which the window holds: then no read
     // waits for a branch, and all of them are under way at once.
     Pack<T, n> read[3][3];
+    int64_t along[3];
+#pragma unroll
+    for (int column = 0; column < 3; ++column) {
+        const int x = 2 * ox - 1 + column;
+        along[column] = (x < 0 ? 0 : x >= p.width ? p.width - 1 : x) * p.channels;
+    }
 #pragma unroll
     for (int row = 0; row < 3; ++row) {
         const int y = 2 * oy - 1 + row, inner_y = y < 0 ? 0 : y >= p.height ? p.height - 1 : y;
+        const T* const line = picture + int64_t{inner_y} * p.width * p.channels;
 #pragma unroll
-        for (int column = 0; column < 3; ++column) {
-            const int x = 2 * ox - 1 + column, inner_x = x < 0 ? 0 : x >= p.width ? p.width - 1 : x;
-            read[row][column] = load_pack<n>(picture + (int64_t{inner_y} * p.width + inner_x) * p.channels);
-        }
+        for (int column = 0; column < 3; ++column)
+            read[row][column] = load_pack<n>(line + along[column]);
     }
     const ChannelAffine<n> value(affine, channel, true);
     const int64_t at = (int64_t{blockIdx.x} * p.out_width + ox) * p.channels + channel;
+    using Key = Keys<T>;
+    constexpr int per = Key::in_word, words = (n + per - 1) / per;
     // 0: all values are the same, and NaN where an element is infinite.
-    float sign[n], best[n];
+    const auto sign_of = [&](int i) {
+        return i >= n || !value.present || value.scale[i] > 0.0f ? 1.0f : value.scale[i] < 0.0f ? -1.0f : 0.0f;
+    };
+    Key sign[words], best[words];
     const int first_place = (oy == 0 ? 3 : 0) + (ox == 0 ? 1 : 0);
-    int place[n];
+    uint32_t place[words];
 #pragma unroll
-    for (int i = 0; i < n; ++i) {
-        sign[i] = !value.present || value.scale[i] > 0.0f ? 1.0f : value.scale[i] < 0.0f ? -1.0f : 0.0f;
-        best[i] = -INFINITY;
-        place[i] = first_place;
+    for (int w = 0; w < words; ++w) {
+        sign[w] = Key::of(sign_of(w * per), sign_of(w * per + per - 1));
+        best[w] = Key::of(-INFINITY, -INFINITY);
+        place[w] = Key::in_each(static_cast<uint32_t>(first_place));
     }
 #pragma unroll
     for (int row = 0; row < 3; ++row)
 #pragma unroll
         for (int column = 0; column < 3; ++column) {
-            const bool counts = (row > 0 || oy > 0) && (column > 0 || ox > 0);  // is no pixel that comes again
-            float x[n];
-            unpack(read[row][column], x);
+            if (places && ((row == 0 && oy == 0) || (column == 0 && ox == 0))) continue;  // a pixel that comes again
+            uint32_t own[words] = {};
+            memcpy(own, &read[row][column], sizeof read[row][column]);
 #pragma unroll
-            for (int i = 0; i < n; ++i) {
-                const float key = x[i] * sign[i];
-                if (!places) {
-                    best[i] = greater(best[i], key);
-                } else if (counts && key > best[i]) {
-                    best[i] = key;
-                    place[i] = row * 3 + column;
+            for (int w = 0; w < words; ++w) {
+                const Key key = Key{own[w]}.times(sign[w]);
+                if (places) {
+                    const uint32_t above = key.above(best[w]);
+                    best[w].word = (above & key.word) | (~above & best[w].word);
+                    place[w] = (above & Key::in_each(row * 3 + column)) | (~above & place[w]);
+                } else {
+                    best[w] = best[w].or_greater(key);
                 }
             }
         }
+    float greatest[n];
 #pragma unroll
     for (int i = 0; i < n; ++i) {
-        best[i] = value(best[i] * sign[i], i);
-        if (relu) best[i] = clip(best[i]);
+        greatest[i] = value(best[i / per].times(sign[i / per]).at(i % per), i);
+        if (relu) greatest[i] = clip(greatest[i]);
     }
     if constexpr (places) {
         Pack<uint8_t, n> found;
 #pragma unroll
         for (int i = 0; i < n; ++i)  // where all values are clipped, the first of them
-            found.v[i] = static_cast<uint8_t>(relu && !(best[i] > 0.0f) ? first_place : place[i]);
+            found.v[i] = static_cast<uint8_t>(relu && !(greatest[i] > 0.0f) ? static_cast<uint32_t>(first_place)
+                                                                            : place[i / per] >> i % per * 16);
         store_pack(out + at, found);
     } else {
-        store(out + at, best);
+        store(out + at, greatest);
     }
 }
 
-/// dst {N, C} = mean over the pixels of src {N, pixels, C}. Reads src once, seven pixels at a time: a net has 7x7 of them.
+/// dst {N, C} = mean over the pixels of src {N, pixels, C}. Reads src once, seven pixels at a time: a net has 7x7 of
+/// them.
 template <class T, int n>
 __global__ void __launch_bounds__(block_threads, 2)
     avg_pool_kernel(const T* __restrict__ src, T* __restrict__ dst, int64_t pixels, int64_t channels, int64_t packs,

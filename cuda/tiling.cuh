@@ -49,8 +49,8 @@ inline Tiling tile(int64_t rows, int64_t channels, int width) {
 
 constexpr int64_t max_sum_tiles = 512;
 
-/// For a pass that gathers sums: each tile ends with the sums of its threads, which are written and merged, so there are
-/// few more blocks than a large GPU has at once, which has two to four on each of 128 multiprocessors.
+/// For a pass that gathers sums: each tile ends with the sums of its threads, which are written and merged, so there
+/// are few more blocks than a large GPU has at once, which has two to four on each of 128 multiprocessors.
 inline Tiling sum_tile(int64_t rows, int64_t channels, int width) {
     const int64_t channel_blocks = tile(1, channels, width).channel_blocks;
     return tile(rows, channels, width, 2, std::max(max_sum_tiles / channel_blocks, int64_t{1}));
