@@ -4,6 +4,7 @@
 #include "backend/merge.h"
 #include "base/random.h"
 #include "cuda_backend.h"
+#include "keys.cuh"
 #include "tiles.h"
 #include "tiling.cuh"
 
@@ -116,10 +117,12 @@ __global__ void __launch_bounds__(block_threads, 2)
             return Read{load_pack<n>(a + place), load_pack<n>(b + place)};
         },
         [&](int64_t row, const Read& read) {
-            float x[n];
+            float x[n], y[n];
+            unpack(read.a, x);
+            unpack(read.b, y);
 #pragma unroll
             for (int i = 0; i < n; ++i)
-                x[i] = clip(value_a(to_float(read.a.v[i]), i) + value_b(to_float(read.b.v[i]), i));
+                x[i] = clip(value_a(x[i], i) + value_b(y[i], i));
             store(dst + row * channels + walk.channel, x);
         });
 }
@@ -132,58 +135,94 @@ struct Pooling {
     int64_t channels;
 };
 
-/// 3x3, stride 2, padding 1. Writes the maximum (dst) and its place in the window (index), whichever is not null.
-/// Neighbouring windows read their common pixels from the cache: 1.25 elements are read from memory for each of src.
-template <class T, int n>
-__global__ void __launch_bounds__(block_threads)
-    max_pool_kernel(const T* __restrict__ src, Affine affine, bool relu, T* __restrict__ dst,
-                    uint8_t* __restrict__ index, Pooling p) {
+/// 3x3, stride 2, padding 1. Writes to `out` the maximum of each window or, as a byte, its place in the window: of
+/// equal ones the first. What is pending is monotone, so that the elements are compared as they are, those of a channel
+/// with a negative scale the other way round, and only the greatest is scaled. (Of two that only rounding would make
+/// equal the greater one counts.) Neighbouring windows read their common pixels from the cache: 1.25 elements are read
+/// from memory for each of src.
+template <class T, int n, class Out>
+__global__ void __launch_bounds__(block_threads, 3)
+    max_pool_kernel(const T* __restrict__ src, Affine affine, bool relu, Out* __restrict__ out, Pooling p) {
+    constexpr bool places = std::is_same_v<Out, uint8_t>;
     const int thread = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x), ox = thread / p.packs;
     if (ox >= p.out_width) return;
     const int64_t channel = int64_t{thread % p.packs} * n;
     const int oy = static_cast<int>(blockIdx.x) % p.out_height;
     const int64_t first_row = int64_t{static_cast<int>(blockIdx.x) / p.out_height} * p.height;
     const T* const picture = src + first_row * p.width * p.channels + channel;
-    const ChannelAffine<n> value(affine, channel, true);
-    float best[n];
-    Pack<uint8_t, n> place;
+    // Where the window reaches beyond the picture the nearest pixel is read again, which the window holds: then no read
+    // waits for a branch, and all of them are under way at once.
+    Pack<T, n> read[3][3];
+    int64_t along[3];
 #pragma unroll
-    for (int i = 0; i < n; ++i) {
-        best[i] = -INFINITY;
-        place.v[i] = 0;
+    for (int column = 0; column < 3; ++column) {
+        const int x = 2 * ox - 1 + column;
+        along[column] = (x < 0 ? 0 : x >= p.width ? p.width - 1 : x) * p.channels;
     }
-    // Where the window reaches beyond the picture the nearest pixel is read again: then no read waits for a branch, and
-    // a row of the window is under way at once. Beyond the far edges it was met before, and is no new maximum.
 #pragma unroll
     for (int row = 0; row < 3; ++row) {
         const int y = 2 * oy - 1 + row, inner_y = y < 0 ? 0 : y >= p.height ? p.height - 1 : y;
-        Pack<T, n> read[3];
+        const T* const line = picture + int64_t{inner_y} * p.width * p.channels;
+#pragma unroll
+        for (int column = 0; column < 3; ++column)
+            read[row][column] = load_pack<n>(line + along[column]);
+    }
+    const ChannelAffine<n> value(affine, channel, true);
+    const int64_t at = (int64_t{blockIdx.x} * p.out_width + ox) * p.channels + channel;
+    using Key = Keys<T>;
+    constexpr int per = Key::in_word, words = (n + per - 1) / per;
+    // 0: all values are the same, and NaN where an element is infinite.
+    const auto sign_of = [&](int i) {
+        return i >= n || !value.present || value.scale[i] > 0.0f ? 1.0f : value.scale[i] < 0.0f ? -1.0f : 0.0f;
+    };
+    Key sign[words], best[words];
+    const int first_place = (oy == 0 ? 3 : 0) + (ox == 0 ? 1 : 0);
+    uint32_t place[words];
+#pragma unroll
+    for (int w = 0; w < words; ++w) {
+        sign[w] = Key::of(sign_of(w * per), sign_of(w * per + per - 1));
+        best[w] = Key::of(-INFINITY, -INFINITY);
+        place[w] = Key::in_each(static_cast<uint32_t>(first_place));
+    }
+#pragma unroll
+    for (int row = 0; row < 3; ++row)
 #pragma unroll
         for (int column = 0; column < 3; ++column) {
-            const int x = 2 * ox - 1 + column, inner_x = x < 0 ? 0 : x >= p.width ? p.width - 1 : x;
-            read[column] = load_pack<n>(picture + (int64_t{inner_y} * p.width + inner_x) * p.channels);
-        }
+            if (places && ((row == 0 && oy == 0) || (column == 0 && ox == 0))) continue;  // a pixel that comes again
+            uint32_t own[words] = {};
+            memcpy(own, &read[row][column], sizeof read[row][column]);
 #pragma unroll
-        for (int column = 0; column < 3; ++column) {
-            const int x = 2 * ox - 1 + column;
-            const bool counts = y >= 0 && x >= 0;
-#pragma unroll
-            for (int i = 0; i < n; ++i) {
-                float v = value(to_float(read[column].v[i]), i);
-                if (relu) v = clip(v);
-                if (counts && (v > best[i] || (v != v && best[i] == best[i]))) {  // the first NaN is passed on
-                    best[i] = v;
-                    place.v[i] = static_cast<uint8_t>(row * 3 + column);
+            for (int w = 0; w < words; ++w) {
+                const Key key = Key{own[w]}.times(sign[w]);
+                if (places) {
+                    const uint32_t above = key.above(best[w]);
+                    best[w].word = (above & key.word) | (~above & best[w].word);
+                    place[w] = (above & Key::in_each(row * 3 + column)) | (~above & place[w]);
+                } else {
+                    best[w] = best[w].or_greater(key);
                 }
             }
         }
+    float greatest[n];
+#pragma unroll
+    for (int i = 0; i < n; ++i) {
+        greatest[i] = value(best[i / per].times(sign[i / per]).at(i % per), i);
+        if (relu) greatest[i] = clip(greatest[i]);
     }
-    const int64_t at = (int64_t{blockIdx.x} * p.out_width + ox) * p.channels + channel;
-    if (dst) store(dst + at, best);
-    if (index) store_pack(index + at, place);
+    if constexpr (places) {
+        Pack<uint8_t, n> found;
+#pragma unroll
+        for (int i = 0; i < n; ++i)  // where all values are clipped, the first of them
+            found.v[i] = static_cast<uint8_t>(relu && !(greatest[i] > 0.0f) ? static_cast<uint32_t>(first_place)
+                                                                            : place[i / per] >> i % per * 16);
+        store_pack(out + at, found);
+    } else {
+        store(out + at, greatest);
+    }
 }
 
-/// dst {N, C} = mean over the pixels of src {N, pixels, C}. Reads src once.
+/// dst {N, C} = mean over the pixels of src {N, pixels, C}. Reads src once, seven pixels at a time: a net has 7x7 of
+/// them.
 template <class T, int n>
 __global__ void __launch_bounds__(block_threads, 2)
     avg_pool_kernel(const T* __restrict__ src, T* __restrict__ dst, int64_t pixels, int64_t channels, int64_t packs,
@@ -193,12 +232,14 @@ __global__ void __launch_bounds__(block_threads, 2)
     const int64_t channel = thread % packs * n, picture = thread / packs;
     const T* const from = src + picture * pixels * channels + channel;
     float sum[n] = {};
-    for_rows<8>(
+    for_rows<7>(
         Steps{0, pixels, 1}, [&](int64_t pixel) { return load_pack<n>(from + pixel * channels); },
         [&](int64_t, const Pack<T, n>& read) {
+            float x[n];
+            unpack(read, x);
 #pragma unroll
             for (int i = 0; i < n; ++i)
-                sum[i] += to_float(read.v[i]);
+                sum[i] += x[i];
         });
     const float inverse = 1.0f / static_cast<float>(pixels);
 #pragma unroll
@@ -310,8 +351,8 @@ __global__ void __launch_bounds__(block_threads)
     }
 }
 
-template <class T, int n>
-void pool_maximum(cudaStream_t stream, const Activation& src, void* dst, uint8_t* index) {
+template <class T, int n, class Out>
+void pool_maximum(cudaStream_t stream, const Activation& src, Out* out) {
     const Shape& in = src.raw.shape;
     Pooling p{};
     p.height = static_cast<int>(in[1]);
@@ -322,8 +363,8 @@ void pool_maximum(cudaStream_t stream, const Activation& src, void* dst, uint8_t
     p.packs = static_cast<int>(in[3] / n);
     const dim3 grid(static_cast<unsigned>(in[0] * p.out_height),
                     static_cast<unsigned>(ceil_div(int64_t{p.out_width} * p.packs, block_threads)));
-    launch<max_pool_kernel<T, n>>(grid, dim3(block_threads), stream, static_cast<const T*>(src.raw.data),
-                                  affine_of(src.norm), src.relu, static_cast<T*>(dst), index, p);
+    launch<max_pool_kernel<T, n, Out>>(grid, dim3(block_threads), stream, static_cast<const T*>(src.raw.data),
+                                       affine_of(src.norm), src.relu, out, p);
 }
 
 struct MaxPoolBackward {
@@ -393,7 +434,8 @@ void CudaBackend::do_join(const Activation& a, const Activation& b, const Tensor
 
 void CudaBackend::do_max_pool(const Activation& src, const Tensor& dst) {
     with_packs(dst.dtype, dst.shape[3], [&](auto element, auto width) {
-        pool_maximum<decltype(element), decltype(width)::value>(stream_, src, dst.data, nullptr);
+        using T = decltype(element);
+        pool_maximum<T, decltype(width)::value>(stream_, src, static_cast<T*>(dst.data));
     });
 }
 
@@ -413,7 +455,7 @@ void CudaBackend::do_max_pool_backward(const Activation& src, const Tensor& diff
     Carver carver(workspace.data);
     const MaxPoolBackward work(in, carver);
     with_packs(diff_dst.dtype, in[3], [&](auto element, auto width) {
-        pool_maximum<decltype(element), decltype(width)::value>(stream_, src, nullptr, work.index);
+        pool_maximum<decltype(element), decltype(width)::value>(stream_, src, work.index);
     });
     leave_gradient(stream_, MaxPoolGradient{diff_dst.data, work.index, in[1], in[2]}, diff_src, work.sums);
 }

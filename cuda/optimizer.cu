@@ -25,22 +25,21 @@ __device__ double block_sum(double value, double* shared) {
 
 /// sums {blocks} = sum of squares of each block's part. In f64: the squares of gradients times a large loss scale pass
 /// f32's range though the gradients do not. Reads 4 bytes a parameter.
-__global__ void __launch_bounds__(block_threads)
+__global__ void __launch_bounds__(block_threads, 4)
     sum_squares_kernel(const float* __restrict__ gradients, int64_t count, double* __restrict__ sums) {
     RN50_SHARED(double, shared, block_threads / 32);
-    const int64_t step = int64_t{gridDim.x} * block_threads * 4;
+    const int64_t packs = count / 4, first = int64_t{blockIdx.x} * block_threads + threadIdx.x;
     double sum = 0;
-    for (int64_t i = (int64_t{blockIdx.x} * block_threads + threadIdx.x) * 4; i < count; i += step) {
-        float g[4] = {};
-        if (i + 4 <= count)
-            load(gradients + i, g);
-        else
-            for (int k = 0; k < 4; ++k)
-                if (i + k < count) g[k] = gradients[i + k];
+    const auto add = [&](float g) { sum += static_cast<double>(g) * static_cast<double>(g); };
+    for_rows(
+        Steps{first, packs, int64_t{gridDim.x} * block_threads},
+        [&](int64_t pack) { return load_pack<4>(gradients + pack * 4); },
+        [&](int64_t, const Pack<float, 4>& read) {
 #pragma unroll
-        for (int k = 0; k < 4; ++k)
-            sum += static_cast<double>(g[k]) * static_cast<double>(g[k]);
-    }
+            for (int k = 0; k < 4; ++k)
+                add(read.v[k]);
+        });
+    if (packs * 4 + first < count) add(gradients[packs * 4 + first]);
     const double total = block_sum(sum, shared);
     if (threadIdx.x == 0) sums[blockIdx.x] = total;
 }

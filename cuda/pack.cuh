@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+#include <type_traits>
 
 #include "portable.h"
 #include "tensor/tensor.h"
@@ -56,9 +58,44 @@ __device__ inline void store_pack(T* to, const Pack<T, n>& pack) {
 
 template <class T, int n>
 __device__ inline void unpack(const Pack<T, n>& pack, float (&to)[n]) {
+    if constexpr (std::is_same_v<T, __nv_bfloat16> && n % 2 == 0) {
+        // One operation an element on the words, where single elements would be cut out first.
+        uint32_t words[n / 2];
+        memcpy(words, &pack, sizeof pack);
 #pragma unroll
-    for (int i = 0; i < n; ++i)
-        to[i] = to_float(pack.v[i]);
+        for (int i = 0; i < n; ++i)
+            to[i] = __uint_as_float(i % 2 == 0 ? words[i / 2] << 16 : words[i / 2] & 0xFFFF0000u);
+    } else {
+#pragma unroll
+        for (int i = 0; i < n; ++i)
+            to[i] = to_float(pack.v[i]);
+    }
+}
+
+__device__ inline __half2 from_floats(float low, float high, __half) {
+    return __floats2half2_rn(low, high);
+}
+__device__ inline __nv_bfloat162 from_floats(float low, float high, __nv_bfloat16) {
+    return __floats2bfloat162_rn(low, high);
+}
+
+/// Rounds to nearest even. Elements of 16 bits in pairs: one at a time they would go through a unit that takes 16 of
+/// them a clock on a multiprocessor.
+template <class T, int n>
+__device__ inline Pack<T, n> packed(const float (&from)[n]) {
+    Pack<T, n> pack;
+    if constexpr (sizeof(T) == 2 && n % 2 == 0) {
+        decltype(from_floats(0, 0, T{})) pairs[n / 2];
+#pragma unroll
+        for (int i = 0; i < n / 2; ++i)
+            pairs[i] = from_floats(from[2 * i], from[2 * i + 1], T{});
+        memcpy(&pack, pairs, sizeof pack);
+    } else {
+#pragma unroll
+        for (int i = 0; i < n; ++i)
+            pack.v[i] = from_float<T>(from[i]);
+    }
+    return pack;
 }
 
 template <int n, class T>
@@ -68,11 +105,7 @@ __device__ inline void load(const T* from, float (&to)[n]) {
 
 template <int n, class T>
 __device__ inline void store(T* to, const float (&from)[n]) {
-    Pack<T, n> pack;
-#pragma unroll
-    for (int i = 0; i < n; ++i)
-        pack.v[i] = from_float<T>(from[i]);
-    store_pack(to, pack);
+    store_pack(to, packed<T>(from));
 }
 
 /// Elements of T in 16 bytes.

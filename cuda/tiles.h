@@ -1,5 +1,5 @@
 // Passes over {rows, C} matrices that apply what is pending and gather sums by channel: everything between the
-// libraries' products. Partial sums are one row a tile and are merged in order in f64 (tiling.cuh), so the same call
+// libraries' products. Partial sums are one row a tile and are merged in a fixed order (sums.cuh), so the same call
 // gives the same bits. Memory traffic is said for each; nothing here reads an element twice.
 #pragma once
 

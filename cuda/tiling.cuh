@@ -12,7 +12,6 @@
 namespace rn50::cuda {
 
 constexpr int block_threads = 256;
-constexpr int64_t max_tiles = 1024;
 
 /// Blocks for one thread an element, `most` at most: then threads walk in steps of the grid.
 inline dim3 grid_of(int64_t threads, int64_t most = 0x7FFFFFFF) {
@@ -27,8 +26,9 @@ struct Tiling {
     dim3 block() const { return dim3(static_cast<unsigned>(lanes), static_cast<unsigned>(row_threads)); }
 };
 
-/// `width`: channels of a pack. The block has 256 threads; a thread has at least 8 rows where there are enough.
-inline Tiling tile(int64_t rows, int64_t channels, int width) {
+/// `width`: channels of a pack. The block has 256 threads; a thread has 8 rows at least and a multiple of `fetched`,
+/// where there are enough. At most `most` tiles.
+inline Tiling tile(int64_t rows, int64_t channels, int width, int64_t fetched, int64_t most) {
     const int64_t packs = ceil_div(channels, width);
     Tiling t;
     t.lanes = 1;
@@ -37,14 +37,33 @@ inline Tiling tile(int64_t rows, int64_t channels, int width) {
     t.row_threads = block_threads / t.lanes;
     t.channel_blocks = ceil_div(packs, t.lanes);
     const int64_t least = int64_t{8} * t.row_threads;
-    t.rows_per_tile = std::max(least, align_up(ceil_div(rows, max_tiles), t.row_threads));
+    t.rows_per_tile = std::max(least, align_up(ceil_div(rows, most), fetched * t.row_threads));
     t.tiles = ceil_div(rows, t.rows_per_tile);
     return t;
 }
 
-/// Tiles of any pack width for these rows: at most this many. For the size of partial sums.
+/// For a pass that sums nothing: many tiles, so that no multiprocessor waits long for the last one.
+inline Tiling tile(int64_t rows, int64_t channels, int width) {
+    return tile(rows, channels, width, 4, 1024);
+}
+
+constexpr int64_t max_sum_tiles = 512;
+
+/// For a pass that gathers sums: each tile ends with the sums of its threads, which are written and merged, so there
+/// are few more blocks than a large GPU has at once, which has two to four on each of 128 multiprocessors.
+inline Tiling sum_tile(int64_t rows, int64_t channels, int width) {
+    const int64_t channel_blocks = tile(1, channels, width).channel_blocks;
+    return tile(rows, channels, width, 2, std::max(max_sum_tiles / channel_blocks, int64_t{1}));
+}
+
+/// At most this many tiles have sums of these rows or fewer, whatever the width of packs.
 inline int64_t tile_bound(int64_t rows, int64_t channels) {
-    return std::max({tile(rows, channels, 1).tiles, tile(rows, channels, 4).tiles, tile(rows, channels, 8).tiles});
+    int64_t bound = 0;
+    for (const int width : {1, 4, 8}) {
+        const Tiling t = sum_tile(1, channels, width);
+        bound = std::max(bound, std::min(ceil_div(rows, t.rows_per_tile), max_sum_tiles / t.channel_blocks));
+    }
+    return std::max(bound, int64_t{1});
 }
 
 /// The rows of one thread: row, row + step, ... below end.
@@ -72,15 +91,17 @@ struct Walk : Steps {
 template <int together = 4, class Fetch, class Use>
 __device__ void for_rows(const Steps& walk, const Fetch& fetch, const Use& use) {
     int64_t row = walk.row;
+    if constexpr (together > 1) {
 #pragma unroll 1
-    for (; row + (together - 1) * walk.step < walk.end; row += together * walk.step) {
-        decltype(fetch(row)) fetched[together];
+        for (; row + (together - 1) * walk.step < walk.end; row += together * walk.step) {
+            decltype(fetch(row)) fetched[together];
 #pragma unroll
-        for (int k = 0; k < together; ++k)
-            fetched[k] = fetch(row + k * walk.step);
+            for (int k = 0; k < together; ++k)
+                fetched[k] = fetch(row + k * walk.step);
 #pragma unroll
-        for (int k = 0; k < together; ++k)
-            use(row + k * walk.step, fetched[k]);
+            for (int k = 0; k < together; ++k)
+                use(row + k * walk.step, fetched[k]);
+        }
     }
 #pragma unroll 1
     for (; row < walk.end; row += walk.step)

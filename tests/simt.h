@@ -188,6 +188,19 @@ struct __nv_bfloat16 {
     uint16_t bits;
 };
 
+struct __half2 {
+    __half x, y;
+};
+struct __nv_bfloat162 {
+    __nv_bfloat16 x, y;
+};
+
+inline float __uint_as_float(uint32_t bits) {
+    float f;
+    std::memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
 inline float __bfloat162float(__nv_bfloat16 v) {
     const uint32_t bits = uint32_t{v.bits} << 16;
     float f;
@@ -229,6 +242,13 @@ inline __half __float2half_rn(float f) {
     std::memcpy(&bits, &size, sizeof bits);
     bits += 0xFFFu + (bits >> 13 & 1);
     return {static_cast<uint16_t>(sign | ((bits >> 13) - (112u << 10)))};
+}
+
+inline __half2 __floats2half2_rn(float low, float high) {
+    return {__float2half_rn(low), __float2half_rn(high)};
+}
+inline __nv_bfloat162 __floats2bfloat162_rn(float low, float high) {
+    return {__float2bfloat16_rn(low), __float2bfloat16_rn(high)};
 }
 
 // --- the part of the runtime that the backend uses

@@ -1,6 +1,8 @@
 // What stands between convolutions: the residual join and the pools, against double precision.
 #include <doctest/doctest.h>
 
+#include <cmath>
+
 #include "op_support.h"
 
 using namespace rn50;
@@ -75,6 +77,30 @@ TEST_CASE("max_pool equals double precision; its padding never wins") {
                 rig.backend.max_pool(rig.ctx, rig.put(src), dst);
                 CHECK_NEAR(rig.get(dst), naive::max_pool(naive::value(src)), rig.tolerance);
             });
+}
+
+TEST_CASE("max_pool passes NaN on, also where the scale turns the order round") {
+    for (const double scale : {1.5, -1.5, 0.0})
+        for_each_rig([&](Rig& rig) {
+            INFO("scale ", scale);
+            // Two windows of a row; channel 0 has the NaN, whole packs of the others do not.
+            const int64_t channels = 16;
+            Array raw = uniform({1, 1, 4, channels}, rig.act, 1);
+            raw.values[0] = NAN;
+            naive::Pending src{raw, some_norm(channels, 2), false};
+            for (double& one : src.norm.scale.values)
+                one = scale;
+            const Tensor dst = rig.rubbish(rig.act, {1, 1, 2, channels});
+            rig.backend.max_pool(rig.ctx, rig.put(src), dst);
+            const Array found = rig.get(dst);
+            Array without = raw;
+            without.values[0] = 0;
+            src.raw = without;
+            const Array expected = naive::max_pool(naive::value(src));
+            CHECK(std::isnan(found[0]));
+            for (int64_t i = 1; i < found.count(); ++i)
+                CHECK(found[i] == doctest::Approx(expected[i]).epsilon(rig.tolerance));
+        });
 }
 
 TEST_CASE("max_pool_backward sends each gradient to the first maximum, then clips, adds and gathers") {
