@@ -158,7 +158,7 @@ sanitize() {
 }
 
 stage_sanitizer() {
-    local tool status=0 name seconds
+    local tool status=0 name seconds groups
     need_gpu
     need_tests
     [ "$DEVICE" = cuda ] || [ -n "${SANITIZER:-}" ] || skip "compute-sanitizer is for GPUs"
@@ -174,8 +174,12 @@ stage_sanitizer() {
     for tool in memcheck racecheck; do
         seconds=$(stage_left) # the first takes 3 parts of 5, the second what is left
         [ $tool = racecheck ] || seconds=$((seconds * 3 / 5))
-        in_parallel sanitize $tool "$seconds" <<<"$op_groups" || status=1
-        while IFS='|' read -r name _; do cuts "$WORK/sanitizer.$tool.$name"; done <<<"$op_groups"
+        groups=$op_groups
+        # Under racecheck cuDNN's kernels end with illegal accesses and the tool with an error of its own, though it is told
+        # to look at rn50's alone. Those that use shared memory, which it watches, are in the other groups, but for one.
+        [ $tool = memcheck ] || groups=$(grep -vE '^(conv|infer)' <<<"$op_groups")
+        in_parallel sanitize $tool "$seconds" <<<"$groups" || status=1
+        while IFS='|' read -r name _; do cuts "$WORK/sanitizer.$tool.$name"; done <<<"$groups"
     done
     return $status
 }
