@@ -8,7 +8,8 @@ FUZZ := build/fuzz
 FUZZ_SANITIZERS := address,undefined -fno-sanitize-recover=all
 FUZZ_FLAGS := -std=c++17 -march=x86-64-v2 -O1 -g -Wall -Wextra -Isrc -fsanitize=fuzzer-no-link,$(FUZZ_SANITIZERS)
 FUZZ_SOURCES := $(filter src/base/% src/tensor/% src/format/% src/pipeline/% \
-    src/comm/standing.cpp src/comm/store_client.cpp src/comm/store_server.cpp src/comm/straggler.cpp,$(PLAIN))
+    src/comm/addresses.cpp src/comm/place.cpp src/comm/standing.cpp src/comm/store_client.cpp src/comm/store_server.cpp \
+    src/comm/straggler.cpp,$(PLAIN))
 FUZZ_KERNELS := $(filter src/pipeline/%,$(KERNELS))
 FUZZ_OBJECTS := $(FUZZ_SOURCES:%.cpp=$(FUZZ)/%.o) $(foreach isa,$(ISAS),$(FUZZ_KERNELS:%.cpp=$(FUZZ)/%_$(isa).o))
 
