@@ -12,11 +12,9 @@ cat <<EOT
 Written by \`make dist\`, from what ptxas of CUDA $release said. By compute capability: registers a thread, and bytes of
 spills (stores + loads) where there are any. Shared memory is static, in bytes a block.
 
-No kernel is held to fewer registers than its block of 256 threads may have, 255 a thread. Where ptxas spills all the
-same, it gives up one or two words to stand at 32, 40, 48 or 64 registers, with which one more block is resident; told
-to care for one block alone (\`__launch_bounds__(256, 1)\`), it spills nothing. In the passes over whole packs that is
-a word or two for every four rows; only those over single elements, for channels that are no multiple of a pack, spill
-more.
+A kernel may have the registers that are left to it by the blocks of 256 threads which its launch bounds ask for on a
+multiprocessor: 255 for one block, 128 for two, 80 for three, 64 for four. Where ptxas spills, it needs more than that, or
+gives up a word or two to stand at 32, 40, 48 or 64 registers, with which one more block is resident.
 
 EOT
 # ptxas tells one kernel and architecture after the other: name, then spills, then registers and shared memory.
