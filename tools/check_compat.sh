@@ -100,6 +100,7 @@ float __fdiv_rn(float, float);
 float __fsqrt_rn(float);
 float __frcp_rn(float);
 float rsqrtf(float);
+float __uint_as_float(unsigned);
 template <class T> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, T*);
 #define RN50_CUDA_ARCHS "none"
 int __float_as_int(float);
