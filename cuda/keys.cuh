@@ -9,7 +9,7 @@ template <class To, class From>
 __device__ inline To bits_as(const From& from) {
     static_assert(sizeof(To) == sizeof(From));
     To to;
-    memcpy(&to, &from, sizeof to);
+    memcpy(static_cast<void*>(&to), &from, sizeof to);
     return to;
 }
 
