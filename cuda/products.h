@@ -37,7 +37,7 @@ class ConvProducts {
     virtual int64_t workspace_bytes(Phase phase) const = 0;
     /// The channels that x and w must have: the shape's, or 4 of 8 where no more are filled and the library is faster so.
     virtual int64_t in_channels() const = 0;
-    /// The dtype of dw: f32, or the shape's dtype where the library has no wider one.
+    /// The dtype of dw: f32, or the shape's dtype where the library has no wider one that is as quick.
     virtual DType diff_weights_dtype() const = 0;
 
     /// Whether forward() takes this batch: the shape's always, a smaller one where the library has a plan for it in
