@@ -154,7 +154,8 @@ touch slow
 TOTAL=13 check_gpu "sanitizer"
 check "sanitizer: each group has its verdict, found, clean or short of time" eval \
     'is 1 && valid && prints "memcheck conv: 1 FAULTS (status 9)" "Invalid __global__ write" "memcheck norm: no fault" \
-     "memcheck loss: no fault as far as its time sufficed (1 cases)" "racecheck conv: no fault"'
+     "memcheck loss: no fault as far as its time sufficed (1 cases)" "racecheck norm: no fault"'
+check "sanitizer: racecheck leaves out the groups with cuDNN" eval '! prints "racecheck conv" && ! prints "racecheck infer"'
 check "sanitizer: own kernels, each tensor alone, no timing" eval \
     'grep -q "tool memcheck --report-api-errors no --kernel-name kns=4rn504cuda" sanitized && grep -q "test_ops_norm.* arena=separate autotune=0" tests_ran'
 echo "  --filter arg" >sanitizer_help
