@@ -139,7 +139,7 @@ LIBRARY_TEST_OBJECTS := $(LIBRARY_TESTS:%.cpp=$(BUILD)/%.o) $(filter %.cpp.o,$(C
                         $(addprefix $(BUILD)/tests/,main.o naive.o streams.o simt.o simt_backend.o simt_memory.o simt_products.o)
 
 # Instrumented code misleads GCC's -Wmaybe-uninitialized.
-INSTRUMENT := -O1 -g -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -Wno-maybe-uninitialized
+INSTRUMENT := -O1 -g1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -Wno-maybe-uninitialized
 BASE_FLAGS := -std=c++17 -march=x86-64-v2 -ffp-contract=off -fopenmp -Wall -Wextra -Wshadow \
               $(if $(SANITIZE),$(INSTRUMENT),-O3) $(if $(filter 1,$(WERROR)),-Werror) -Isrc
 # Tests find their files in this folder, also when a copy of the tree is built.
