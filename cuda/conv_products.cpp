@@ -114,6 +114,8 @@ class CudnnConv final : public ConvProducts {
         float least = cannot_run;
         for (const float time : times)
             if (time > 0) least = std::min(least, time);
+        // A twentieth is what timings of one plan differ by (fastest() takes 3% for noise) and what a gradient that is not
+        // rounded again is worth: in a step a weights' gradient is a third of its layer's convolutions.
         const auto as_quick = [&](float time) { return time > 0 && time <= least * 1.05f; };
         if (product && (least == cannot_run || as_quick(times[0]))) {
             as_product_ = true;
