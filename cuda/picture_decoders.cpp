@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <set>
@@ -203,14 +204,19 @@ struct Library {
     Library& operator=(const Library&) = delete;
 
     /// False: it takes neither way on this GPU. Strictly, where the library can be strict: a broken picture must not
-    /// pass for a whole one; and chroma interpolated as libjpeg does.
+    /// pass for a whole one; and chroma interpolated as libjpeg does. RN50_NVJPEG=gpu leaves the hardware engine alone,
+    /// which other programs may want, and shows what a GPU without one does.
     bool open() {
-        for (const int backend : {backend_hardware, backend_default})
+        const char* const asked = std::getenv("RN50_NVJPEG");
+        const bool leave_hardware = asked != nullptr && std::strcmp(asked, "gpu") == 0;
+        for (const int backend : {backend_hardware, backend_default}) {
+            if (backend == backend_hardware && leave_hardware) continue;
             for (const unsigned flags : {flag_strict | flag_interpolate, flag_strict, 0u}) {
                 hardware = backend == backend_hardware;
                 if (api.CreateEx(backend, &counted, nullptr, flags, &handle) == 0) return true;
                 handle = nullptr;
             }
+        }
         return false;
     }
 };

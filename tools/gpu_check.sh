@@ -15,6 +15,8 @@
 #   PYTHON=python3      one that has torch, for the comparisons
 #   DATA=               a demo set that is there already (make data); otherwise one is drawn
 #   PHOTOS=             a folder of JPEGs by class, for loading; otherwise the bundle's photographs, or the demo set at 1024 px
+#   EPOCH_COUNT=8192 EPOCH_WORKERS="16 4 1" EPOCH_RIVAL_WORKERS="16 4"  of the stage epochs: pictures, and workers
+#   RN50_NVJPEG=gpu     nvJPEG without the GPU's hardware engine
 #   RN50_AUTOTUNE_SECONDS=30  what each program may spend on timing convolutions
 #   DEVICE=cpu SMOKE=1  the script itself, in a few minutes on a machine without a GPU: tiny sizes, no figure of worth
 #
@@ -24,7 +26,7 @@ export LC_ALL=C # numbers have points
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 self=$root/tools/$(basename "$0")
-all_stages="doctor tests steps losses train sanitizer kernels shares precisions compile ranks graphs loading resume"
+all_stages="doctor tests steps losses train sanitizer kernels shares precisions compile ranks graphs loading epochs resume"
 export STAGES=${STAGES:-$all_stages}
 export DEVICE=${DEVICE:-cuda} SMOKE=${SMOKE:-0} PYTHON=${PYTHON:-python3} DATA=${DATA:-} PHOTOS=${PHOTOS:-}
 export RN50_AUTOTUNE_SECONDS=${RN50_AUTOTUNE_SECONDS:-30}
@@ -44,11 +46,13 @@ if [ "$SMOKE" = 1 ]; then
     side=64 batches="8 4" graph_batches="2" step_count=3 seconds=0.5 second_turn=5 loss_side=64 loss_batch=8 loss_steps=6 loss_count=24
     train_options=(--epochs 1) train_count=64 accuracy=0 kernel_batch=2 kernel_side=64
     photo_side=256 photo_count=64 loading_workers="1 2" loading_batch=8 loading_steps=4
+    epoch_count=64 epoch_batch=8 epoch_workers=1 epoch_rival_workers=1
     rank_steps=4 rank_side=64 rank_batch=4
 else
     side=224 batches="256 64" graph_batches="1 8 32" step_count=60 seconds=4 second_turn=30 loss_side=224 loss_batch=64 loss_steps=50 loss_count=512
     train_options=() train_count=1600 accuracy=93 kernel_batch=256 kernel_side=224
     photo_side=1024 photo_count=400 loading_workers="1 4 8 16" loading_batch=64 loading_steps=12
+    epoch_count=${EPOCH_COUNT:-8192} epoch_batch=128 epoch_workers=${EPOCH_WORKERS:-16 4 1} epoch_rival_workers=${EPOCH_RIVAL_WORKERS-16 4}
     rank_steps=60 rank_side=224 rank_batch=64
 fi
 if [ "$DEVICE" = cpu ]; then precisions="fp32"; else precisions="fp16 bf16 tf32"; fi
@@ -82,6 +86,7 @@ limit_of() {
         ranks) echo 90 ;;
         graphs) echo 60 ;;
         loading) echo 100 ;;
+        epochs) echo 240 ;;
         resume) echo 40 ;;
     esac
 }

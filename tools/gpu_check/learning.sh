@@ -97,6 +97,90 @@ loading_set() {
     echo "$WORK/pictures"
 }
 
+# A set for whole epochs: as many files as asked, copies of loading_set's in turn, in 8 classes.
+epoch_set() {
+    local photos set=$WORK/epoch_set
+    if [ ! -d "$set" ]; then
+        photos=$(loading_set) || return
+        rm -rf "$set.new"
+        mkdir -p "$set.new"/{0..7}
+        find -L "$photos" -type f | sort | awk -v count="$epoch_count" -v set="$set.new" '
+            { from[n++] = $0 }
+            END { for (i = 0; i < count; i++) printf "%s%c%s/%d/%06d.jpg%c", from[i % n], 0, set, i % 8, i, 0 }' |
+            xargs -0 -n 2 -P 8 cp || return
+        mv "$set.new" "$set"
+    fi
+    echo "$set"
+}
+
+# our_epochs SET WORKERS DECODE: rn50's images/s of the last of two epochs, in $WORK/epochs.ours.WORKERS.DECODE.
+our_epochs() {
+    local last=$WORK/epochs.ours.$2.$3 run=$WORK/epochs.run status=0
+    rm -rf "$run" "$last"
+    ours 90 "$rn50" train "$1" --val-split 0.02 --device "$DEVICE" --precision "$main_precision" --image-size "$side" \
+        --batch-size "$epoch_batch" --epochs 2 --warmup-epochs 1 --workers "$2" --decode "$3" --out "$run" \
+        >"$last.said" 2>&1 || status=$?
+    cat "$last.said"
+    [ $status != 0 ] || grep '"eval"' "$run/metrics.jsonl" 2>/dev/null | tail -1 >"$last"
+    if [ $status != 0 ] || [ ! -s "$last" ]; then
+        say "rn50, $2 workers, --decode $3: FAILED with status $status: $(tail -1 "$last.said" | cut -c1-200)"
+        return 1
+    fi
+    note "rn50, $2 workers, --decode $3" "$(cat "$last")"
+}
+
+# The way of decoding that --decode auto chose, beside the other one in the same run.
+judge_choice() { # SET WORKERS
+    local chosen=$WORK/epochs.ours.$2.auto words other
+    words=$(grep -m1 -o 'decoding: .*' "$chosen.said") || return 0 # nothing to choose from: no nvJPEG
+    say "$2 workers: $words"
+    case $words in *'--decode gpu') other=region ;; *'--decode region') other=gpu ;; *) return 0 ;; esac
+    our_epochs "$1" "$2" $other || return
+    other=$WORK/epochs.ours.$2.$other
+    judge "--decode auto beside the other way, $2 workers" \
+        "$(ratio "$(number images_per_s "$chosen")" "$(number images_per_s "$other")")" at-least 0.9
+}
+
+their_epochs() { # SET WORKERS
+    local last=$WORK/epochs.theirs.$2 status=0
+    rm -f "$last"
+    [[ " $epoch_rival_workers " == *" $2 "* ]] && has_torch || return 0
+    within 120 "$PYTHON" "$root/tools/torch_recipe.py" "$1" --device "$DEVICE" --precision "$main_precision" --workers "$2" \
+        --image-size "$side" --batch-size "$epoch_batch" --epochs 2 >"$last.all" 2>"$last.said" || status=$?
+    cat "$last.said" "$last.all"
+    if [ $status != 0 ]; then
+        say "PyTorch, $2 workers: FAILED with status $status: $(tail -1 "$last.said" | cut -c1-200)"
+        return 1
+    fi
+    tail -1 "$last.all" >"$last"
+    note "torch, $2 workers" "$(cat "$last")"
+}
+
+epoch_words() { # FILE
+    if [ ! -s "$1" ]; then
+        echo "    not run"
+    else
+        printf '%7.0f images/s, %2.0f%% waiting for data' "$(number images_per_s "$1")" \
+            "$(awk -v x="$(number data_wait "$1")" 'BEGIN { print 100 * x }')"
+    fi
+}
+
+# Whole epochs from JPEG files: `rn50 train` beside the usual recipe with PyTorch's DataLoader.
+stage_epochs() {
+    local status=0 set workers ours theirs
+    need_gpu
+    set=$(epoch_set) || return
+    for workers in $epoch_workers; do
+        our_epochs "$set" "$workers" auto || { status=1 && continue; }
+        their_epochs "$set" "$workers" || status=1
+        ours=$WORK/epochs.ours.$workers.auto theirs=$WORK/epochs.theirs.$workers
+        say "$(printf '%2d workers: rn50 %s   PyTorch %s   %sx' "$workers" "$(epoch_words "$ours")" "$(epoch_words "$theirs")" \
+            "$(ratio "$(number images_per_s "$ours")" "$(number images_per_s "$theirs")")")"
+        judge_choice "$set" "$workers" || status=1
+    done
+    return $status
+}
+
 # loading_rate WAY FOLDER DECODE WORKERS TURN: images/s of the loader alone, in a file and noted.
 loading_rate() {
     local file=$WORK/loading.$1.$4.$5
