@@ -3,11 +3,13 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/math.h"
@@ -119,6 +121,11 @@ class DecodingMemory {
         reserve_.reset();
         reserve_ = std::make_unique<Arena>(block_, bytes);
     }
+    /// Whether there is a reserve.
+    bool limited() const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        return reserve_ != nullptr;
+    }
     /// After the last of its users.
     void end() {
         const std::lock_guard<std::mutex> lock(mutex_);
@@ -228,9 +235,41 @@ std::string version_by(Status (*get_property)(int, int*)) {
     return cat(parts[0], ".", parts[1], ".", parts[2]);
 }
 
+/// The request with the largest box of all decoders, its JPEG kept. A decoder begins with it, for memory that grows in
+/// steps, of many decoders in turn, leaves holes in the reserve that nothing fits in.
+class LargestRequest {
+  public:
+    /// Nothing is kept once memory is limited: then each grows as it must.
+    void meet(const PictureRequest& request) {
+        const int64_t area = request.box_height * request.box_width;
+        if (area <= area_ || decoding_memory().limited()) return;
+        const std::lock_guard<std::mutex> lock(mutex_);
+        if (area <= area_) return;
+        jpeg_.assign(request.jpeg, request.jpeg + request.bytes);
+        request_ = request;
+        area_ = area;
+    }
+    int64_t area() const { return area_; }
+    /// `jpeg` holds what the request points to.
+    PictureRequest copy(std::vector<uint8_t>& jpeg) const {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        jpeg = jpeg_;
+        PictureRequest request = request_;
+        request.jpeg = jpeg.data();
+        return request;
+    }
+
+  private:
+    mutable std::mutex mutex_;
+    std::vector<uint8_t> jpeg_;
+    PictureRequest request_{};
+    std::atomic<int64_t> area_{0};
+};
+
 class NvjpegDecoder final : public PictureDecoder {
   public:
-    explicit NvjpegDecoder(const Library& library) : library_(library), api_(library.api) {
+    NvjpegDecoder(const Library& library, LargestRequest& largest)
+        : library_(library), api_(library.api), largest_(largest) {
         check(cudaSetDevice(library_.device), "cudaSetDevice");
         check(cudaStreamCreateWithFlags(&cuda_stream_, cudaStreamNonBlocking), "cudaStreamCreate");
         // Who waits sleeps: other workers need the core.
@@ -245,16 +284,37 @@ class NvjpegDecoder final : public PictureDecoder {
     NvjpegDecoder& operator=(const NvjpegDecoder&) = delete;
 
     bool decode(const PictureRequest& request, uint8_t* dst) override {
-        const bool good = cudaSetDevice(library_.device) == cudaSuccess && parse(request) && reserve(request) &&
-                          decode_box(request) && resample(request, dst);
+        if (cudaSetDevice(library_.device) != cudaSuccess) return false;
+        grow();
+        const bool good = parse(request) && reserve(request) && decode_box(request) && resample(request, dst);
         if (!good) {
-            cudaStreamSynchronize(cuda_stream_);  // nothing of it may run on into the next picture's memory
-            cudaGetLastError();                   // and its error is nobody else's
+            end_failed();
+            return false;
         }
-        return good;
+        grown_to_ = std::max(grown_to_, request.box_height * request.box_width);
+        largest_.meet(request);
+        return true;
     }
 
   private:
+    /// To what the largest request takes.
+    void grow() {
+        const int64_t area = largest_.area();
+        if (area <= grown_to_) return;
+        grown_to_ = area;
+        std::vector<uint8_t> jpeg;
+        const PictureRequest request = largest_.copy(jpeg);
+        if (parse(request) && reserve(request) && decode_box(request))
+            cudaStreamSynchronize(cuda_stream_);
+        else
+            end_failed();
+    }
+
+    void end_failed() {
+        cudaStreamSynchronize(cuda_stream_);  // nothing of it may run on into the next picture's memory
+        cudaGetLastError();                   // and its error is nobody else's
+    }
+
     bool make_objects() {
         const Handle handle = library_.handle;
         if (api_.JpegStreamCreate(handle, &jpeg_) != 0 || api_.DecodeParamsCreate(handle, &params_) != 0 ||
@@ -365,6 +425,8 @@ class NvjpegDecoder final : public PictureDecoder {
 
     const Library& library_;
     const Api& api_;
+    LargestRequest& largest_;
+    int64_t grown_to_ = 0;  ///< the area of a box
     cudaStream_t cuda_stream_ = nullptr;
     cudaEvent_t done_ = nullptr;
     Stream jpeg_ = nullptr;
@@ -389,12 +451,13 @@ class NvjpegDecoders final : public PictureDecoders {
     std::string name() const override {
         return cat("nvJPEG ", version_by(library_->api.GetProperty), library_->hardware ? ", hardware" : ", GPU");
     }
-    std::unique_ptr<PictureDecoder> make() override { return std::make_unique<NvjpegDecoder>(*library_); }
+    std::unique_ptr<PictureDecoder> make() override { return std::make_unique<NvjpegDecoder>(*library_, largest_); }
     int64_t peak_bytes() const override { return decoding_memory().peak(); }
     void reserve(int64_t bytes) override { decoding_memory().reserve(bytes); }
 
   private:
     std::unique_ptr<Library> library_;
+    LargestRequest largest_;
 };
 
 /// Of the toolkit which this module was made with.

@@ -29,11 +29,13 @@ struct Object {
     size_t bytes = 0;
     Object* buffer = nullptr;  ///< of a state: the device buffer
 
-    /// The library's own memory, which grows with the pictures.
+    /// The library's own memory, which grows with the boxes: the new block is taken before the old one goes.
     Status grow(size_t needed) {
         if (needed <= bytes) return success;
+        void* larger = nullptr;
+        if (allocator->take(&larger, needed) != 0) return allocator_failure;
         release();
-        if (allocator->take(&memory, needed) != 0) return allocator_failure;
+        memory = larger;
         bytes = needed;
         nvjpeg_world.own_bytes += bytes;
         return success;
@@ -47,8 +49,8 @@ struct Object {
     }
 };
 
-size_t bytes_of(const FakeJpeg& jpeg) {
-    return static_cast<size_t>(jpeg.width) * static_cast<size_t>(jpeg.height) * 3;
+size_t bytes_of(const Object& box) {
+    return static_cast<size_t>(box.width) * static_cast<size_t>(box.height) * 6;
 }
 
 template <class Tag>
@@ -167,7 +169,7 @@ Status batched_decode(Handle, State state, const unsigned char* const* data, con
                       Params* params, cudaStream_t stream) {
     if (!of(state)->batched || of(state)->backend != backend_hardware) fault("a batch that was not initialised");
     const auto& jpeg = *reinterpret_cast<const FakeJpeg*>(data[0]);
-    if (of(state)->grow(bytes_of(jpeg)) != success) return allocator_failure;
+    if (of(state)->grow(bytes_of(*of(*params))) != success) return allocator_failure;
     return paint(jpeg, *of(*params), *image, stream);
 }
 Status decoder_create(Handle, int backend, Decoder* decoder) {
@@ -216,7 +218,7 @@ Status phase_transfer(Handle, Decoder, State state, Stream, cudaStream_t) {
     Object& object = *of(state);
     if (object.phase != 1 || !object.device) fault("transfer before the host's phase, or without a device buffer");
     object.phase = 2;
-    return object.buffer->grow(bytes_of(*object.jpeg));
+    return object.buffer->grow(bytes_of(object));
 }
 Status phase_device(Handle, Decoder, State state, Image* image, cudaStream_t stream) {
     Object& object = *of(state);

@@ -4,6 +4,9 @@
 #include <sanitizer/lsan_interface.h>
 #endif
 
+#include <cmath>
+#include <random>
+
 #include "base/error.h"
 #include "base/resample.h"
 #include "environment.h"
@@ -87,7 +90,7 @@ TEST_CASE("nvJPEG: every way gives the box, resampled, and leaves nothing behind
                 CHECK(outcome(*other, grey, request_of(grey, 0, 0, 50, 60, 20)) == 1);
                 CHECK(outcome(*one, small, request_of(small, 8, 6, 1, 1, 5)) == 1);
                 CHECK(outcome(*one, large, request_of(large, 0, 0, 80, 100, 90)) == 1);
-                CHECK(nvjpeg_world.decodes == 4);
+                CHECK(nvjpeg_world.decodes == 5);  // `other` began with what was the largest then
                 if (!hardware) CHECK(nvjpeg_world.decoder_backend == (gpu_huffman ? nvjpeg::backend_gpu_hybrid : 0));
             }
             CHECK(nvjpeg_world.flags == (nvjpeg::flag_strict | nvjpeg::flag_interpolate));
@@ -133,7 +136,7 @@ TEST_CASE("nvJPEG: all memory of the device is counted, and comes out of a reser
                 const auto one = decoders->make(), other = decoders->make();
                 CHECK(outcome(*one, large, request_of(large, 0, 0, 80, 100, 16)) == 1);
                 CHECK(outcome(*other, small, request_of(small, 0, 0, 30, 20, 16)) == 1);
-                CHECK(nvjpeg_world.own_bytes == 100 * 80 * 3 + 20 * 30 * 3);
+                CHECK(nvjpeg_world.own_bytes == 2 * 100 * 80 * 6);  // each has room for the largest
                 CHECK(ledger().bytes(Taken::decoding) == world.allocated);
                 CHECK(world.allocated > static_cast<int64_t>(nvjpeg_world.own_bytes));
             }
@@ -162,6 +165,40 @@ TEST_CASE("nvJPEG: all memory of the device is counted, and comes out of a reser
         CHECK(nvjpeg_world.faults == std::vector<std::string>{});
         CHECK(nvjpeg_world.live.empty());
         CHECK(world.faults == std::vector<std::string>{});
+    }
+}
+
+TEST_CASE("nvJPEG: what a try took of memory suffices for other crops of such pictures, by decoders that start anew") {
+    const test::ArenaMode shared("shared");
+    constexpr int side = 120, threads = 8;
+    for (const bool hardware : {true, false}) {
+        CAPTURE(hardware);
+        world = {};
+        nvjpeg_world = {};
+        nvjpeg_world.has_hardware = hardware;
+        std::string why;
+        const std::unique_ptr<PictureDecoders> decoders = open(why);
+        REQUIRE(decoders);
+        const FakeJpeg jpeg = picture(side, side);
+        std::mt19937 random(7);
+        const auto declined = [&](int crops) {
+            std::vector<std::unique_ptr<PictureDecoder>> all;
+            for (int i = 0; i < threads; ++i)
+                all.push_back(decoders->make());
+            int count = 0;
+            for (int i = 0; i < crops; ++i) {  // of a random area, as RandomResizedCrop's
+                const double area = 0.08 + 0.92 * std::uniform_real_distribution<double>()(random);
+                const auto box = static_cast<int64_t>(side * std::sqrt(area));
+                const int got =
+                    outcome(*all[random() % threads], jpeg, request_of(jpeg, side - box, 0, box, box, 16));
+                CHECK(got != 0);
+                count += got < 0 ? 1 : 0;
+            }
+            return count;
+        };
+        CHECK(declined(200) == 0);
+        decoders->reserve(decoders->peak_bytes() / 4 * 5);
+        CHECK(declined(1000) == 0);
     }
 }
 
