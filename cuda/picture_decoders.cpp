@@ -451,6 +451,7 @@ class NvjpegDecoders final : public PictureDecoders {
     std::string name() const override {
         return cat("nvJPEG ", version_by(library_->api.GetProperty), library_->hardware ? ", hardware" : ", GPU");
     }
+    bool beside_other_work() const override { return library_->hardware; }
     std::unique_ptr<PictureDecoder> make() override { return std::make_unique<NvjpegDecoder>(*library_, largest_); }
     int64_t peak_bytes() const override { return decoding_memory().peak(); }
     void reserve(int64_t bytes) override { decoding_memory().reserve(bytes); }

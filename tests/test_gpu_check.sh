@@ -21,6 +21,9 @@ case "$*" in
     *torch_bench.py*)
         echo "$*" >>"$work/torch_ran"
         echo '{"images_per_s": 1000, "memory_mb": 10000, "search_mb": 12000, "reserved_mb": 13000, "batch_size": 256}' ;;
+    *torch_recipe.py*)
+        echo '{"epoch": 1, "images_per_s": 400, "data_wait": 0.1}'
+        echo '{"epoch": 2, "images_per_s": 1000, "data_wait": 0.59}' ;;
     *) exec /usr/bin/python3 "$@" ;;
 esac
 END
@@ -55,6 +58,16 @@ case "$*" in
             exit ;;
         esac
         echo '{"images_per_s":1100.5,"memory_mb":8400.0,"memory_taken_mb":9000.0}' ;;
+    train*)
+        echo "$*" >>"$work/trained"
+        case "$*" in
+            *auto*) rate=2000 && echo "decoding: nvJPEG makes 1,500 images/s, the CPU 900: --decode gpu" >&2 ;;
+            *region*) rate=$(cat "$work/cpu_rate") && [ "$rate" != none ] || exit 4 ;;
+        esac
+        while [ "$1" != --out ]; do shift; done
+        mkdir -p "$2"
+        printf '{"event":"eval","images_per_s":500.0,"data_wait":0.9}\n{"event":"eval","images_per_s":%s.0,"data_wait":0.25}\n' \
+            "$rate" >"$2/metrics.jsonl" ;;
     *kernels*) echo '{"copy_gb_s":3000.0,"passes":[{"group":"stage 1","name":"join","bytes":100000000,"us":40.0,"gb_s":2500.0,"of_copy":0.83},{"group":"stage 1","name":"apply","bytes":100000000,"us":50.0,"gb_s":2000.0,"of_copy":0.66},{"group":"stage 1","name":"small","bytes":1000,"us":5.0,"gb_s":1.0,"of_copy":0.01}]}' ;;
 esac
 END
@@ -138,6 +151,26 @@ touch no_torch
 check_gpu "steps losses"
 check "without PyTorch rn50 stands alone" eval \
     'is 1 && valid && prints "has no PyTorch" "1100.5" "not measured images/s beside PyTorch" && [ ! -e torch_ran ] && grep -q "^losses .*SKIPPED" out'
+
+# --- whole epochs
+export EPOCH_COUNT=5 EPOCH_WORKERS="4 1" EPOCH_RIVAL_WORKERS=4
+mkdir -p "$BUNDLE/photos" && echo a >"$BUNDLE/photos/a b.jpg" && echo c >"$BUNDLE/photos/c.jpg"
+echo 1600 >cpu_rate
+check_gpu "epochs"
+check "epochs: the last of them, beside PyTorch's where that is asked for" eval \
+    'is 0 && valid && prints "4 workers: rn50    2000 images/s, 25% waiting for data   PyTorch    1000 images/s, 59% waiting for data   2.00x" \
+     "1 workers: rn50    2000 images/s, 25% waiting for data   PyTorch     not run   -x"'
+check "epochs: what auto chose is judged beside the other way" eval \
+    'prints "nvJPEG makes 1,500 images/s" "reached      --decode auto beside the other way, 4 workers: 1.25, at least 0.9" &&
+     [ "$(grep -c "decode region" trained)" = 2 ] && ! grep -q "decode gpu" trained'
+check "epochs: as many files as asked, copies in turn" eval \
+    '[ "$(find "$WORK/epoch_set" -type f | wc -l)" = 5 ] && [ "$(cat "$WORK"/epoch_set/*/* | tr -d "\n")" = acaca ]'
+echo 2500 >cpu_rate
+check_gpu "epochs"
+check "epochs: a wrong choice is a goal missed" eval 'is 0 && prints "MISSED       --decode auto beside the other way, 1 workers: 0.80, at least 0.9"'
+echo none >cpu_rate
+check_gpu "epochs"
+check "epochs: a run that fails is said" eval 'is 1 && valid && prints "rn50, 4 workers, --decode region: FAILED with status 4"'
 
 # --- compute-sanitizer
 stub bin/compute-sanitizer <<'END'

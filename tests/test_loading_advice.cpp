@@ -38,7 +38,11 @@ TEST_CASE("loading advice: images/s needed and made, and more workers where ther
     CHECK(contains(more, "It takes 14: --workers 14"));
     CHECK_FALSE(contains(more, "pack"));
     facts.cores = 13;
+    CHECK(contains(loading_advice(facts), "It would take 14 on 13 cores. --workers 13 would make about 2,340 images/s. "
+                                          "Beyond that, "));
+    facts.workers = 13;
     CHECK(contains(loading_advice(facts), "It would take 14 on 13 cores. Instead, "));
+    facts.workers = 8;
     facts.cores = 16;
     facts.net_uses_cores = true;
     CHECK(contains(loading_advice(facts), "It would take 14 on 16 cores, on which the net computes too. Instead, "));
@@ -56,7 +60,8 @@ TEST_CASE("loading advice: of several ranks, each needs its share, and has its s
     CHECK(contains(both, "10% of the time, longest in rank 1: each rank could take 2400 images/s, and 8 workers make"));
     CHECK(contains(both, "It takes 14 in each rank: --workers 14"));
     facts.cores = 27;  // 13 each
-    CHECK(contains(loading_advice(facts), "It would take 14 in each rank on 27 cores, which 2 ranks share. Instead, "));
+    CHECK(contains(loading_advice(facts), "It would take 14 in each rank on 27 cores, which 2 ranks share. --workers 13 would "
+                                          "make about 2,340 images/s in each rank. Beyond that, "));
     facts.ranks_here = 1;  // on two machines of 27 cores
     CHECK(contains(loading_advice(facts), "It takes 14 in each rank: --workers 14"));
 }

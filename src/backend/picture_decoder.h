@@ -32,6 +32,8 @@ class PictureDecoders {
     virtual ~PictureDecoders() = default;
     /// "nvJPEG 12.2, hardware"
     virtual std::string name() const = 0;
+    /// Whether they decode on an engine of their own, so that the device's other work goes on meanwhile.
+    virtual bool beside_other_work() const = 0;
     virtual std::unique_ptr<PictureDecoder> make() = 0;
     /// The most of the device's memory that all of its decoders have had at a time, in bytes.
     virtual int64_t peak_bytes() const = 0;

@@ -81,13 +81,14 @@ std::string workers_text(int workers) {
 
 }  // namespace
 
-double net_with_device(double decoded_by_device, double net) {
-    return net > 0 ? 1 / (1 / decoded_by_device + 1 / net) : decoded_by_device;
+double net_with_device(double decoded_by_device, double net, bool beside) {
+    if (!(net > 0)) return decoded_by_device;
+    return beside ? std::min(decoded_by_device, net) : 1 / (1 / decoded_by_device + 1 / net);
 }
 
-bool device_pays(double decoded_by_device, double decoded_by_cpu, double net) {
+bool device_pays(double decoded_by_device, double decoded_by_cpu, double net, bool beside) {
     const double with_cpu = net > 0 ? std::min(decoded_by_cpu, net) : decoded_by_cpu;
-    return net_with_device(decoded_by_device, net) >= worth_it * with_cpu;
+    return net_with_device(decoded_by_device, net, beside) >= worth_it * with_cpu;
 }
 
 Decoding choose_decoding(const std::string& asked, const std::string& why_idle, DeviceDecoding device,
@@ -133,11 +134,12 @@ Decoding choose_decoding(const std::string& asked, const std::string& why_idle, 
         log::info(cat("decoding: by ", name, ", ", rate_of(by_device), " images/s", left));
         return {"gpu", std::move(device.decoders), by_device.device_bytes, false};
     }
-    const bool takes = device_pays(by_device.images_per_s, by_cpu.images_per_s, net);
+    const bool beside = device.decoders->beside_other_work();
+    const bool takes = device_pays(by_device.images_per_s, by_cpu.images_per_s, net, beside);
     log::info(cat("decoding: ", name, " makes ", rate_of(by_device), " images/s", left, ", the CPU ", rate_of(by_cpu),
                   " with ", workers_text(trials.workers()),
                   net > 0 ? cat(", the net takes ", rounded(net), ", with ", name, " on the same GPU ",
-                                rounded(net_with_device(by_device.images_per_s, net)))
+                                rounded(net_with_device(by_device.images_per_s, net, beside)))
                           : "",
                   ": --decode ", takes ? "gpu" : "region"));
     if (!takes) return {"region", nullptr, 0, false};

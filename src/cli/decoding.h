@@ -30,16 +30,16 @@ struct DeviceDecoding {
     std::function<double()> net_images_per_s = nullptr;
 };
 
-/// Images/s that the net comes to where the device decodes for it too, so that they take turns: the least that there
-/// can be, for some devices decode beside the net. `net`: what it takes alone; 0: not known, and left out.
-double net_with_device(double decoded_by_device, double net);
+/// Images/s that the net comes to where the device decodes for it too: `beside` the net, on an engine of its own, or in
+/// turns with it. `net`: what it takes alone; 0: not known, and left out.
+double net_with_device(double decoded_by_device, double net, bool beside);
 /// Whether that is a tenth more than with the CPU's decoding beside the net.
-bool device_pays(double decoded_by_device, double decoded_by_cpu, double net);
+bool device_pays(double decoded_by_device, double decoded_by_cpu, double net, bool beside);
 
 /// Resolves --decode `asked` for the pictures of `source`, loaded as `loading` says. auto stays with the CPU where it
 /// makes 1.2 times as many of some hundred pictures a second as the net takes. Else it takes the device's decoders
 /// where the net comes to at least a tenth more pictures with them than with the CPU's and the same workers, although
-/// what the device decodes keeps it from the net; where the net is not known, where they decode a tenth more. Either is
+/// a device without an engine for it is kept from the net by what it decodes; where the net is not known, where they decode a tenth more. Either is
 /// said in a line. Where nothing is cropped (`why_idle`; "": something is), region. Throws Error(Exit::device) for gpu
 /// where the device decodes nothing.
 Decoding choose_decoding(const std::string& asked, const std::string& why_idle, DeviceDecoding device,

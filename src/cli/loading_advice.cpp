@@ -109,7 +109,12 @@ std::string loading_advice(const LoadingFacts& facts) {
                 facts.cores == 1 ? " core" : " cores",
                 facts.ranks_here > 1 ? cat(", which ", facts.ranks_here, " ranks share") : "",
                 facts.net_uses_cores ? ", on which the net computes too" : "", ". ");
-    return text + (cures.empty() ? nothing_helps(facts) : cat("Instead, ", joined(cures)));
+    const bool part = spare > facts.workers;
+    if (part)
+        text += cat("--workers ", spare, " would make about ",
+                    grouped(rounded(facts.images_per_worker_s * static_cast<double>(spare))), " images/s",
+                    several ? " in each rank" : "", ". ");
+    return text + (cures.empty() ? nothing_helps(facts) : cat(part ? "Beyond that, " : "Instead, ", joined(cures)));
 }
 
 std::string unused_bits(const PicturesSeen& seen, int64_t bits, bool all) {

@@ -83,6 +83,7 @@ TEST_CASE("nvJPEG: every way gives the box, resampled, and leaves nothing behind
                 const std::unique_ptr<PictureDecoders> decoders = open(why);
                 REQUIRE(decoders);
                 CHECK(decoders->name() == (hardware ? "nvJPEG 12.2.5, hardware" : "nvJPEG 12.2.5, GPU"));
+                CHECK(decoders->beside_other_work() == hardware);
                 const auto one = decoders->make(), other = decoders->make();
                 const FakeJpeg large = picture(100, 80), grey = picture(60, 50, 1), small = picture(9, 7);
                 // Larger and smaller in turn: memory is kept, and only grows.
