@@ -41,7 +41,8 @@ std::vector<uint8_t> encode(const Picture& picture, const Writing& way) {
     info.in_color_space = JCS_RGB;
     jpeg_set_defaults(&info);
     if (way.gray) jpeg_set_colorspace(&info, JCS_GRAYSCALE);
-    jpeg_set_quality(&info, 90, TRUE);
+    jpeg_set_quality(&info, way.quality, TRUE);
+    info.optimize_coding = way.optimized ? TRUE : FALSE;
     info.comp_info[0].h_samp_factor = way.horizontal;
     info.comp_info[0].v_samp_factor = way.vertical;
     info.restart_in_rows = way.restart_rows;

@@ -17,9 +17,10 @@ struct Writing {
     int restart_rows = 0, orientation = 1;
     int interval = 0;       ///< units between restart markers, where restart_rows is 0
     bool dc_alone = false;  ///< progressive, and all but the means of blocks left out
+    int quality = 90;
+    bool optimized = false;  ///< Huffman tables of its own
 };
 
-/// At quality 90.
 std::vector<uint8_t> encode(const Picture& picture, const Writing& way);
 
 /// The crop of `picture` (whole or what was decoded for it) at that size.

@@ -239,12 +239,14 @@ int Decoder::highest_of_16_bits() const {
 }
 
 int64_t Decoder::kept_bytes() const {
-    return static_cast<int64_t>(state_->picture.rgb.capacity() + state_->turned.capacity());
+    return static_cast<int64_t>(state_->picture.rgb.capacity() + state_->turned.capacity()) +
+           state_->jpeg.kept_bytes();
 }
 
 void Decoder::release() {
     std::vector<uint8_t>().swap(state_->picture.rgb);
     std::vector<uint8_t>().swap(state_->turned);
+    state_->jpeg.release();
 }
 
 void Decoder::decode(const uint8_t* bytes, size_t size, const std::string& name, const DecodeLimits& limits,

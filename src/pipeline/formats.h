@@ -29,10 +29,12 @@ void check_size(PictureSize size, const DecodeLimits& limits);
 void set_size(Picture& picture, int64_t height, int64_t width, const DecodeLimits& limits);
 
 /// Baseline and progressive JPEG by libjpeg-turbo, as stored (the orientation is not applied). Keeps its tables and
-/// memory pools from picture to picture.
+/// memory pools from picture to picture. The entropy-coded data of sequential pictures are read by HuffmanReader, as
+/// long as they are in order; pixels and errors are those of libjpeg alone.
 class Jpeg {
   public:
-    Jpeg();
+    /// `alone`: without HuffmanReader.
+    explicit Jpeg(bool alone = false);
     ~Jpeg();
     Jpeg(const Jpeg&) = delete;
     Jpeg& operator=(const Jpeg&) = delete;
@@ -45,6 +47,11 @@ class Jpeg {
     /// Decodes of the opened picture what the region needs, at a scale of n/8. Returns where in `picture` its box lies.
     /// Damage behind the region's last row goes unseen.
     Box decode(const Region& region, Picture& picture);
+    /// Whether the data of the last picture were not in order for HuffmanReader.
+    bool gave_up() const;
+
+    int64_t kept_bytes() const;
+    void release();
 
   private:
     struct State;

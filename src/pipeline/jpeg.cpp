@@ -9,7 +9,17 @@
 
 #include "base/math.h"
 #include "pipeline/formats.h"
+#include "pipeline/huffman.h"
 #include "pipeline/restarts.h"
+
+#ifdef LIBJPEG_TURBO_VERSION
+/// As in jpegint.h, which not every distribution installs: how libjpeg reaches its readers of entropy-coded data. These
+/// two come first in all of its versions.
+struct jpeg_entropy_decoder {
+    void (*start_pass)(j_decompress_ptr info);
+    boolean (*decode_mcu)(j_decompress_ptr info, JBLOCKROW* blocks);
+};
+#endif
 
 namespace rn50::formats {
 
@@ -86,18 +96,79 @@ void gray_to_rgb(const uint8_t* gray, uint8_t* rgb, int64_t width) {
         rgb[0] = rgb[1] = rgb[2] = gray[x];
 }
 
+/// Our reader of entropy-coded data in the place of libjpeg's.
+struct OwnReading {
+    HuffmanReader reader;
+    int64_t units_left = 0;
+    bool gave_up = false;  ///< the data are not in order: libjpeg is to read them, from the beginning
+};
+
+#ifdef LIBJPEG_TURBO_VERSION
+boolean read_unit(j_decompress_ptr info, JBLOCKROW* blocks) {
+    auto* own = static_cast<OwnReading*>(info->client_data);
+    if (!own->reader.next(blocks)) {
+        own->gave_up = true;
+        info->err->msg_code = JERR_BAD_DCT_COEF;  // nobody sees it
+        fail(reinterpret_cast<j_common_ptr>(info));
+    }
+    if (--own->units_left == 0) {  // libjpeg goes on with the end marker, or finds none
+        const uint8_t* const marker = own->reader.marker();
+        info->src->bytes_in_buffer -= static_cast<size_t>(marker - info->src->next_input_byte);
+        info->src->next_input_byte = marker;
+    }
+    return TRUE;
+}
+
+HuffmanCodes codes_of(const JHUFF_TBL* table) {
+    HuffmanCodes codes;
+    if (table == nullptr) return codes;
+    std::copy(table->bits, table->bits + codes.count.size(), codes.count.begin());
+    std::copy(table->huffval, table->huffval + codes.symbol.size(), codes.symbol.begin());
+    return codes;
+}
+
+/// Takes the place of libjpeg's reader, which has begun, where the picture is one sequential scan.
+void read_ourselves(jpeg_decompress_struct& info, OwnReading& own) {
+    if (info.progressive_mode || info.arith_code || jpeg_has_multiple_scans(&info) || info.data_precision != 8 ||
+        info.blocks_in_MCU > HuffmanScan::most_blocks)
+        return;
+    HuffmanScan scan;
+    scan.data = {info.src->next_input_byte, info.src->bytes_in_buffer};
+    scan.interval = info.restart_interval;
+    scan.blocks = info.blocks_in_MCU;
+    for (int i = 0; i < scan.blocks; ++i)
+        scan.part[static_cast<size_t>(i)] = static_cast<uint8_t>(info.MCU_membership[i]);
+    for (int i = 0; i < info.comps_in_scan; ++i) {
+        const jpeg_component_info& part = *info.cur_comp_info[i];
+        const auto dc = static_cast<size_t>(part.dc_tbl_no), ac = static_cast<size_t>(part.ac_tbl_no);
+        if (dc >= scan.dc_codes.size() || ac >= scan.ac_codes.size()) return;
+        scan.dc[static_cast<size_t>(i)] = static_cast<uint8_t>(dc);
+        scan.ac[static_cast<size_t>(i)] = static_cast<uint8_t>(ac);
+        scan.dc_codes[dc] = codes_of(info.dc_huff_tbl_ptrs[dc]);
+        scan.ac_codes[ac] = codes_of(info.ac_huff_tbl_ptrs[ac]);
+    }
+    if (!own.reader.begin(scan)) return;
+    own.units_left = int64_t{info.MCUs_per_row} * info.MCU_rows_in_scan;
+    info.client_data = &own;
+    info.entropy->decode_mcu = read_unit;
+}
+#else
+void read_ourselves(jpeg_decompress_struct&, OwnReading&) {}
+#endif
+
 /// The part of the scaled picture that is kept: columns as libjpeg gives them, rows as asked.
 struct Window {
     int64_t x, y, width, height;
 };
 
-/// Sets the scale and starts; narrows the window's columns to what libjpeg can leave out. False: handler.reason says
-/// why not.
-bool start(jpeg_decompress_struct& info, Handler& handler, int scale, Window& window) {
+/// Sets the scale and starts; narrows the window's columns to what libjpeg can leave out. `own`: reads the coded data
+/// (null: libjpeg does). False: handler.reason says why not.
+bool start(jpeg_decompress_struct& info, Handler& handler, int scale, OwnReading* own, Window& window) {
     if (setjmp(handler.jump)) return false;
     info.scale_num = static_cast<unsigned>(scale);
     info.scale_denom = DCTSIZE;
     jpeg_start_decompress(&info);
+    if (own != nullptr) read_ourselves(info, *own);
     // Upsampled chroma looks at its neighbours, so some columns more are decoded, and dropped by whoever resamples.
     constexpr int64_t margin = 2;
     const auto end = static_cast<int64_t>(info.output_width);
@@ -212,8 +283,9 @@ struct Jpeg::State {
     Handler handler{};
     Progress progress{};
     Bytes bytes{};  ///< of the opened picture
-    bool luma = false;
+    bool luma = false, alone = false;
     TilePart part;  ///< of it
+    OwnReading own;
 
     bool create() {
         if (setjmp(handler.jump)) return false;
@@ -244,10 +316,35 @@ struct Jpeg::State {
         window.y -= range.y0 * scale / DCTSIZE;
         return range;
     }
+
+    /// Of the opened picture, which is closed then, what the region needs; `where` in `picture` its box lies. False:
+    /// handler.reason says why not.
+    bool decode(const Region& region, OwnReading* reading, Picture& picture, Box& where) {
+        const Abort abort{info};
+        const int scale = smallest_scale(info, region);
+        const auto scaled_down = [&](double x) { return static_cast<int64_t>(x) * scale / DCTSIZE; };
+        const auto scaled_up = [&](double x) { return ceil_div(static_cast<int64_t>(x) * scale, DCTSIZE); };
+        Window window{scaled_down(region.box.x0), scaled_down(region.box.y0), 0, 0};
+        window.width = scaled_up(region.box.x1) - window.x;
+        window.height = scaled_up(region.box.y1) - window.y;
+        const PixelRange opened = open_tiles(scale, window);
+        if (!start(info, handler, scale, reading, window)) return false;
+        picture.height = window.height;
+        picture.width = window.width;
+        picture.rgb.resize(static_cast<size_t>(window.height * window.width * 3));
+        if (!read_window(info, handler, window, picture.rgb.data())) return false;
+        const double factor = static_cast<double>(scale) / DCTSIZE;
+        const double x = static_cast<double>(window.x) + static_cast<double>(opened.x0) * factor;
+        const double y = static_cast<double>(window.y) + static_cast<double>(opened.y0) * factor;
+        where = {region.box.x0 * factor - x, region.box.y0 * factor - y, region.box.x1 * factor - x,
+                 region.box.y1 * factor - y};
+        return true;
+    }
 };
 
-Jpeg::Jpeg() : state_(std::make_unique<State>()) {
+Jpeg::Jpeg(bool alone) : state_(std::make_unique<State>()) {
     State& state = *state_;
+    state.alone = alone;
     state.info.err = jpeg_std_error(&state.handler.base);
     state.handler.base.error_exit = fail;
     state.handler.base.emit_message = emit_message;
@@ -286,24 +383,26 @@ bool Jpeg::has_restart_markers() const {
 
 Box Jpeg::decode(const Region& region, Picture& picture) {
     State& state = *state_;
-    const Abort abort{state.info};
-    const int scale = smallest_scale(state.info, region);
-    const auto scaled_down = [&](double x) { return static_cast<int64_t>(x) * scale / DCTSIZE; };
-    const auto scaled_up = [&](double x) { return ceil_div(static_cast<int64_t>(x) * scale, DCTSIZE); };
-    Window window{scaled_down(region.box.x0), scaled_down(region.box.y0), 0, 0};
-    window.width = scaled_up(region.box.x1) - window.x;
-    window.height = scaled_up(region.box.y1) - window.y;
-    const PixelRange opened = state.open_tiles(scale, window);
-    if (!start(state.info, state.handler, scale, window)) throw bad_picture(state.handler.reason);
-    picture.height = window.height;
-    picture.width = window.width;
-    picture.rgb.resize(static_cast<size_t>(window.height * window.width * 3));
-    if (!read_window(state.info, state.handler, window, picture.rgb.data())) throw bad_picture(state.handler.reason);
-    const double factor = static_cast<double>(scale) / DCTSIZE;
-    const double x = static_cast<double>(window.x) + static_cast<double>(opened.x0) * factor;
-    const double y = static_cast<double>(window.y) + static_cast<double>(opened.y0) * factor;
-    return {region.box.x0 * factor - x, region.box.y0 * factor - y, region.box.x1 * factor - x,
-            region.box.y1 * factor - y};
+    state.own.gave_up = false;
+    Box where;
+    if (state.decode(region, state.alone ? nullptr : &state.own, picture, where)) return where;
+    if (!state.own.gave_up || !read_header(state.info, state.handler, state.bytes, state.luma) ||
+        !state.decode(region, nullptr, picture, where))
+        throw bad_picture(state.handler.reason);
+    return where;
+}
+
+bool Jpeg::gave_up() const {
+    return state_->own.gave_up;
+}
+
+int64_t Jpeg::kept_bytes() const {
+    return state_->own.reader.kept_bytes() + static_cast<int64_t>(state_->part.jpeg.capacity());
+}
+
+void Jpeg::release() {
+    state_->own.reader.release();
+    std::vector<uint8_t>().swap(state_->part.jpeg);
 }
 
 }  // namespace rn50::formats
