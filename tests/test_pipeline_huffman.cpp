@@ -137,9 +137,12 @@ TEST_CASE("huffman: of damaged files libjpeg has the say") {
                     bytes.erase(bytes.begin() + static_cast<std::ptrdiff_t>(at));
                     break;
                 default: {
-                    const uint8_t put[][3] = {{0xFF, 0, 0xFF}, {0xFF, 0xD9, 0}, {0xFF, 0xFF, 0}, {0xFF, 0xD3, 0x55}};
-                    const uint8_t* const these = put[random() % 4];
-                    bytes.insert(bytes.begin() + static_cast<std::ptrdiff_t>(at), these, these + 3);
+                    const std::vector<uint8_t> put[] = {{0xFF, 0, 0xFF, 0, 0xFF, 0},  // no code is all ones
+                                                        {0xFF, 0xD9, 0},
+                                                        {0xFF, 0xFF, 0},
+                                                        {0xFF, 0xD3, 0x55}};
+                    const std::vector<uint8_t>& these = put[i / 4 % 4];
+                    bytes.insert(bytes.begin() + static_cast<std::ptrdiff_t>(at), these.begin(), these.end());
                 }
             }
             CAPTURE(way.name);
@@ -169,6 +172,49 @@ TEST_CASE("huffman: data that go on behind their last unit, or end without a mar
         bytes.insert(bytes.end(), end.begin(), end.end());
         CHECK((decoded(own, bytes, whole) == decoded(alone, bytes, whole)));
     }
+}
+
+TEST_CASE("huffman: means that leave the range of coefficients are given up") {
+    HuffmanScan scan;
+    scan.blocks = 1;
+    scan.dc_codes[0].count[1] = scan.ac_codes[0].count[1] = 1;
+    scan.dc_codes[0].symbol[0] = 11;  // values of 11 bits; and blocks end at once
+    // 17 blocks of a 0, eleven ones (2047 more than the block before) and a 0.
+    std::vector<bool> bits;
+    for (int block = 0; block < 17; ++block)
+        for (int i = 0; i < 13; ++i)
+            bits.push_back(i > 0 && i < 12);
+    std::vector<uint8_t> data;
+    for (size_t i = 0; i < bits.size(); i += 8) {
+        unsigned byte = 0;
+        for (size_t j = i; j < i + 8; ++j)
+            byte = byte << 1 | (j < bits.size() && bits[j] ? 1u : 0u);
+        data.push_back(static_cast<uint8_t>(byte));
+        if (byte == 0xFF) data.push_back(0);
+    }
+    scan.data = {data.data(), data.size()};
+    HuffmanReader reader;
+    REQUIRE(reader.begin(scan));
+    for (int i = 1; i <= 16; ++i) {
+        HuffmanReader::Block block{};
+        HuffmanReader::Block* const blocks[] = {&block};
+        CHECK(reader.next(blocks));
+        CHECK(block[0] == 2047 * i);
+    }
+    CHECK_FALSE(reader.next(nullptr));
+    // And negative ones, which end with the data.
+    for (uint8_t& byte : data)
+        byte = 0;
+    REQUIRE(reader.begin(scan));
+    for (int i = 1; i <= 16; ++i)
+        CHECK(reader.next(nullptr));
+    CHECK_FALSE(reader.next(nullptr));
+    scan.data.size = 13 * 5 / 8 + 1;  // of five blocks, and seven bits
+    REQUIRE(reader.begin(scan));
+    for (int i = 1; i <= 5; ++i)
+        CHECK(reader.next(nullptr));
+    CHECK_FALSE(reader.next(nullptr));
+    CHECK(reader.marker() == data.data() + scan.data.size);
 }
 
 TEST_CASE("huffman: tables that make no sense are refused") {

@@ -12,7 +12,8 @@ namespace {
 constexpr size_t padding = 64 * 31 / 8 + 16;
 
 /// Row by row, the place of each coefficient, which come in zigzag order (T.81, figure A.6): up a diagonal, down the next.
-/// Behind the last one, where the ends of blocks write zeros, it is the last one's.
+/// Behind the last one, where the ends of blocks write zeros, it is the last one's: there libjpeg, too, puts what runs
+/// out of the block in damaged data.
 constexpr auto place_of = [] {
     std::array<uint8_t, 62 + 16 + 64 + 1> places{};
     int x = 0, y = 0;
@@ -147,25 +148,20 @@ inline bool HuffmanReader::read_ac(Bits& bits, const HuffmanTable& table, int16_
         if (__builtin_expect(pair.none(), 0)) {
             int value = 0;
             const HuffmanSymbol symbol = bits.take(table, value);
+            if (symbol.bits == 0) return false;
             k += symbol.advance;
             write(k, value);
-            if (symbol.bits == 0) return false;
-            if (k >= 63) return k == 63 || symbol.advance == HuffmanSymbol::block_end;
+            if (k >= 63) return true;
             continue;
         }
         for (int i = 0; i < enough && !pair.none(); ++i) {
             const unsigned first = k + pair.first_advance(), second = k + pair.advance();
             write(first, pair.first_value());
             write(second, pair.value());
-            if (second >= 63) {  // the block ends
-                if (first < 63) {
-                    bits.drop(pair.bits());
-                    return second == 63 || second == first + HuffmanSymbol::block_end;
-                }
-                // With the first: what follows is the next block's.
-                bits.drop(pair.first_bits());
-                write(63, first == 63 ? pair.first_value() : 0);
-                return first == 63 || pair.first_advance() == HuffmanSymbol::block_end;
+            if (second >= 63) {  // the block ends, with the second or with the first: then the second is the next one's
+                bits.drop(first < 63 ? pair.bits() : pair.first_bits());
+                if (first >= 63) write(63, pair.first_value());
+                return true;
             }
             bits.drop(pair.bits());
             k = second;
@@ -222,8 +218,6 @@ bool HuffmanReader::open_interval(const uint8_t* from) {
             marker_ = at == nullptr ? end : at;
         } else if (at[1] == 0) {
             ++at;  // the byte itself
-        } else if (at[1] == 0xFF) {
-            return false;
         } else {
             marker_ = at;
         }
@@ -243,8 +237,8 @@ bool HuffmanReader::open_interval(const uint8_t* from) {
 bool HuffmanReader::restart() {
     constexpr uint8_t rst0 = 0xD0;
     const uint8_t* const end = data_.data + data_.size;
-    const bool all_read = bits_.at - bits_.count / 8 == plain_end_;
-    if (!all_read || end - marker_ < 2 || marker_[1] != rst0 + restarts_ % 8) return false;
+    // Bits that are left over are no fault to libjpeg either.
+    if (end - marker_ < 2 || marker_[1] != rst0 + restarts_ % 8) return false;
     ++restarts_;
     return open_interval(marker_ + 2);
 }

@@ -1,10 +1,31 @@
 // JPEG: header, orientation, and a region of the picture at a scale that the input's last bytes choose, in RGB
-// or grey.
+// or grey; and the whole, by libjpeg alone and with HuffmanReader.
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "base/error.h"
 #include "pipeline/decode.h"
+#include "pipeline/formats.h"
+
+namespace {
+
+/// The pixels of the whole, or the reason why there are none.
+std::string outcome(rn50::formats::Jpeg& jpeg, rn50::formats::Bytes bytes, const rn50::DecodeLimits& limits,
+                    rn50::Picture& picture) {
+    try {
+        const rn50::PictureSize size = jpeg.open(bytes, limits);
+        const rn50::Box box{0, 0, static_cast<double>(size.width), static_cast<double>(size.height)};
+        jpeg.decode({box, size.height, size.width}, picture);
+    } catch (const rn50::Error& error) {
+        if (error.code() != rn50::Exit::data) throw;
+        picture.rgb.clear();
+        return error.what();
+    }
+    return "";
+}
+
+}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     using namespace rn50;
@@ -30,5 +51,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     } catch (const Error& error) {
         if (error.code() != Exit::data) throw;
     }
+    // HuffmanReader in libjpeg's place changes nothing.
+    static formats::Jpeg own, alone(true);
+    static Picture by_own, by_alone;
+    RN50_REQUIRE(outcome(own, {data, size}, limits, by_own) == outcome(alone, {data, size}, limits, by_alone) &&
+                     by_own.rgb == by_alone.rgb,
+                 "other pixels than libjpeg's");
     return 0;
 }
