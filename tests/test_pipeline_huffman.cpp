@@ -215,6 +215,11 @@ TEST_CASE("huffman: means that leave the range of coefficients are given up") {
         CHECK(reader.next(nullptr));
     CHECK_FALSE(reader.next(nullptr));
     CHECK(reader.marker() == data.data() + scan.data.size);
+    // A mean, and then a code that there is not.
+    data = {0x7F, 0xFF, 0x00, 0xFF, 0x00};
+    scan.data = {data.data(), data.size()};
+    REQUIRE(reader.begin(scan));
+    CHECK_FALSE(reader.next(nullptr));
 }
 
 TEST_CASE("huffman: tables that make no sense are refused") {

@@ -45,7 +45,9 @@ int64_t estimated_buffers(const Source& source, const PictureOptions& options, b
             const double decoded = !decoder.is_jpeg() ? 12 * pixels
                                    : reduced          ? 3 * std::min(pixels, side * side)
                                                       : 6 * pixels;
-            most = std::max(most, static_cast<double>(bytes.size()) + decoded);
+            // A JPEG's data are copied once to be read.
+            const double coded = static_cast<double>(bytes.size()) * (decoder.is_jpeg() ? 2 : 1);
+            most = std::max(most, coded + decoded);
         } catch (const Error& error) {
             if (error.code() != Exit::data) throw;
         }
