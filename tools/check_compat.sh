@@ -161,7 +161,7 @@ NAMES
     attempt "libjpeg without parts: jpeg.cpp names no function of a newer one" \
         $cxx $common -include "$folder/old_libjpeg.h" -c src/pipeline/jpeg.cpp -o "$objects/jpeg.o" || return
     for file in src/{base,tensor,format,pipeline}/*.cpp tests/{main,jpeg_support}.cpp \
-        tests/test_pipeline_{decode,formats,region,restarts,augment}.cpp; do
+        tests/test_pipeline_{decode,formats,region,restarts,augment,huffman}.cpp; do
         case $file in */kernels.cpp | */jpeg.cpp) continue ;; esac
         # shellcheck disable=SC2086
         attempt "libjpeg without parts: $file" $cxx $common -DRN50_TESTS_DIR="\"$PWD/tests\"" -c "$file" \
