@@ -164,7 +164,7 @@ check "epochs: what auto chose is judged beside the other way" eval \
     'prints "nvJPEG makes 1,500 images/s" "reached      --decode auto beside the other way, 4 workers: 1.25, at least 0.9" &&
      [ "$(grep -c "decode region" trained)" = 2 ] && ! grep -q "decode gpu" trained'
 check "epochs: as many files as asked, copies in turn" eval \
-    '[ "$(find "$WORK/epoch_set" -type f | wc -l)" = 5 ] && [ "$(cat "$WORK"/epoch_set/*/* | tr -d "\n")" = acaca ]'
+    '[ "$(find "$WORK/epoch_set.5" -type f | wc -l)" = 5 ] && [ "$(cat "$WORK"/epoch_set.5/*/* | tr -d "\n")" = acaca ]'
 echo 2500 >cpu_rate
 check_gpu "epochs"
 check "epochs: a wrong choice is a goal missed" eval 'is 0 && prints "MISSED       --decode auto beside the other way, 1 workers: 0.80, at least 0.9"'

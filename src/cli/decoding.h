@@ -39,9 +39,9 @@ bool device_pays(double decoded_by_device, double decoded_by_cpu, double net, bo
 /// Resolves --decode `asked` for the pictures of `source`, loaded as `loading` says. auto stays with the CPU where it
 /// makes 1.2 times as many of some hundred pictures a second as the net takes. Else it takes the device's decoders
 /// where the net comes to at least a tenth more pictures with them than with the CPU's and the same workers, although
-/// a device without an engine for it is kept from the net by what it decodes; where the net is not known, where they decode a tenth more. Either is
-/// said in a line. Where nothing is cropped (`why_idle`; "": something is), region. Throws Error(Exit::device) for gpu
-/// where the device decodes nothing.
+/// what a device without an engine for it decodes keeps it from the net; where the net is not known, where they decode
+/// a tenth more. Either is said in a line. Where nothing is cropped (`why_idle`; "": something is), region. Throws
+/// Error(Exit::device) for gpu where the device decodes nothing.
 Decoding choose_decoding(const std::string& asked, const std::string& why_idle, DeviceDecoding device,
                          const Source& source, const LoaderOptions& loading, Memory& host_memory);
 

@@ -204,10 +204,11 @@ bool HuffmanReader::begin(const HuffmanScan& scan) {
     data_ = scan.data;
     interval_ = scan.interval;
     restarts_ = 0;
-    return open_interval(data_.data);
+    open_interval(data_.data);
+    return true;
 }
 
-bool HuffmanReader::open_interval(const uint8_t* from) {
+void HuffmanReader::open_interval(const uint8_t* from) {
     const uint8_t* const end = data_.data + data_.size;
     const size_t most = static_cast<size_t>(end - from) + padding;
     if (plain_.size() < most) plain_.resize(most);
@@ -224,14 +225,13 @@ bool HuffmanReader::open_interval(const uint8_t* from) {
         const uint8_t* const copied = marker_ != nullptr ? marker_ : at;
         std::memcpy(to, from, static_cast<size_t>(copied - from));
         to += copied - from;
-        from = copied + 1;
+        from = copied + (marker_ != nullptr ? 0 : 1);
     }
     std::memset(to, 0, padding);
     plain_end_ = to;
     bits_ = {0, 0, plain_.data()};
     last_dc_.fill(0);
     left_ = interval_;
-    return true;
 }
 
 bool HuffmanReader::restart() {
@@ -240,7 +240,8 @@ bool HuffmanReader::restart() {
     // Bits that are left over are no fault to libjpeg either.
     if (end - marker_ < 2 || marker_[1] != rst0 + restarts_ % 8) return false;
     ++restarts_;
-    return open_interval(marker_ + 2);
+    open_interval(marker_ + 2);
+    return true;
 }
 
 bool HuffmanReader::next(Block* const* blocks) {

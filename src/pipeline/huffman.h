@@ -125,7 +125,7 @@ class HuffmanReader {
     bool read(Block* const* blocks);
     template <bool keep>
     static bool read_ac(Bits& bits, const HuffmanTable& table, int16_t* block);
-    bool open_interval(const uint8_t* from);
+    void open_interval(const uint8_t* from);
     bool restart();
 
     std::array<HuffmanTable, 4> dc_, ac_;

@@ -29,6 +29,17 @@ std::unique_ptr<PictureDecoders> open(std::string& why) {
     return make_picture_decoders(0, fake::find_nvjpeg, why);
 }
 
+/// On a GPU without memory taken, with or without a hardware engine.
+std::unique_ptr<PictureDecoders> open_anew(bool hardware) {
+    world = {};
+    nvjpeg_world = {};
+    nvjpeg_world.has_hardware = hardware;
+    std::string why;
+    std::unique_ptr<PictureDecoders> decoders = open(why);
+    REQUIRE(decoders);
+    return decoders;
+}
+
 FakeJpeg picture(int width, int height, int components = 3) {
     FakeJpeg jpeg;
     jpeg.width = width;
@@ -101,6 +112,17 @@ TEST_CASE("nvJPEG: every way gives the box, resampled, and leaves nothing behind
     CHECK(world.allocated == before);
 }
 
+TEST_CASE("nvJPEG: RN50_NVJPEG=gpu leaves the hardware engine alone") {
+    for (const char* const asked : {"", "gpu", "hardware"}) {
+        const test::ScopedVariable variable("RN50_NVJPEG", asked);
+        const std::unique_ptr<PictureDecoders> decoders = open_anew(true);
+        const bool hardware = std::string(asked) != "gpu";
+        CHECK(decoders->name() == (hardware ? "nvJPEG 12.2.5, hardware" : "nvJPEG 12.2.5, GPU"));
+        CHECK(decoders->beside_other_work() == hardware);
+    }
+    CHECK(nvjpeg_world.live.empty());
+}
+
 TEST_CASE("nvJPEG: on a GPU that is lost nothing is given back") {
     for (const bool hardware : {true, false}) {
         nvjpeg_world = {};
@@ -125,13 +147,8 @@ TEST_CASE("nvJPEG: all memory of the device is counted, and comes out of a reser
     const test::ArenaMode shared("shared");
     for (const bool hardware : {true, false}) {
         CAPTURE(hardware);
-        world = {};
-        nvjpeg_world = {};
-        nvjpeg_world.has_hardware = hardware;
-        std::string why;
         {
-            const std::unique_ptr<PictureDecoders> decoders = open(why);
-            REQUIRE(decoders);
+            const std::unique_ptr<PictureDecoders> decoders = open_anew(hardware);
             const FakeJpeg large = picture(100, 80), small = picture(20, 30), huge = picture(900, 900);
             {
                 const auto one = decoders->make(), other = decoders->make();
@@ -174,12 +191,7 @@ TEST_CASE("nvJPEG: what a try took of memory suffices for other crops of such pi
     constexpr int side = 120, threads = 8;
     for (const bool hardware : {true, false}) {
         CAPTURE(hardware);
-        world = {};
-        nvjpeg_world = {};
-        nvjpeg_world.has_hardware = hardware;
-        std::string why;
-        const std::unique_ptr<PictureDecoders> decoders = open(why);
-        REQUIRE(decoders);
+        const std::unique_ptr<PictureDecoders> decoders = open_anew(hardware);
         const FakeJpeg jpeg = picture(side, side);
         std::mt19937 random(7);
         const auto declined = [&](int crops) {

@@ -99,7 +99,7 @@ loading_set() {
 
 # A set for whole epochs: as many files as asked, copies of loading_set's in turn, in 8 classes.
 epoch_set() {
-    local photos set=$WORK/epoch_set
+    local photos set=$WORK/epoch_set.$epoch_count
     if [ ! -d "$set" ]; then
         photos=$(loading_set) || return
         rm -rf "$set.new"
